@@ -1,0 +1,382 @@
+//! The checked configuration: what the rest of the gateway reads. Nothing here can be wrong any more.
+//!
+//! Values are parsed, names are resolved to indices, files named by the configuration are read. Live state (connections,
+//! counters, circuits) is kept elsewhere and outlives any of these.
+
+use super::secret::Secret;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything one `gateway.yaml` says, defaults laid under it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Worker threads; `None` is `auto`: one per core the process may use.
+    pub workers: Option<NonZeroUsize>,
+    /// Sockets for clients, in file order; names and addresses are unique.
+    pub listeners: Vec<Arc<Listener>>,
+    /// The operators' socket.
+    pub admin: Admin,
+    /// How long a draining gateway waits for requests under way.
+    pub shutdown_grace: Duration,
+    /// Whether a change of the file reloads it.
+    pub reload_watch: bool,
+    /// What is logged, and where.
+    pub log: Log,
+    /// Upstreams, in file order; names are unique.
+    pub providers: Vec<Arc<Provider>>,
+    /// Sets of providers, in file order; names are unique.
+    pub pools: Vec<Arc<Pool>>,
+    /// Routes, in file order; names are unique.
+    pub routes: Vec<Arc<Route>>,
+}
+
+/// A socket that clients connect to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listener {
+    /// Unique among listeners.
+    pub name: Arc<str>,
+    /// Where it listens. Port 0 asks the kernel for one (tests).
+    pub bind: SocketAddr,
+    /// Peers whose `Forwarded`, `X-Forwarded-*`, `X-Request-Id` and `traceparent` are believed.
+    pub trusted_proxies: Vec<Cidr>,
+    /// Bounds on what one listener accepts.
+    pub limits: ListenerLimits,
+}
+
+/// The bounds of a listener; each has a designed answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListenerLimits {
+    /// Connections open at once; a further one waits in the kernel's backlog.
+    pub connections: usize,
+    /// From the first byte of a head (or from the accept) to its end; then 408.
+    pub header_timeout: Duration,
+    /// Bytes of a request head; more is 431.
+    pub header_bytes: usize,
+    /// Fields in a request head; more is 431.
+    pub headers: usize,
+    /// Bytes of a request body; more is 413.
+    pub body_bytes: u64,
+    /// Between two requests of a connection, and for a client that takes nothing of its answer.
+    pub idle_timeout: Duration,
+    /// Bytes per second a body must keep up on average once 10 s have passed; 0 is off. Less is 408.
+    pub min_body_rate: u64,
+}
+
+/// The operators' socket.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admin {
+    /// Where it listens; a public address needs a token.
+    pub bind: SocketAddr,
+    /// Who may do what. Empty: whoever reaches the (loopback) socket may operate.
+    pub tokens: Vec<Token>,
+    /// Host names accepted beside IP literals and `localhost`, in lower case.
+    pub hosts: Vec<String>,
+}
+
+/// One bearer token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Token {
+    /// Named in logs instead of the token.
+    pub name: String,
+    /// The token.
+    pub secret: Secret,
+    /// What it allows.
+    pub role: Role,
+}
+
+/// What a token allows; each role includes those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Flag evaluation only.
+    Evaluate,
+    /// Everything that changes nothing.
+    Read,
+    /// Everything.
+    Operate,
+}
+
+/// What is logged, and where.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Log {
+    /// The least severe level written.
+    pub level: Level,
+    /// How lines look.
+    pub format: LogFormat,
+    /// Whether each request leaves a line.
+    pub access: bool,
+    /// A file to append to instead of standard output; reopened on USR1.
+    pub file: Option<PathBuf>,
+}
+
+/// Log levels, most severe first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Someone must act.
+    Error,
+    /// We coped.
+    Warn,
+    /// State changed.
+    Info,
+    /// For developers.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// One upstream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Provider {
+    /// Unique among providers.
+    pub name: Arc<str>,
+    /// Where it is reached.
+    pub url: ProviderUrl,
+    /// Changes to request fields, made last.
+    pub headers: HeaderRules,
+    /// How long each phase may take.
+    pub timeouts: ProviderTimeouts,
+    /// Which Host it sees.
+    pub host: HostRule,
+    /// Verification, for `https`.
+    pub tls: ProviderTls,
+    /// Bounds on pooled connections.
+    pub connections: ProviderConnections,
+}
+
+/// Scheme, address and path prefix of a provider.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ProviderUrl {
+    /// `https`?
+    pub tls: bool,
+    /// A DNS name in lower case, or an IP literal without brackets.
+    pub host: String,
+    /// The port, the scheme's default filled in.
+    pub port: u16,
+    /// Prefix laid before every path: empty, or `/v1` (never ending in `/`).
+    pub prefix: String,
+}
+
+/// Which `Host` a provider sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostRule {
+    /// The host of its own URL.
+    Upstream,
+    /// What the client sent.
+    Preserve,
+    /// This one.
+    Name(String),
+}
+
+/// How long each phase of an attempt may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderTimeouts {
+    /// Resolution, TCP and TLS together.
+    pub connect: Duration,
+    /// From the request sent to the first byte of the answer.
+    pub first_byte: Duration,
+    /// Between two reads of an answer, or two writes of a request.
+    pub idle: Duration,
+}
+
+/// Verification of an `https` provider.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ProviderTls {
+    /// Roots to trust instead of the system's: the PEM file's bytes, checked to hold at least one certificate.
+    pub ca: Option<Arc<[u8]>>,
+    /// The name the certificate must have, where it is not the URL's host.
+    pub server_name: Option<String>,
+}
+
+/// Bounds on a provider's pooled connections. Each worker has a pool of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderConnections {
+    /// Idle connections kept by each worker; 0 turns reuse off.
+    pub idle: usize,
+    /// How long an idle connection is kept.
+    pub idle_timeout: Duration,
+    /// A connection older than this is closed instead of kept.
+    pub max_age: Duration,
+}
+
+/// Fields to set and to remove. Names are in lower case.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct HeaderRules {
+    /// Replaces every field of the name; values may hold secrets.
+    pub set: Vec<(String, Secret)>,
+    /// Removed before `set`.
+    pub remove: Vec<String>,
+}
+
+/// Providers that can stand in for each other.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pool {
+    /// Unique among pools.
+    pub name: Arc<str>,
+    /// Indices into [`Config::providers`]; never empty, no repeats.
+    pub providers: Vec<usize>,
+}
+
+/// Which requests, and what happens to them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// Unique among routes.
+    pub name: Arc<str>,
+    /// Which requests.
+    pub matches: Match,
+    /// What happens to them.
+    pub action: Action,
+    /// Until the answer is committed to the client.
+    pub timeout: Duration,
+    /// For the whole of a committed answer; `None` is off.
+    pub stream_timeout: Option<Duration>,
+    /// Changes on the way.
+    pub rewrite: Rewrite,
+}
+
+/// What a request must look like.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Match {
+    /// Any of these; never empty.
+    pub hosts: Vec<HostPattern>,
+    /// The path.
+    pub path: PathPattern,
+    /// A pattern the whole normalised path must match as well.
+    pub path_regex: Option<Pattern>,
+    /// Allowed methods; `None` is any. A match of all else with another method is 405.
+    pub methods: Option<Vec<String>>,
+    /// Fields (lower case) that must be there.
+    pub headers: Vec<(String, ValueMatch)>,
+    /// Query parameters that must be there.
+    pub query: Vec<(String, ValueMatch)>,
+}
+
+/// A host a route answers to, in lower case and without a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostPattern {
+    /// `*`.
+    Any,
+    /// `*.example.com`: stored as `.example.com`; any number of labels before it.
+    Wildcard(String),
+    /// `example.com`.
+    Exact(String),
+}
+
+/// A normalised path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathPattern {
+    /// `/health`.
+    Exact(String),
+    /// `/api/*`: stored as `/api` (`/*` as the empty string); matches it and everything below.
+    Prefix(String),
+}
+
+/// What a field or parameter must hold.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ValueMatch {
+    /// Anything, as long as it is there.
+    Present,
+    /// Exactly this.
+    Exact(String),
+    /// Something this pattern finds.
+    Regex(Pattern),
+}
+
+/// A compiled regular expression that compares by its text.
+#[derive(Debug, Clone)]
+pub struct Pattern(pub regex::bytes::Regex);
+
+/// What a route does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Send to a provider of [`Config::pools`] at this index.
+    Pool(usize),
+    /// Answer this.
+    Respond {
+        /// 200 to 599.
+        status: u16,
+        /// In order, names as written.
+        headers: Vec<(String, Secret)>,
+        /// Sent with `Content-Length`; for HEAD only announced.
+        body: Arc<[u8]>,
+    },
+    /// Answer with a `Location`.
+    Redirect {
+        /// `{host}`, `{path}` and `{query}` (with its `?`) stand for the request's.
+        to: String,
+        /// 301, 302, 303, 307 or 308.
+        status: u16,
+    },
+}
+
+/// Changes to a request on its way to a provider, and to the answer on its way back.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Rewrite {
+    /// Cut from the front of the path where it stands there as whole segments.
+    pub strip_prefix: Option<String>,
+    /// Laid before what is left.
+    pub add_prefix: Option<String>,
+    /// Changes to request fields.
+    pub headers: HeaderRules,
+    /// Changes to answer fields.
+    pub response_headers: HeaderRules,
+}
+
+/// A range of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cidr {
+    /// Its first address.
+    pub address: IpAddr,
+    /// Leading bits that count.
+    pub bits: u8,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// The provider a pool's index names.
+    #[must_use]
+    pub fn provider(&self, index: usize) -> &Arc<Provider> {
+        &self.providers[index]
+    }
+}
+
+// === impl Pattern ===
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+// === impl Cidr ===
+
+impl Cidr {
+    /// Whether `address` lies in the range. An IPv4 address mapped into IPv6 counts as IPv4.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address.to_canonical(), address.to_canonical()) {
+            (IpAddr::V4(range), IpAddr::V4(ip)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.bits.min(32))).unwrap_or(0);
+                u32::from(range) & mask == u32::from(ip) & mask
+            }
+            (IpAddr::V6(range), IpAddr::V6(ip)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.bits.min(128))).unwrap_or(0);
+                u128::from(range) & mask == u128::from(ip) & mask
+            }
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! One request, in order.
+
+pub mod path;
+pub mod route;

@@ -1,0 +1,2 @@
+//! Live state of providers.
+pub mod connect;
