@@ -30,7 +30,7 @@ pub(super) struct Context<'a> {
     /// Whether anything came from there.
     pub(super) expanded: bool,
     /// Compiled expressions, so that each is compiled once.
-    patterns: HashMap<(String, bool), Pattern>,
+    patterns: HashMap<String, Pattern>,
     files: HashMap<PathBuf, Result<Arc<[u8]>, String>>,
 }
 
@@ -65,27 +65,19 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// The compiled `text`; `whole` anchors it at both ends.
-    pub(super) fn pattern(&mut self, text: &str, whole: bool) -> Result<Pattern, Fault> {
-        let key = (text.to_owned(), whole);
-        if let Some(pattern) = self.patterns.get(&key) {
+    /// The compiled `text`, as it is written: whoever wants the whole of something anchors it.
+    pub(super) fn pattern(&mut self, text: &str) -> Result<Pattern, Fault> {
+        if let Some(pattern) = self.patterns.get(text) {
             return Ok(pattern.clone());
-        }
-        if whole {
-            // First as it is written, so that `a)|(b` cannot pass inside the anchors.
-            self.pattern(text, false)?;
-            let pattern = compile(&format!("{WHOLE_OPEN}{text}{WHOLE_CLOSE}"))?;
-            self.patterns.insert(key, pattern.clone());
-            return Ok(pattern);
         }
         if text.len() > PATTERN_BYTES_MAX {
             return Err(Fault::says(format!("a regular expression is at most {PATTERN_BYTES_MAX} bytes long")));
         }
-        if self.patterns.keys().filter(|(_, whole)| !whole).count() >= PATTERNS_MAX {
+        if self.patterns.len() >= PATTERNS_MAX {
             return Err(Fault::says(format!("there are more than {PATTERNS_MAX} regular expressions")));
         }
         let pattern = compile(text)?;
-        self.patterns.insert(key, pattern.clone());
+        self.patterns.insert(text.to_owned(), pattern.clone());
         Ok(pattern)
     }
 
@@ -359,7 +351,7 @@ fn check(scalar: &Scalar, kind: &Kind, cx: &mut Context<'_>) -> Result<(), Fault
         {
             Err(Fault::expected("text").help("put it in quotes"))
         }
-        Kind::Regex => cx.pattern(text, false).map(drop),
+        Kind::Regex => cx.pattern(text).map(drop),
         Kind::Words(words) => known_word(text, scalar.plain, words, cx),
         kind => check_text(text, kind),
     }
@@ -436,11 +428,6 @@ fn compile(text: &str) -> Result<Pattern, Fault> {
     }
 }
 
-/// The text of a pattern that [`Context::pattern`] anchored, as it was written.
-pub(super) fn unanchored(text: &str) -> &str {
-    text.strip_prefix(WHOLE_OPEN).and_then(|text| text.strip_suffix(WHOLE_CLOSE)).unwrap_or(text)
-}
-
 /// Masks what the shape calls secret, without looking at anything else.
 fn mark_secrets(node: &Node, kind: &'static Kind, cx: &mut Context<'_>) {
     match (kind, &node.value) {
@@ -482,11 +469,9 @@ fn hide(node: &Node, cx: &mut Context<'_>) {
 /// Fields in one mapping of them.
 const FIELDS_MAX: usize = 1000;
 const UNQUOTE: &str = "remove the quotes: what is quoted is text";
-const WHOLE_OPEN: &str = r"\A(?:";
-const WHOLE_CLOSE: &str = r")\z";
 /// Bytes of an expression as it is written.
 const PATTERN_BYTES_MAX: usize = 4096;
 /// Bytes of a compiled expression.
-const PATTERN_SIZE_MAX: usize = 256 << 10;
+const PATTERN_SIZE_MAX: usize = 1 << 20;
 /// Expressions in a file.
 const PATTERNS_MAX: usize = 1000;

@@ -564,7 +564,7 @@ fn matches(reader: &Reader<'_>, cx: &mut Context<'_>) -> Match {
         hosts.push(HostPattern::Any);
     }
     let path = scalar::path_pattern(reader.word("path")).unwrap_or(PathPattern::Prefix(String::new()));
-    let path_regex = reader.text("path_regex").and_then(|text| cx.pattern(text, true).ok());
+    let path_regex = reader.text("path_regex").and_then(|text| cx.pattern(text).ok());
     let methods = reader.has("methods").then(|| texts(reader, "methods").map(ToOwned::to_owned).collect());
     let headers = value_matches(reader, "headers", true, cx);
     let query = value_matches(reader, "query", false, cx);
@@ -609,7 +609,7 @@ fn value_match(entry: &Entry, at: &At<'_>, cx: &mut Context<'_>) -> ValueMatch {
             cx.problem(node.span, at, message, Some("remove it".into()));
         }
         (None, Some(node)) => {
-            let compiled = text(node).and_then(|text| cx.pattern(&text, false).ok());
+            let compiled = text(node).and_then(|text| cx.pattern(&text).ok());
             return compiled.map_or(ValueMatch::Present, ValueMatch::Regex);
         }
         _ => {}

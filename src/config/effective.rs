@@ -4,7 +4,6 @@
 //! a hash under a key that every process draws anew and never shows. It tells equal from different between two dumps of
 //! one process, and nothing else.
 
-use super::conform::unanchored;
 use super::problem::MASK;
 use super::secret::Secret;
 use super::types::{
@@ -177,7 +176,7 @@ fn matches(matches: &Match) -> Value {
         },
     });
     if let Some(pattern) = &matches.path_regex {
-        dump["path_regex"] = unanchored(pattern.0.as_str()).into();
+        dump["path_regex"] = pattern.0.as_str().into();
     }
     if let Some(methods) = &matches.methods {
         dump["methods"] = json!(methods);

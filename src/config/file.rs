@@ -403,6 +403,7 @@ fn explain(info: &str, line: &str) -> (Cow<'static, str>, Option<&'static str>) 
             "put text that contains `: ` in quotes, and check the indentation",
         ),
         ("unknown escape", "this escape is not known", "write `\\\\` for a backslash, or use single quotes"),
+        ("expected node content", "a value is missing here", "write one, or close what is open"),
         ("expected ',' or '}'", "`{` is not closed, or a comma is missing", "close it with `}`"),
         ("expected ',' or ']'", "`[` is not closed, or a comma is missing", "close it with `]`"),
         ("simple key expect", "`:` is missing after this key", "write `key: value`"),

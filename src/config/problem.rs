@@ -182,7 +182,8 @@ impl Problem {
         let help = self.help.as_deref().unwrap_or("");
         if let Some(source) = &self.source {
             let (pad, marks) = (" ".repeat(source.start), "^".repeat(source.width));
-            let shown = format!("{:5} | {}\n      | {pad}{marks} {help}", self.line, source.text);
+            let gutter = self.line.to_string().len().max(5);
+            let shown = format!("{:gutter$} | {}\n{:gutter$} | {pad}{marks} {help}", self.line, source.text, "");
             text.push_str(shown.trim_end());
             text.push('\n');
         } else if !help.is_empty() {

@@ -72,7 +72,7 @@ fn value(kind: &'static Kind, complete: bool) -> Value {
         }
         Kind::ByteRate => json!({ "anyOf": [{ "const": 0 }, pattern("^(0|[0-9]+ *(B|KiB|MiB|GiB|TiB)? */s)$")] }),
         Kind::Rate => pattern("^[0-9]+/(s|m|h)$"),
-        Kind::ProviderUrl => pattern("^https?://"),
+        Kind::ProviderUrl => pattern("^[Hh][Tt][Tt][Pp][Ss]?://"),
         Kind::PathPattern | Kind::PathPrefix => pattern("^/"),
         Kind::Words(words) => or_expanded(&json!({ "enum": built_words(words) })),
         Kind::List(of, min, max) => {
