@@ -36,8 +36,8 @@ fn lay(below: &Node, above: &Node, kind: &'static Kind) -> Node {
     };
     let mut entries: Vec<Entry> = upper.iter().map(merged).collect();
     let has_action = ACTIONS.iter().any(|action| over.contains_key(action));
-    let missing = |entry: &&Entry| !over.contains_key(&*entry.key) && !(has_action && ACTIONS.contains(&&*entry.key));
-    entries.extend(lower.iter().filter(missing).cloned());
+    let replaced = |entry: &&Entry| over.contains_key(&*entry.key) || (has_action && ACTIONS.contains(&&*entry.key));
+    entries.extend(lower.iter().filter(|entry| !replaced(entry)).cloned());
     Node::map(above.span, entries)
 }
 
