@@ -1,0 +1,5 @@
+//! demo.
+
+mod body;
+pub mod providers;
+mod websocket;
