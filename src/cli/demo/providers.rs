@@ -81,8 +81,8 @@ struct Mood {
 enum Turn {
     /// Answer after so long.
     Answer(Duration),
-    /// 429: room again after so many whole seconds.
-    Limit(u64),
+    /// 429: room again in less than [`RETRY_AFTER`].
+    Limit,
     /// 503 at once.
     Fail,
     /// Reset the connection.
@@ -199,28 +199,25 @@ impl Mood {
         if self.is_down(now) {
             return if self.random.bool() { Turn::Fail } else { Turn::Reset };
         }
-        match self.take_token(now) {
-            Ok(()) => Turn::Answer(Duration::from_millis(self.random.u64(self.manners.latency_ms.clone()))),
-            Err(wait) => Turn::Limit(wait),
+        if !self.take_token(now) {
+            return Turn::Limit;
         }
+        Turn::Answer(Duration::from_millis(self.random.u64(self.manners.latency_ms.clone())))
     }
 
     fn is_down(&self, now: Instant) -> bool {
         self.manners.outage.is_some_and(|outage| outage.is_on(now.saturating_duration_since(self.started)))
     }
 
-    /// Takes one token of the bucket, or says in how many whole seconds there is one.
-    fn take_token(&mut self, now: Instant) -> Result<(), u64> {
-        let Some(rate) = self.manners.rate else { return Ok(()) };
+    /// Takes one token of the bucket, if there is one.
+    fn take_token(&mut self, now: Instant) -> bool {
+        let Some(rate) = self.manners.rate else { return true };
         let fresh = now.saturating_duration_since(self.filled).as_secs_f64() * rate;
         self.tokens = (self.tokens + fresh).min(rate);
         self.filled = now;
-        if self.tokens < 1.0 {
-            // Less than one token is missing, and a whole second brings `rate` of them.
-            return Err(if rate >= 1.0 { 1 } else { (1.0 / rate).ceil() as u64 });
-        }
-        self.tokens -= 1.0;
-        Ok(())
+        let room = self.tokens >= 1.0;
+        self.tokens -= if room { 1.0 } else { 0.0 };
+        room
     }
 }
 
@@ -285,9 +282,9 @@ impl Provider {
         match turn {
             Turn::Reset => Err(Abrupt::Reset),
             Turn::Fail => Ok(self.say(StatusCode::SERVICE_UNAVAILABLE, "down for a moment, as planned")),
-            Turn::Limit(wait) => {
+            Turn::Limit => {
                 let mut answer = self.say(StatusCode::TOO_MANY_REQUESTS, "more requests than this provider takes");
-                answer.headers_mut().insert(header::RETRY_AFTER, wait.into());
+                answer.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER.into());
                 Ok(answer)
             }
             Turn::Answer(after) => {
@@ -508,7 +505,9 @@ pub(super) const X_PROVIDER: HeaderName = HeaderName::from_static("x-provider");
 /// Connections a provider serves at once; a further one waits in the kernel's backlog.
 const MAX_CONNECTIONS: usize = 1024;
 /// For a request's head, and for the next request of a kept connection.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
+const HEAD_TIMEOUT: Duration = Duration::from_mins(2);
+/// Seconds in which every rate here makes room again.
+const RETRY_AFTER: u64 = 1;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes that `/echo` sends back; more is 413.
 const MAX_ECHO: usize = 1024 * 1024;
@@ -579,15 +578,15 @@ mod tests {
         let (mut mood, now) = mood(Sample::Beta);
         let turns: Vec<_> = (0..9).map(|_| mood.next(now)).collect();
         assert!(turns[..8].iter().all(|turn| matches!(turn, Turn::Answer(_))), "{turns:?}");
-        assert_eq!(turns[8], Turn::Limit(1));
+        assert_eq!(turns[8], Turn::Limit);
         assert!(matches!(mood.next(now + Duration::from_millis(126)), Turn::Answer(_)));
-        assert_eq!(mood.next(now + Duration::from_millis(127)), Turn::Limit(1));
+        assert_eq!(mood.next(now + Duration::from_millis(127)), Turn::Limit);
     }
 
     #[test]
     fn beta_never_saves_up_more_than_one_second_of_room() {
         let (mut mood, now) = mood(Sample::Beta);
-        let later = now + Duration::from_secs(3600);
+        let later = now + Duration::from_hours(1);
         let answered = (0..100).filter(|_| matches!(mood.next(later), Turn::Answer(_))).count();
         assert_eq!(answered, 8);
     }

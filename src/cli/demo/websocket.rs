@@ -98,13 +98,13 @@ impl Frame {
         let mut bytes = vec![self.opcode | if self.fin { FIN } else { 0 }];
         let flag = if mask.is_some() { MASKED } else { 0 };
         match self.payload.len() {
-            length @ 0..=125 => bytes.push(flag | length as u8),
+            length @ 0..=125 => bytes.push(flag + length as u8),
             length @ 126..=0xffff => {
-                bytes.push(flag | 126);
+                bytes.push(flag + 126);
                 bytes.extend((length as u16).to_be_bytes());
             }
             length => {
-                bytes.push(flag | 127);
+                bytes.push(flag + 127);
                 bytes.extend((length as u64).to_be_bytes());
             }
         }
@@ -183,7 +183,7 @@ const MAX_PAYLOAD: usize = 64 * 1024;
 /// RFC 6455, section 5.5.
 const MAX_CONTROL: usize = 125;
 /// A tunnel in which the client says nothing for so long is closed.
-const SILENCE: Duration = Duration::from_secs(300);
+const SILENCE: Duration = Duration::from_mins(5);
 /// A normal end.
 pub(super) const NORMAL: u16 = 1000;
 const PROTOCOL_ERROR: u16 = 1002;
