@@ -1,2 +1,5 @@
 //! Live state of providers.
 pub mod connect;
+pub mod idle;
+pub mod resolve;
+pub mod tls;
