@@ -1,1 +1,2 @@
 //! http1.
+pub mod target;
