@@ -1,4 +1,5 @@
 //! One request, in order.
 
 pub mod path;
+pub mod rewrite;
 pub mod route;
