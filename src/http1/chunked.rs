@@ -91,7 +91,11 @@ impl Chunked {
     fn trailer_section(&mut self, buf: &[u8]) -> Result<Step, FramingError> {
         let found = Scan::default().find(&buf[..buf.len().min(TRAILER_BYTES)]);
         let Some(end) = found.map_err(|_| "a trailer line ends in a bare LF")? else {
-            return if buf.len() >= TRAILER_BYTES { Err("the trailer section is too long") } else { Ok(Step::Next(Next::More)) };
+            return if buf.len() >= TRAILER_BYTES {
+                Err("the trailer section is too long")
+            } else {
+                Ok(Step::Next(Next::More))
+            };
         };
         if end > 2 {
             let mut fields = Box::<Fields>::default();

@@ -190,11 +190,9 @@ fn candidates(len: usize) -> &'static [(&'static [u8], Known)] {
         6 => &[(b"expect", Known::Expect)],
         7 => &[(b"upgrade", Known::Upgrade), (b"trailer", Known::Trailer)],
         9 => &[(b"forwarded", Known::Forwarded), (b"x-real-ip", Known::XRealIp)],
-        10 => &[
-            (b"connection", Known::Connection),
-            (b"keep-alive", Known::KeepAlive),
-            (b"tracestate", Known::Tracestate),
-        ],
+        10 => {
+            &[(b"connection", Known::Connection), (b"keep-alive", Known::KeepAlive), (b"tracestate", Known::Tracestate)]
+        }
         11 => &[(b"traceparent", Known::Traceparent)],
         12 => &[(b"x-request-id", Known::XRequestId)],
         14 => &[(b"content-length", Known::ContentLength), (b"http2-settings", Known::Http2Settings)],

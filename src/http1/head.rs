@@ -147,8 +147,7 @@ impl ResponseHead {
             &mut larger[..]
         };
         let mut response = httparse::Response::new(&mut []);
-        let parsed =
-            httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, bytes, slots);
+        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, bytes, slots);
         match parsed {
             Ok(httparse::Status::Complete(len)) if len == bytes.len() => {}
             Ok(_) => return Err(HeadError::Malformed("the head ends in the middle of a line")),

@@ -125,6 +125,19 @@ impl Wire {
         self.read_limit = limit;
     }
 
+    /// Refuses bytes behind the end of the answer that just began: nobody asked for them, so nobody knows what they are.
+    ///
+    /// # Errors
+    /// Says so, where there are any.
+    pub fn refuse_surplus(&self, length: Length) -> Result<(), FramingError> {
+        let there = self.inbound.filled().len() as u64;
+        match length {
+            Length::None if there > 0 => Err("bytes after an answer that has no body"),
+            Length::Exact(bytes) if there > bytes => Err("bytes after the end of the answer"),
+            _ => Ok(()),
+        }
+    }
+
     /// Drops one empty line before a request line, as RFC 9112 §2.2 asks for; says whether there was one.
     pub fn skip_empty_line(&mut self) -> bool {
         let empty = self.inbound.filled().starts_with(b"\r\n");

@@ -32,7 +32,12 @@ impl Registry {
     ///
     /// # Errors
     /// See [`BuildError`].
-    pub fn build(&self, config: &Config, workers: usize, metrics: &Metrics) -> Result<(Registry, Vec<Arc<Pool>>), BuildError> {
+    pub fn build(
+        &self,
+        config: &Config,
+        workers: usize,
+        metrics: &Metrics,
+    ) -> Result<(Registry, Vec<Arc<Pool>>), BuildError> {
         let mut next = Registry::default();
         let mut providers = Vec::with_capacity(config.providers.len());
         for provider in &config.providers {
