@@ -1,1 +1,13 @@
-//! admin.
+//! The operators' listener: health, metrics and the configuration, over HTTP/1 on a socket of its own.
+//!
+//! It is axum on hyper, because convenience matters more than microseconds here; nothing of it is on a request's way.
+//! `control.rs` is all it knows of the gateway, `guard.rs` decides who may do what before a handler runs, `api.rs` has
+//! the handlers, `server.rs` the sockets.
+
+mod control;
+mod server;
+
+pub use control::{
+    Check, ConfigStatus, Control, OnDisk, ProviderView, Readiness, Rejected, Reloaded, Reloading, Version,
+};
+pub use server::serve;
