@@ -156,6 +156,14 @@ pub(super) fn rfc3339(out: &mut Vec<u8>, at: SystemTime) {
     }
 }
 
+/// `2026-11-21T07:47:34.123Z`, for answers and files.
+#[must_use]
+pub fn timestamp(at: SystemTime) -> String {
+    let mut text = Vec::with_capacity(24);
+    rfc3339(&mut text, at);
+    text.into_iter().map(char::from).collect()
+}
+
 /// Year, month and day of a day counted from 1970-01-01.
 ///
 /// Years are counted from March, so that the leap day is the last of its year, and in eras of 400 years, which all have

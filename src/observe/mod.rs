@@ -11,5 +11,6 @@ mod writer;
 
 pub use access::{Access, AttemptRecord};
 pub use exposition::Exposition;
-pub use logs::Logs;
+pub use lines::timestamp;
+pub use logs::{Logs, Prepared};
 pub use metrics::{ListenerMetrics, Metrics, ProviderMetrics, RouteMetrics};
