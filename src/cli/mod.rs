@@ -1,1 +1,3 @@
-//! cli.
+//! One file per command.
+
+pub mod healthcheck;
