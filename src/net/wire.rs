@@ -220,6 +220,11 @@ impl Wire {
         self.body_read += n as u64;
     }
 
+    /// Drops everything that was read.
+    pub fn drop_unread(&mut self) {
+        self.inbound.consume(usize::MAX);
+    }
+
     /// Whether the body has been read to its end.
     pub fn body_is_done(&self) -> bool {
         self.decoder.is_done()
@@ -316,6 +321,11 @@ impl Wire {
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(cx))?;
         self.io.poll_shutdown(cx)
+    }
+
+    /// Whether the peer would take a close for the end of the answer.
+    pub fn ends_answer_by_closing(&self) -> bool {
+        self.encoder == Encoder::Close
     }
 
     /// Everything written has left for the socket.

@@ -394,7 +394,8 @@ impl<'a> Exchange<'a> {
             }
         };
         let (whole, over) = if self.committed {
-            let end = self.terms.stream_timeout.map_or(clock::far(now), |whole| clock::after(self.times.committed, whole));
+            let end =
+                self.terms.stream_timeout.map_or(clock::far(now), |whole| clock::after(self.times.committed, whole));
             (end, Broken::StreamTimeout)
         } else {
             (clock::after(self.terms.deadline, self.times.awaited), Broken::Deadline)

@@ -33,7 +33,9 @@ pub fn request_head(out: &mut Vec<u8>, onward: &Onward<'_>) {
     out.extend_from_slice(b" HTTP/1.1\r\n");
     host_field(out, onward);
     for (known, name, value) in request.head.fields.iter() {
-        if passes_up(known, peer.trusted) && !is_changed(name, &request.head.fields, [&rewrite.headers, &provider.headers]) {
+        if passes_up(known, peer.trusted)
+            && !is_changed(name, &request.head.fields, [&rewrite.headers, &provider.headers])
+        {
             encode::field(out, name, value);
         }
     }

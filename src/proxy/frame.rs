@@ -99,9 +99,7 @@ fn host<'a>(head: &'a RequestHead, target: &target::Target<'a>) -> Result<(&'a [
 fn keeps_alive(fields: &Fields, version: Version) -> bool {
     match version {
         Version::Http11 => !fields.lists(Known::Connection, b"close"),
-        Version::Http10 => {
-            fields.lists(Known::Connection, b"keep-alive") && !fields.lists(Known::Connection, b"close")
-        }
+        Version::Http10 => fields.lists(Known::Connection, b"keep-alive") && !fields.lists(Known::Connection, b"close"),
     }
 }
 
@@ -119,5 +117,17 @@ fn expects_continue(fields: &Fields, version: Version, length: Length) -> Result
 impl route::Fields for Fields {
     fn any(&self, name: &str, test: &mut dyn FnMut(&[u8]) -> bool) -> bool {
         self.named(name.as_bytes()).any(test)
+    }
+}
+
+// === impl Request ===
+
+impl Request<'_> {
+    /// How the version is spelled in logs.
+    pub fn protocol(version: Version) -> &'static str {
+        match version {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+        }
     }
 }

@@ -217,7 +217,8 @@ fn write_date(text: &mut String, second: u64) {
 
 /// Visible ASCII without quotes and separators, of a length that a log line can carry.
 fn is_safe_id(id: &[u8]) -> bool {
-    let safe = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'=');
+    let safe =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'=');
     !id.is_empty() && id.len() <= REQUEST_ID_BYTES && id.iter().all(safe)
 }
 

@@ -99,9 +99,7 @@ impl Refusal {
             Refusal::NoRoute => row(404, "no_route", "No route matches", "destination_not_found"),
             Refusal::WrongMethod => row(405, "wrong_method", "Method not allowed", "http_request_denied"),
             Refusal::NoProvider => row(503, "no_provider", "No provider can take this now", "destination_unavailable"),
-            Refusal::Unreachable => {
-                row(502, "attempts_exhausted", "No provider answered", "destination_unavailable")
-            }
+            Refusal::Unreachable => row(502, "attempts_exhausted", "No provider answered", "destination_unavailable"),
             Refusal::TimedOut => {
                 row(504, "attempts_exhausted", "No provider answered in time", "http_response_timeout")
             }

@@ -47,9 +47,9 @@ pub struct Ask<'a> {
 /// The permission to make one attempt at one provider. Giving it back reports how the attempt ended; a lease that is
 /// dropped without a word means that the client left.
 #[derive(Debug)]
-pub struct Lease {
+pub struct Lease<'pool> {
     /// The provider to use.
-    pub provider: Arc<Provider>,
+    pub provider: &'pool Provider,
     /// When the lease was taken.
     pub since: Instant,
     returned: bool,
@@ -75,20 +75,20 @@ impl Pool {
     /// # Errors
     /// [`Refused::NoProvider`] where every provider was tried.
     #[expect(clippy::unused_async, reason = "waiting in the pool's queue happens here")]
-    pub async fn lease(&self, ask: &Ask<'_>) -> Result<Lease, Refused> {
+    pub async fn lease(&self, ask: &Ask<'_>) -> Result<Lease<'_>, Refused> {
         let first = self.turn.fetch_add(1, Ordering::Relaxed);
         let count = self.providers.len();
         let order = (0..count).map(|step| &self.providers[first.wrapping_add(step) % count]);
         let free = |provider: &&Arc<Provider>| !ask.tried.contains(&provider.config.name);
         let provider = order.clone().find(free).ok_or(Refused::NoProvider)?;
         provider.metrics.begin();
-        Ok(Lease { provider: Arc::clone(provider), since: ask.now, returned: false })
+        Ok(Lease { provider, since: ask.now, returned: false })
     }
 }
 
 // === impl Lease ===
 
-impl Lease {
+impl Lease<'_> {
     /// Gives the lease back and reports how the attempt ended.
     pub fn finish(mut self, outcome: Outcome, now: Instant) {
         self.give_back(outcome, now);
@@ -102,7 +102,7 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for Lease<'_> {
     fn drop(&mut self) {
         if !self.returned {
             self.give_back(Outcome::ClientGone, clock::now());
