@@ -291,3 +291,222 @@ const PORT_DIGITS_MAX: usize = 5;
 const BAD_HOST: &str = "the host is neither a name nor an address";
 const BAD_PORT: &str = "the port is not a number from 0 to 65535";
 const FRAGMENT: &str = "the request-target holds a #";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn get(target: &str) -> Result<Target<'_>, &'static str> {
+        parse("GET", target.as_bytes())
+    }
+
+    fn one_host(value: &str) -> Result<(String, Option<u16>), &'static str> {
+        host(value.as_bytes()).map(|found| (found.host.into_owned(), found.port))
+    }
+
+    #[test]
+    fn an_origin_form_is_cut_at_its_first_question_mark() {
+        let found = get("/a/b?c=d?e");
+        assert_eq!(found, Ok(Target { form: Form::Origin, authority: None, path: "/a/b", query: Some("c=d?e") }));
+        assert_eq!(get("/?").map(|target| target.query), Ok(Some("")));
+        assert_eq!(get("/").map(|target| target.query), Ok(None));
+    }
+
+    #[test]
+    fn an_absolute_form_gives_its_authority_and_a_root_where_it_has_no_path() {
+        let found = get("HTTP://Example.com:80/a?b");
+        assert_eq!(
+            found,
+            Ok(Target {
+                form: Form::Absolute { tls: false },
+                authority: Some("Example.com:80"),
+                path: "/a",
+                query: Some("b")
+            })
+        );
+        assert_eq!(get("http://a").map(|target| target.path), Ok("/"));
+        assert_eq!(get("https://a?b").map(|target| (target.path, target.query)), Ok(("/", Some("b"))));
+    }
+
+    #[test]
+    fn options_may_ask_about_the_server_in_two_ways() {
+        assert_eq!(parse("OPTIONS", b"*").map(|target| (target.form, target.path)), Ok((Form::Asterisk, "*")));
+        assert_eq!(parse("OPTIONS", b"http://a").map(|target| target.path), Ok("*"));
+        assert_eq!(parse("OPTIONS", b"http://a/").map(|target| target.path), Ok("/"));
+        assert_eq!(get("*"), Err("the request-target * is for OPTIONS only"));
+    }
+
+    #[test]
+    fn connect_takes_a_host_and_port_and_nothing_else_takes_them() {
+        let found = parse("CONNECT", b"example.com:443");
+        assert_eq!(
+            found,
+            Ok(Target { form: Form::Authority, authority: Some("example.com:443"), path: "", query: None })
+        );
+        assert_eq!(parse("CONNECT", b"example.com"), Err("CONNECT needs a host and a port"));
+        assert_eq!(parse("CONNECT", b"/a"), Err(BAD_HOST));
+        assert_eq!(parse("CONNECT", b""), Err("the request-target names no host"));
+        assert_eq!(get("example.com:443"), Err("the request-target is neither a path nor an http or https URL"));
+    }
+
+    #[test]
+    fn what_is_no_target_is_refused_with_its_reason() {
+        let neither = "the request-target is neither a path nor an http or https URL";
+        let byte = "the path holds a byte that must be percent-encoded";
+        for (target, reason) in [
+            ("", "the request-target is empty"),
+            ("a", neither),
+            ("ftp://a/", neither),
+            ("http:/a", neither),
+            ("**", neither),
+            ("http://", "the request-target names no host"),
+            ("http:///a", "the request-target names no host"),
+            ("http://me@a/", "the host holds user information"),
+            ("http://a\\b/", BAD_HOST),
+            ("http://a#b", BAD_HOST),
+            ("/a b", byte),
+            ("/a\tb", byte),
+            ("/a\0", byte),
+            ("/a\u{7f}", byte),
+            ("/\u{e9}", byte),
+            ("/a\"", byte),
+            ("/<a>", byte),
+            ("/{a}", byte),
+            ("/`a`", byte),
+            ("/a\\b", "the path holds a backslash"),
+            ("/a#b", FRAGMENT),
+            ("/a?b#c", FRAGMENT),
+            ("/a?b c", "the query holds a byte that must be percent-encoded"),
+            ("/a?\"b\"", "the query holds a byte that must be percent-encoded"),
+            ("/a?<b>", "the query holds a byte that must be percent-encoded"),
+            ("/a?\u{e9}", "the query holds a byte that must be percent-encoded"),
+        ] {
+            assert_eq!(get(target), Err(reason), "{target:?}");
+        }
+    }
+
+    #[test]
+    fn what_browsers_leave_bare_passes() {
+        assert!(get("/a|b^c[d]'e'?f={g}&h=`i`|j^k[l]\\m'n'100%").is_ok());
+    }
+
+    #[test]
+    fn a_host_has_one_spelling() {
+        for (written, host, port) in [
+            ("example.com", "example.com", None),
+            ("EXAMPLE.Com:8080", "example.com", Some(8080)),
+            ("example.com.", "example.com", None),
+            ("example.com.:1", "example.com", Some(1)),
+            ("example.com:", "example.com", None),
+            ("my_service-1", "my_service-1", None),
+            ("127.0.0.1:80", "127.0.0.1", Some(80)),
+            ("[::1]", "[::1]", None),
+            ("[0:0:0:0:0:0:0:1]:65535", "[::1]", Some(65535)),
+            ("[2001:DB8::A]:080", "[2001:db8::a]", Some(80)),
+            ("", "", None),
+        ] {
+            assert_eq!(one_host(written), Ok((host.to_owned(), port)), "{written:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_that_is_none_is_refused() {
+        let long = format!("{}.com", "a".repeat(250));
+        for written in [
+            ":80",
+            ".",
+            "..",
+            ".a",
+            "a..b",
+            "a b",
+            "a,b",
+            "a%41",
+            "a/b",
+            "a?b",
+            "a\\b",
+            "a\tb",
+            "a\0",
+            "\u{e9}",
+            "[::1",
+            "::1",
+            "[]",
+            "[::1]x",
+            "[::1%25eth0]",
+            "[127.0.0.1]",
+            "[v1.a]",
+            "a]",
+            "me@a",
+            "a:b",
+            "a:-1",
+            "a:+1",
+            "a:1:2",
+            "a:65536",
+            "a:000080",
+            "a: 80",
+            &long,
+        ] {
+            assert!(one_host(written).is_err(), "{written:?}");
+        }
+        assert!(host(b"a\xff").is_err());
+    }
+
+    #[test]
+    fn a_lower_case_host_is_not_copied() {
+        assert!(matches!(host(b"example.com:80").map(|found| found.host), Ok(Cow::Borrowed("example.com"))));
+    }
+
+    #[test]
+    fn an_authority_agrees_with_the_same_host_and_port_only() {
+        for (target, field, agrees) in [
+            ("/a", "anything", true),
+            ("http://a.com/", "a.com", true),
+            ("http://A.com./", "a.COM", true),
+            ("http://a.com:80/", "a.com", true),
+            ("https://a.com/", "a.com:443", true),
+            ("https://a.com/", "a.com:80", false),
+            ("http://a.com/", "a.com:8080", false),
+            ("http://a.com/", "b.com", false),
+            ("http://a.com/", "", false),
+            ("http://[::1]/", "[0::1]", true),
+        ] {
+            let parsed = get(target).expect("the targets above are valid");
+            let field = host(field.as_bytes()).expect("the hosts above are valid");
+            assert_eq!(parsed.agrees(&field), agrees, "{target} {field:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic_and_what_passes_is_clean(bytes: Vec<u8>, method in "GET|OPTIONS|CONNECT") {
+            if let Ok(target) = parse(&method, &bytes) {
+                let whole = [target.path, target.query.unwrap_or_default()].concat();
+                prop_assert!(whole.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#'));
+            }
+            host(&bytes).ok();
+        }
+
+        #[test]
+        fn the_parts_of_a_target_are_the_target(bytes in "[/?%a-c|{}#\\\\ :.]{0,12}") {
+            let written = format!("/{bytes}");
+            if let Ok(target) = parse("GET", written.as_bytes()) {
+                let query = target.query.map(|query| format!("?{query}")).unwrap_or_default();
+                prop_assert_eq!(format!("{}{}", target.path, query), written.as_str());
+                let bare = target.path.contains(['?', '#', '\\', ' ', '{', '}']);
+                prop_assert!(!bare);
+            } else {
+                let bad = written.contains(['#', '\\', ' ', '{', '}']);
+                prop_assert!(bad);
+            }
+        }
+
+        #[test]
+        fn the_spelling_of_a_host_is_its_own_spelling(written in "[a-cA-C.:0-9_\\[\\]-]{0,12}|\\[[0-9a-f:]{2,12}\\]") {
+            if let Ok(first) = host(written.as_bytes()) {
+                prop_assert!(first.host.len() <= written.len().max(41));
+                let again = host(first.host.as_bytes());
+                prop_assert_eq!(again, Ok(HostPort { host: Cow::Borrowed(first.host.as_ref()), port: None }));
+            }
+        }
+    }
+}

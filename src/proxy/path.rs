@@ -123,3 +123,171 @@ fn is_unreserved(byte: u8) -> bool {
 }
 
 const BAD_BYTE: &str = "the path holds a byte that must be percent-encoded";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn normal(path: &str) -> Result<String, &'static str> {
+        let mut scratch = String::from("left over");
+        normalise(path, &mut scratch).map(str::to_owned)
+    }
+
+    /// The same rules, written the slow way: decode everything first, then a stack of segments.
+    fn reference(path: &str) -> Option<String> {
+        let mut text = path.strip_prefix('/')?.to_owned();
+        text.bytes().all(is_path_byte).then_some(())?;
+        let mut decoded = String::new();
+        while !text.is_empty() {
+            let first = text.remove(0);
+            if first != '%' {
+                decoded.push(first);
+                continue;
+            }
+            let digits: String = text.chars().take(2).filter(char::is_ascii_hexdigit).collect();
+            (digits.len() == 2).then_some(())?;
+            text.drain(..2);
+            match u8::from_str_radix(&digits, 16).ok()? {
+                0 => return None,
+                byte if char::from(byte).is_ascii_alphanumeric() || "-._~".contains(char::from(byte)) => {
+                    decoded.push(char::from(byte));
+                }
+                _ => decoded.extend(["%", &digits.to_uppercase()]),
+            }
+        }
+        let mut stack: Vec<&str> = Vec::new();
+        let mut closed = true;
+        for segment in decoded.split('/') {
+            closed = matches!(segment, "" | "." | "..");
+            match segment {
+                "" | "." => {}
+                ".." => {
+                    stack.pop()?;
+                }
+                _ if finds_dots(segment) => return None,
+                _ => stack.push(segment),
+            }
+        }
+        let closing = if closed && !stack.is_empty() { "/" } else { "" };
+        Some(format!("/{}{closing}", stack.join("/")))
+    }
+
+    /// What a server finds that decodes slashes before it resolves dots, and cuts parameters off.
+    fn finds_dots(path: &str) -> bool {
+        let decoded = path.replace("%2F", "/").replace("%5C", "/").replace("%2E", ".").replace("%2e", ".");
+        decoded
+            .split('/')
+            .map(|segment| segment.split(';').next().unwrap_or(""))
+            .any(|name| name == "." || name == "..")
+    }
+
+    #[test]
+    fn a_normal_path_is_given_back_uncopied() {
+        let mut scratch = String::new();
+        let path = "/api/v1/a.b/~c;d=e,f/$g/@h:i|j/";
+        let same = normalise(path, &mut scratch).expect("the path is normal");
+        assert!(std::ptr::eq(path, same));
+    }
+
+    #[test]
+    fn every_spelling_becomes_the_one() {
+        for (written, path) in [
+            ("/", "/"),
+            ("/%7Euser/%41%2d%5f%2E%39", "/~user/A-_.9"),
+            ("/%c3%a9%3f", "/%C3%A9%3F"),
+            ("/%2521", "/%2521"),
+            ("/a%2fb%5cc", "/a%2Fb%5Cc"),
+            ("/a/./b", "/a/b"),
+            ("/a/../b", "/b"),
+            ("/a/b/..", "/a/"),
+            ("/a/b/.", "/a/b/"),
+            ("/a/..", "/"),
+            ("/.", "/"),
+            ("/a/%2e%2E/b", "/b"),
+            ("/a/.%2e/b", "/b"),
+            ("/a/%2e/b", "/a/b"),
+            ("/a/b/../../c", "/c"),
+            ("//", "/"),
+            ("//a///b//", "/a/b/"),
+            ("/a//../b", "/b"),
+            ("/.well-known/...", "/.well-known/..."),
+            ("/..a/.b/c..", "/..a/.b/c.."),
+            ("/a;b=c/d;..", "/a;b=c/d;.."),
+            ("/group%2Fproject.git", "/group%2Fproject.git"),
+        ] {
+            assert_eq!(normal(written).as_deref(), Ok(path), "{written}");
+        }
+    }
+
+    #[test]
+    fn what_two_servers_read_differently_is_refused() {
+        let broken = "the path holds a broken percent-encoding";
+        let hidden = "the path hides a dot-segment";
+        let above = "the path leaves the root";
+        for (written, reason) in [
+            ("/%", broken),
+            ("/%4", broken),
+            ("/%zz", broken),
+            ("/%4g/a", broken),
+            ("/%+1", broken),
+            ("/%%41", broken),
+            ("/a%00b", "the path holds an encoded NUL"),
+            ("/..", above),
+            ("/../a", above),
+            ("/%2e%2e/a", above),
+            ("/a/../../b", above),
+            ("//..", above),
+            ("/a/..%2Fb", hidden),
+            ("/a/..%5cb", hidden),
+            ("/a%2F..", hidden),
+            ("/a%2f%2e%2e%2fb", hidden),
+            ("/a%5C.%5Cb", hidden),
+            ("/a/..;/b", hidden),
+            ("/a/..;x=y/b", hidden),
+            ("/a/.;/b", hidden),
+            ("/a b", BAD_BYTE),
+            ("/a%20b\\", BAD_BYTE),
+            ("/a/./?b", BAD_BYTE),
+            ("/a#", BAD_BYTE),
+            ("/\u{e9}", BAD_BYTE),
+            ("/./\u{e9}", BAD_BYTE),
+            ("/a\r\n", BAD_BYTE),
+            ("", "the path does not begin with a slash"),
+            ("a", "the path does not begin with a slash"),
+            ("*", "the path does not begin with a slash"),
+        ] {
+            assert_eq!(normal(written), Err(reason), "{written}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn it_agrees_with_the_rules_written_the_slow_way(
+            path in "(/|[a.;]|\\.\\.|//|/\\./|/\\.\\./|%2[eEfF]|%5[cC]|%25|%4[1g]|%00|%|\\\\| |\u{e9}){0,10}"
+        ) {
+            let path = format!("/{path}");
+            prop_assert_eq!(normal(&path).ok(), reference(&path));
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(path in ".{0,20}") {
+            let ours = normal(&path).ok();
+            prop_assert_eq!(ours, reference(&path));
+        }
+
+        #[test]
+        fn once_is_enough_and_no_dots_are_left(
+            path in "(/|[a-c.;]|\\.\\.|%2[eEfF]|%5[cC]|%25|%32|%46){0,12}"
+        ) {
+            if let Ok(once) = normal(&format!("/{path}")) {
+                prop_assert_eq!(normal(&once), Ok(once.clone()));
+                prop_assert!(!finds_dots(&once), "{}", once);
+                prop_assert!(once.starts_with('/') && !once.contains("//"));
+                prop_assert!(once.bytes().all(is_path_byte));
+            }
+        }
+    }
+}

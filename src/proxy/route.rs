@@ -182,9 +182,12 @@ impl Routes {
         format!("it matches, but route `{}` comes before it", self.rules[first].route.name)
     }
 
-    /// Nothing matched: says which methods would have.
-    #[cold]
-    fn other_methods(&self, asked: &Asked<'_>) -> Found {
+    /// The methods that the routes matching in all else take, sorted, as `Allow` wants them; empty where none matches.
+    ///
+    /// [`Routes::find`] says so itself; this is for methods that are refused whatever the routes say (CONNECT, TRACE).
+    /// A route without `methods` stands for the seven usual ones.
+    #[must_use]
+    pub fn allow(&self, asked: &Asked<'_>) -> String {
         let mut methods: Vec<&str> = Vec::new();
         self.walk(asked, |number| {
             let rule = &self.rules[number];
@@ -193,12 +196,16 @@ impl Routes {
             }
             ControlFlow::Continue(())
         });
-        if methods.is_empty() {
-            return Found::None;
+        listed(methods)
+    }
+
+    /// Nothing matched, and the method was to blame at least once.
+    #[cold]
+    fn other_methods(&self, asked: &Asked<'_>) -> Found {
+        match self.allow(asked) {
+            nothing if nothing.is_empty() => Found::None,
+            allow => Found::WrongMethod(allow),
         }
-        methods.sort_unstable();
-        methods.dedup();
-        Found::WrongMethod(methods.join(", "))
     }
 
     /// Visits the routes on the request's host and path, most specific first, until `visit` breaks with one.
@@ -335,11 +342,10 @@ impl Rule {
 
     /// Adds the methods that the route takes.
     fn allow<'a>(&'a self, methods: &mut Vec<&'a str>) {
-        for method in self.route.matches.methods.iter().flatten() {
-            methods.push(method);
-            if method == "GET" {
-                methods.push("HEAD");
-            }
+        let Some(taken) = &self.route.matches.methods else { return methods.extend(USUAL_METHODS) };
+        methods.extend(taken.iter().map(String::as_str));
+        if methods.contains(&"GET") {
+            methods.push("HEAD");
         }
     }
 
@@ -361,7 +367,7 @@ impl Rule {
         }
         let mut methods = Vec::new();
         self.allow(&mut methods);
-        Some(format!("the method is {}, it takes {}", asked.method, methods.join(", ")))
+        Some(format!("the method is {}, it takes {}", asked.method, listed(methods)))
     }
 }
 
@@ -384,8 +390,16 @@ impl fmt::Debug for Asked<'_> {
     }
 }
 
+/// Methods as `Allow` lists them.
+fn listed(mut methods: Vec<&str>) -> String {
+    methods.sort_unstable();
+    methods.dedup();
+    methods.join(", ")
+}
+
 /// A new node below `above`.
 fn add(nodes: &mut Vec<Segment>, above: Option<Node>) -> Node {
+    // A configuration is at most 32 MiB of text, so its segments can be counted in 32 bits.
     let node = nodes.len() as Node;
     nodes.push(Segment { above, ..Segment::default() });
     node
@@ -448,5 +462,493 @@ fn wants(wanted: &ValueMatch) -> String {
         ValueMatch::Present => "is not there".to_owned(),
         ValueMatch::Exact(text) => format!("is not `{text}`"),
         ValueMatch::Regex(pattern) => format!("does not match `{}`", pattern.0.as_str()),
+    }
+}
+
+/// What a route without `methods` is said to take; it takes any other as well.
+const USUAL_METHODS: [&str; 7] = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Action, Match, Pattern, Rewrite};
+    use proptest::prelude::*;
+    use proptest::sample::{select, subsequence};
+    use std::time::Duration;
+
+    // A route in a few words.
+
+    /// A route for `hosts` (`*`, `*.a.com`, `a.com`, divided by blanks) and a path (`/a` or `/a/*`).
+    fn matching(hosts: &str, path: &str) -> Match {
+        let host = |text: &str| match text.strip_prefix('*') {
+            Some("") => HostPattern::Any,
+            Some(suffix) => HostPattern::Wildcard(suffix.to_owned()),
+            None => HostPattern::Exact(text.to_owned()),
+        };
+        Match {
+            hosts: hosts.split(' ').map(host).collect(),
+            path: match path.strip_suffix("/*") {
+                Some(prefix) => PathPattern::Prefix(prefix.to_owned()),
+                None => PathPattern::Exact(path.to_owned()),
+            },
+            path_regex: None,
+            methods: None,
+            headers: Vec::new(),
+            query: Vec::new(),
+        }
+    }
+
+    impl Match {
+        fn methods(mut self, methods: &[&str]) -> Match {
+            self.methods = Some(methods.iter().map(|&method| method.to_owned()).collect());
+            self
+        }
+
+        fn header(mut self, name: &str, wanted: ValueMatch) -> Match {
+            self.headers.push((name.to_owned(), wanted));
+            self
+        }
+
+        fn parameter(mut self, name: &str, wanted: ValueMatch) -> Match {
+            self.query.push((name.to_owned(), wanted));
+            self
+        }
+
+        fn path_regex(mut self, text: &str) -> Match {
+            self.path_regex = Some(pattern(text));
+            self
+        }
+    }
+
+    fn pattern(text: &str) -> Pattern {
+        Pattern(Regex::new(text).expect("the patterns of these tests are valid"))
+    }
+
+    fn exactly(text: &str) -> ValueMatch {
+        ValueMatch::Exact(text.to_owned())
+    }
+
+    fn routes(matches: Vec<Match>) -> Vec<Arc<config::Route>> {
+        let route = |(number, matches)| config::Route {
+            name: format!("r{number}").into(),
+            matches,
+            action: Action::Pool(0),
+            timeout: Duration::from_secs(30),
+            stream_timeout: None,
+            rewrite: Rewrite::default(),
+        };
+        matches.into_iter().enumerate().map(route).map(Arc::new).collect()
+    }
+
+    /// Asks with `METHOD host/path?query` and fields.
+    fn ask<'a>(line: &'a str, headers: &'a dyn Fields) -> Asked<'a> {
+        let (method, rest) = line.split_once(' ').expect("a method and a blank");
+        let (target, query) = match rest.split_once('?') {
+            Some((target, query)) => (target, Some(query)),
+            None => (rest, None),
+        };
+        let (host, path) = target.split_at(target.find(['/', '*']).expect("a path"));
+        Asked { host, path, query, method, headers }
+    }
+
+    fn find(matches: Vec<Match>, line: &str) -> Found {
+        Routes::compile(&routes(matches)).find(&ask(line, &fields(&[])))
+    }
+
+    fn fields(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    fn wrong_method(allow: &str) -> Found {
+        Found::WrongMethod(allow.to_owned())
+    }
+
+    // Hosts.
+
+    #[test]
+    fn an_exact_host_wins_over_wildcards_the_longest_first_and_they_over_any() {
+        let table = || {
+            vec![
+                matching("*", "/*"),
+                matching("*.com", "/*"),
+                matching("*.example.com", "/*"),
+                matching("www.example.com", "/*"),
+            ]
+        };
+        assert_eq!(find(table(), "GET www.example.com/"), Found::Route(3));
+        assert_eq!(find(table(), "GET a.b.example.com/"), Found::Route(2));
+        assert_eq!(find(table(), "GET example.com/"), Found::Route(1));
+        assert_eq!(find(table(), "GET com/"), Found::Route(0));
+        assert_eq!(find(table(), "GET /"), Found::Route(0));
+        assert_eq!(find(table(), "GET example.org/"), Found::Route(0));
+        assert_eq!(find(table(), "GET [::1]/"), Found::Route(0));
+    }
+
+    #[test]
+    fn a_wildcard_needs_a_label_and_whole_labels() {
+        let table = || vec![matching("*.example.com", "/*")];
+        assert_eq!(find(table(), "GET example.com/"), Found::None);
+        assert_eq!(find(table(), "GET .example.com/"), Found::None);
+        assert_eq!(find(table(), "GET badexample.com/"), Found::None);
+        assert_eq!(find(table(), "GET a.example.com/"), Found::Route(0));
+    }
+
+    #[test]
+    fn a_host_without_the_path_passes_on_to_a_less_exact_host() {
+        let table = || vec![matching("a.b.com", "/one"), matching("*.b.com", "/two"), matching("*", "/three")];
+        assert_eq!(find(table(), "GET a.b.com/two"), Found::Route(1));
+        assert_eq!(find(table(), "GET a.b.com/three"), Found::Route(2));
+        assert_eq!(find(table(), "GET a.b.com/four"), Found::None);
+    }
+
+    #[test]
+    fn the_host_counts_before_the_path() {
+        let table = vec![matching("*", "/a/b"), matching("a.com", "/*")];
+        assert_eq!(find(table, "GET a.com/a/b"), Found::Route(1));
+    }
+
+    // Paths.
+
+    #[test]
+    fn an_exact_path_wins_over_prefixes_the_longest_first() {
+        let table = || vec![matching("*", "/*"), matching("*", "/a/*"), matching("*", "/a/b/*"), matching("*", "/a/b")];
+        assert_eq!(find(table(), "GET x/a/b"), Found::Route(3));
+        assert_eq!(find(table(), "GET x/a/b/"), Found::Route(2));
+        assert_eq!(find(table(), "GET x/a/b/c/d"), Found::Route(2));
+        assert_eq!(find(table(), "GET x/a/bc"), Found::Route(1));
+        assert_eq!(find(table(), "GET x/a"), Found::Route(1));
+        assert_eq!(find(table(), "GET x/ab"), Found::Route(0));
+        assert_eq!(find(table(), "GET x/"), Found::Route(0));
+    }
+
+    #[test]
+    fn a_prefix_matches_itself_and_below_but_an_encoded_slash_is_no_boundary() {
+        let table = || vec![matching("*", "/api/*")];
+        assert_eq!(find(table(), "GET x/api"), Found::Route(0));
+        assert_eq!(find(table(), "GET x/api/"), Found::Route(0));
+        assert_eq!(find(table(), "GET x/api%2Fa"), Found::None);
+        assert_eq!(find(table(), "GET x/apis"), Found::None);
+    }
+
+    #[test]
+    fn a_closing_slash_makes_another_exact_path() {
+        let table = || vec![matching("*", "/a"), matching("*", "/a/"), matching("*", "/")];
+        assert_eq!(find(table(), "GET x/a"), Found::Route(0));
+        assert_eq!(find(table(), "GET x/a/"), Found::Route(1));
+        assert_eq!(find(table(), "GET x/"), Found::Route(2));
+    }
+
+    #[test]
+    fn an_asterisk_is_asked_of_routes_for_every_path() {
+        assert_eq!(find(vec![matching("*", "/"), matching("*", "/*")], "OPTIONS x*"), Found::Route(1));
+    }
+
+    #[test]
+    fn a_path_regex_matches_the_whole_path_or_nothing() {
+        let table = |regex| vec![matching("*", "/*").path_regex(regex)];
+        assert_eq!(find(table("/[0-9]+"), "GET x/42"), Found::Route(0));
+        assert_eq!(find(table("/[0-9]+"), "GET x/42/a"), Found::None);
+        assert_eq!(find(table("[0-9]+"), "GET x/42"), Found::None);
+        assert_eq!(find(table("/a|/ab"), "GET x/ab"), Found::Route(0));
+        assert_eq!(find(table("(?x) /a  # a comment"), "GET x/a"), Found::Route(0));
+        assert_eq!(find(table("(?x) /a  # a comment"), "GET x/ab"), Found::None);
+    }
+
+    // Predicates.
+
+    #[test]
+    fn more_predicates_win_then_file_order() {
+        let table = || {
+            vec![
+                matching("*", "/a"),
+                matching("*", "/a"),
+                matching("*", "/a").methods(&["GET"]),
+                matching("*", "/a").methods(&["GET"]).parameter("p", ValueMatch::Present),
+                matching("*", "/a").methods(&["PUT"]),
+            ]
+        };
+        assert_eq!(find(table(), "GET x/a?p"), Found::Route(3));
+        assert_eq!(find(table(), "GET x/a"), Found::Route(2));
+        assert_eq!(find(table(), "PUT x/a"), Found::Route(4));
+        assert_eq!(find(table(), "POST x/a"), Found::Route(0));
+    }
+
+    #[test]
+    fn an_exact_path_whose_predicates_fail_passes_on_to_a_prefix() {
+        let wanted = matching("*", "/a/b").header("x-beta", exactly("1"));
+        let index = Routes::compile(&routes(vec![matching("*", "/*"), wanted]));
+        let with = |pairs: &[(&str, &str)]| index.find(&ask("GET x/a/b", &fields(pairs)));
+        assert_eq!(with(&[("X-Beta", "0"), ("X-Beta", "1")]), Found::Route(1));
+        assert_eq!(with(&[("x-beta", "2")]), Found::Route(0));
+        assert_eq!(with(&[]), Found::Route(0));
+    }
+
+    #[test]
+    fn a_header_may_be_present_exact_or_found_by_a_pattern() {
+        let matches = vec![
+            matching("*", "/1").header("a", ValueMatch::Present),
+            matching("*", "/2").header("a", exactly("")),
+            matching("*", "/3").header("a", ValueMatch::Regex(pattern("b+"))),
+        ];
+        let index = Routes::compile(&routes(matches));
+        for (path, value, found) in [
+            ("/1", "", Found::Route(0)),
+            ("/2", "", Found::Route(1)),
+            ("/2", "b", Found::None),
+            ("/3", "abbc", Found::Route(2)),
+            ("/3", "ac", Found::None),
+        ] {
+            let line = format!("GET x{path}");
+            assert_eq!(index.find(&ask(&line, &fields(&[("a", value)]))), found, "{path} {value}");
+        }
+    }
+
+    #[test]
+    fn query_parameters_are_compared_decoded() {
+        let table = || vec![matching("*", "/").parameter("a b", exactly("c+d é"))];
+        assert_eq!(find(table(), "GET x/?a+b=c%2Bd+%C3%A9"), Found::Route(0));
+        assert_eq!(find(table(), "GET x/?z&a%20b=no&%61+b=c%2bd%20%c3%a9&"), Found::Route(0));
+        assert_eq!(find(table(), "GET x/?a+b=c+d+%C3%A9"), Found::None);
+        assert_eq!(find(table(), "GET x/?a+b"), Found::None);
+        assert_eq!(find(table(), "GET x/"), Found::None);
+        let stray = || vec![matching("*", "/").parameter("a", exactly("100%"))];
+        assert_eq!(find(stray(), "GET x/?a=100%"), Found::Route(0));
+        assert_eq!(find(stray(), "GET x/?a=100%25"), Found::Route(0));
+        assert_eq!(find(stray(), "GET x/?a=100%2"), Found::None);
+    }
+
+    #[test]
+    fn an_empty_parameter_name_is_none() {
+        let table = || vec![matching("*", "/").parameter("", ValueMatch::Present)];
+        assert_eq!(find(table(), "GET x/?"), Found::None);
+        assert_eq!(find(table(), "GET x/?a&&b"), Found::None);
+        assert_eq!(find(table(), "GET x/?=b"), Found::Route(0));
+    }
+
+    // Methods.
+
+    #[test]
+    fn a_wrong_method_is_told_which_would_do() {
+        let table = || {
+            vec![
+                matching("*", "/a").methods(&["PUT", "GET"]),
+                matching("*", "/*").methods(&["PATCH", "PUT"]),
+                matching("*", "/b").methods(&["DELETE"]),
+                matching("*", "/a").methods(&["LINK"]).header("x", ValueMatch::Present),
+            ]
+        };
+        assert_eq!(find(table(), "POST x/a"), wrong_method("GET, HEAD, PATCH, PUT"));
+        assert_eq!(find(table(), "POST x/c"), wrong_method("PATCH, PUT"));
+        assert_eq!(find(table(), "OPTIONS x/c"), wrong_method("PATCH, PUT"));
+        assert_eq!(find(table(), "get x/a"), wrong_method("GET, HEAD, PATCH, PUT"));
+    }
+
+    #[test]
+    fn a_wrong_method_passes_on_to_a_less_exact_route() {
+        let table = || vec![matching("a.com", "/a").methods(&["GET"]), matching("*", "/*")];
+        assert_eq!(find(table(), "POST a.com/a"), Found::Route(1));
+    }
+
+    #[test]
+    fn a_route_for_get_takes_head() {
+        let table = || vec![matching("*", "/a").methods(&["GET"]), matching("*", "/b").methods(&["HEAD"])];
+        assert_eq!(find(table(), "HEAD x/a"), Found::Route(0));
+        assert_eq!(find(table(), "GET x/b"), wrong_method("HEAD"));
+    }
+
+    #[test]
+    fn no_route_is_not_a_wrong_method_where_more_than_the_method_differs() {
+        let table = vec![matching("*", "/a").methods(&["GET"]).header("x", ValueMatch::Present)];
+        assert_eq!(find(table, "POST x/a"), Found::None);
+    }
+
+    #[test]
+    fn a_method_that_is_always_refused_is_told_what_the_path_takes() {
+        let index = Routes::compile(&routes(vec![matching("*", "/a").methods(&["PUT", "LINK"]), matching("b", "/*")]));
+        let allow = |line| index.allow(&ask(line, &fields(&[])));
+        assert_eq!(allow("TRACE a/a"), "LINK, PUT");
+        assert_eq!(allow("TRACE b/a"), "DELETE, GET, HEAD, LINK, OPTIONS, PATCH, POST, PUT");
+        assert_eq!(allow("TRACE a/b"), "");
+    }
+
+    // Explaining.
+
+    #[test]
+    fn every_candidate_says_why_it_was_not_taken() {
+        let index = Routes::compile(&routes(vec![
+            matching("*", "/*"),
+            matching("a.com *", "/a/*").methods(&["GET", "PUT"]),
+            matching("a.com", "/a/b").header("x", exactly("1")),
+            matching("a.com", "/a/b").parameter("q", ValueMatch::Present),
+            matching("a.com", "/a/b").path_regex("/a"),
+            matching("a.com", "/c"),
+            matching("*.com", "/a/b"),
+            matching("*", "/a/*").header("y", ValueMatch::Regex(pattern("^b"))),
+        ]));
+        let considered = index.candidates(&ask("POST a.com/a/b", &fields(&[("x", "2")])));
+        let told: Vec<(usize, &str)> =
+            considered.iter().map(|one| (one.route, one.why_not.as_deref().unwrap_or("taken"))).collect();
+        assert_eq!(
+            told,
+            [
+                (2, "header `x` is not `1`"),
+                (3, "query parameter `q` is not there"),
+                (4, "path_regex `/a` does not match the whole path `/a/b`"),
+                (1, "the method is POST, it takes GET, HEAD, PUT"),
+                (6, "taken"),
+                (7, "header `y` does not match `^b`"),
+                (0, "it matches, but route `r6` comes before it"),
+            ]
+        );
+    }
+
+    // Against a model.
+
+    /// The rules of the module's head over a plain list: rank every pattern of every route and take the best.
+    fn reference(routes: &[Arc<config::Route>], asked: &Asked<'_>, pairs: &[(String, String)]) -> Found {
+        let mut best = None;
+        let mut allow: Vec<&str> = Vec::new();
+        for (number, route) in routes.iter().enumerate() {
+            let matches = &route.matches;
+            let Some(path_rank) = path_rank(&matches.path, asked.path) else { continue };
+            let Some(host_rank) = matches.hosts.iter().filter_map(|host| host_rank(host, asked.host)).max() else {
+                continue;
+            };
+            if !rest_matches(matches, asked, pairs) {
+                continue;
+            }
+            let mut methods: Vec<&str> = matches.methods.iter().flatten().map(String::as_str).collect();
+            if methods.contains(&"GET") {
+                methods.push("HEAD");
+            }
+            if matches.methods.is_some() && !methods.contains(&asked.method) {
+                allow.extend(methods);
+                continue;
+            }
+            let predicates = usize::from(matches.methods.is_some())
+                + usize::from(matches.path_regex.is_some())
+                + matches.headers.len()
+                + matches.query.len();
+            let rank = (host_rank, path_rank, predicates, std::cmp::Reverse(number));
+            if best.is_none_or(|best| rank > best) {
+                best = Some(rank);
+            }
+        }
+        allow.sort_unstable();
+        allow.dedup();
+        match best {
+            Some((.., std::cmp::Reverse(number))) => Found::Route(number),
+            None if allow.is_empty() => Found::None,
+            None => Found::WrongMethod(allow.join(", ")),
+        }
+    }
+
+    fn host_rank(pattern: &HostPattern, host: &str) -> Option<usize> {
+        match pattern {
+            HostPattern::Any => Some(0),
+            HostPattern::Wildcard(suffix) => {
+                (host.len() > suffix.len() && host.ends_with(suffix)).then_some(suffix.len())
+            }
+            HostPattern::Exact(name) => (name == host).then_some(usize::MAX),
+        }
+    }
+
+    fn path_rank(pattern: &PathPattern, path: &str) -> Option<usize> {
+        match pattern {
+            PathPattern::Exact(exact) => (exact == path).then_some(usize::MAX),
+            PathPattern::Prefix(prefix) => {
+                let everything = path == "*" && prefix.is_empty();
+                (everything || path == prefix || path.starts_with(&format!("{prefix}/"))).then_some(prefix.len())
+            }
+        }
+    }
+
+    fn rest_matches(matches: &Match, asked: &Asked<'_>, pairs: &[(String, String)]) -> bool {
+        let value_fits = |value: &str, wanted: &ValueMatch| match wanted {
+            ValueMatch::Present => true,
+            ValueMatch::Exact(text) => text == value,
+            ValueMatch::Regex(pattern) => pattern.0.is_match(value.as_bytes()),
+        };
+        let parameters: Vec<(&str, &str)> = asked
+            .query
+            .into_iter()
+            .flat_map(|query| query.split('&'))
+            .filter_map(|pair| pair.split_once('='))
+            .collect();
+        matches
+            .path_regex
+            .as_ref()
+            .is_none_or(|regex| regex.0.find_iter(asked.path.as_bytes()).any(|found| found.len() == asked.path.len()))
+            && matches
+                .headers
+                .iter()
+                .all(|(name, wanted)| pairs.iter().any(|(own, value)| own == name && value_fits(value, wanted)))
+            && matches
+                .query
+                .iter()
+                .all(|(name, wanted)| parameters.iter().any(|(own, value)| own == name && value_fits(value, wanted)))
+    }
+
+    fn any_value() -> impl Strategy<Value = ValueMatch> {
+        let pattern = Just(ValueMatch::Regex(pattern("^[12]$")));
+        prop_oneof![Just(ValueMatch::Present), select(vec!["1", "2"]).prop_map(exactly), pattern]
+    }
+
+    fn any_match() -> impl Strategy<Value = Match> {
+        let hosts = subsequence(vec!["*", "*.com", "*.b.com", "*.a.b.com", "a.b.com", "b.com", "com"], 1..4);
+        let path = prop_oneof!["(/[ab]){0,3}/\\*", "(/[ab]){1,3}/?", "/"];
+        let methods = proptest::option::weighted(0.3, subsequence(vec!["GET", "HEAD", "POST", "PUT"], 1..3));
+        let pairs = || proptest::collection::vec((select(vec!["x", "y"]), any_value()), 0..2);
+        let regex = proptest::option::weighted(0.2, select(vec!["/a.*", ".*b", "/[ab]/?", "(/a)*"]));
+        (hosts, path, methods, pairs(), pairs(), regex).prop_map(|(hosts, path, methods, headers, query, regex)| {
+            let mut matches = matching(&hosts.join(" "), &path);
+            matches.methods = methods.map(|list| list.into_iter().map(str::to_owned).collect());
+            matches.headers = headers.into_iter().map(|(name, wanted)| (name.to_owned(), wanted)).collect();
+            matches.query = query.into_iter().map(|(name, wanted)| (name.to_owned(), wanted)).collect();
+            matches.path_regex = regex.map(pattern);
+            matches
+        })
+    }
+
+    fn any_question() -> impl Strategy<Value = (String, Vec<(String, String)>)> {
+        let method = select(vec!["GET", "HEAD", "POST", "DELETE"]);
+        let host = select(vec!["", "com", "b.com", "a.b.com", "c.a.b.com", "d.c.a.b.com", "org", "x.com"]);
+        let path = prop_oneof!["(/[ab]){1,4}/?", "/"];
+        let query = proptest::option::of("[xyz]=[123](&[xyz]=[123])?");
+        let fields = proptest::collection::vec(("[xyz]", "[123]"), 0..3);
+        (method, host, path, query, fields).prop_map(|(method, host, path, query, fields)| {
+            let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+            (format!("{method} {host}{path}{query}"), fields)
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn the_index_agrees_with_a_plain_list(
+            matches in proptest::collection::vec(any_match(), 0..12),
+            questions in proptest::collection::vec(any_question(), 1..20),
+        ) {
+            let routes = routes(matches);
+            let index = Routes::compile(&routes);
+            for (line, pairs) in &questions {
+                let asked = ask(line, pairs);
+                let found = index.find(&asked);
+                prop_assert_eq!(&found, &reference(&routes, &asked, pairs), "{}", line);
+                let taken = index.candidates(&asked).into_iter().find(|one| one.why_not.is_none());
+                let route = if let Found::Route(route) = found { Some(route) } else { None };
+                prop_assert_eq!(taken.map(|one| one.route), route);
+            }
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(host in ".{0,8}", path in "/.{0,8}|\\*", query in ".{0,8}", method in ".{0,4}") {
+            let routes = routes(vec![matching("*.com", "/a").parameter("a", exactly("b")), matching("*", "/*")]);
+            let index = Routes::compile(&routes);
+            let headers = fields(&[]);
+            let asked = Asked { host: &host, path: &path, query: Some(&query), method: &method, headers: &headers };
+            prop_assert_eq!(index.find(&asked), reference(&routes, &asked, &headers));
+        }
     }
 }
