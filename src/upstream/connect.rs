@@ -147,11 +147,12 @@ impl ConnectError {
     }
 
     fn late_tcp(target: &Target, silent: &[SocketAddr], failure: Option<(SocketAddr, io::Error)>) -> Self {
-        let silent: Vec<String> = silent.iter().map(ToString::to_string).collect();
-        let mut doing = format!("cannot connect to {}: no answer from {}", target.authority, silent.join(", "));
-        if let Some((address, error)) = failure {
-            doing = format!("{doing}; {address}: {error}");
-        }
+        let mut each: Vec<String> = silent.iter().map(|address| format!("no answer from {address}")).collect();
+        each.extend(failure.map(|(address, error)| format!("{address}: {error}")));
+        let doing = match silent {
+            [only] if only.to_string() == *target.authority => format!("cannot connect to {only}"),
+            _ => format!("cannot connect to {} ({})", target.authority, each.join("; ")),
+        };
         let (kind, token) = (ConnectErrorKind::Timeout, "connection_timeout");
         ConnectError { kind, token, doing, hint: "", source: late() }
     }
@@ -276,10 +277,10 @@ async fn open_one(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// Whether the socket is connected to itself. When nobody listens on a port of this machine, and the kernel happens to
-/// pick that very port as our own end, TCP connects the socket with itself; kept open, it would also keep the provider
+/// pick that very port for our own end, TCP connects the socket with itself; kept open, it would also keep the provider
 /// from ever listening there again.
 fn is_itself(stream: &TcpStream, peer: SocketAddr) -> io::Result<bool> {
-    Ok(peer.ip().is_loopback() && stream.local_addr()? == peer)
+    Ok(stream.local_addr()? == peer)
 }
 
 /// What a failed `connect` means.
@@ -329,7 +330,7 @@ fn hint(fault: &CertificateError) -> &'static str {
 }
 
 fn late() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "not within the time allowed for connecting")
+    io::Error::new(io::ErrorKind::TimedOut, "timed out")
 }
 
 /// `host:port` and the address behind it, or the address alone where they are the same.
