@@ -117,3 +117,124 @@ fn machine_memory(root: &Path) -> Option<u64> {
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::TempDir;
+
+    const MIB: u64 = 1024 * 1024;
+
+    /// A machine of 8 GiB whose files are `files`, paths from the root.
+    fn machine(files: &[(&str, &str)]) -> TempDir {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let meminfo = ("proc/meminfo", "MemTotal:        8388608 kB\nMemFree:          123456 kB\n");
+        for (path, text) in files.iter().chain([&meminfo]) {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().expect("files lie in folders")).expect("a folder");
+            fs::write(path, text).expect("a file");
+        }
+        root
+    }
+
+    fn limit(files: &[(&str, &str)]) -> (Option<u64>, MemorySource) {
+        let root = machine(files);
+        let Memory { limit, source } = memory_of(root.path());
+        (limit, source)
+    }
+
+    #[test]
+    fn without_control_groups_the_machine_is_the_limit() {
+        assert_eq!(limit(&[]), (Some(8192 * MIB), MemorySource::Machine));
+    }
+
+    #[test]
+    fn where_nothing_can_be_read_no_limit_is_claimed() {
+        let empty = tempfile::tempdir().expect("a temporary folder");
+        assert_eq!(memory_of(empty.path()), Memory { limit: None, source: MemorySource::Unknown });
+    }
+
+    #[test]
+    fn the_groups_own_limit_counts_in_version_2() {
+        let files = [("proc/self/cgroup", "0::/app\n"), ("sys/fs/cgroup/app/memory.max", "268435456\n")];
+        assert_eq!(limit(&files), (Some(256 * MIB), MemorySource::CgroupV2));
+    }
+
+    #[test]
+    fn the_tightest_limit_up_the_hierarchy_counts() {
+        let files = [
+            ("proc/self/cgroup", "0::/kube/pod/app\n"),
+            ("sys/fs/cgroup/kube/pod/app/memory.max", "max\n"),
+            ("sys/fs/cgroup/kube/pod/memory.max", "134217728\n"),
+            ("sys/fs/cgroup/kube/memory.max", "1073741824\n"),
+        ];
+        assert_eq!(limit(&files), (Some(128 * MIB), MemorySource::CgroupV2));
+    }
+
+    #[test]
+    fn a_container_whose_path_is_the_hosts_finds_its_limit_at_the_root_of_the_mount() {
+        let files =
+            [("proc/self/cgroup", "0::/system.slice/docker-4f1.scope\n"), ("sys/fs/cgroup/memory.max", "67108864")];
+        assert_eq!(limit(&files), (Some(64 * MIB), MemorySource::CgroupV2));
+    }
+
+    #[test]
+    fn a_path_that_climbs_out_of_its_namespace_stays_inside_the_mount() {
+        let files = [
+            ("proc/self/cgroup", "0::/../../elsewhere\n"),
+            ("sys/fs/cgroup/memory.max", "67108864"),
+            ("elsewhere/memory.max", "1"),
+            ("sys/elsewhere/memory.max", "1"),
+        ];
+        assert_eq!(limit(&files), (Some(64 * MIB), MemorySource::CgroupV2));
+    }
+
+    #[test]
+    fn version_1_is_read_from_the_memory_controllers_own_hierarchy() {
+        let files = [
+            ("proc/self/cgroup", "12:cpu,cpuacct:/other\n7:memory:/docker/4f1\n1:name=systemd:/docker/4f1\n"),
+            ("sys/fs/cgroup/memory/docker/4f1/memory.limit_in_bytes", "536870912\n"),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+        ];
+        assert_eq!(limit(&files), (Some(512 * MIB), MemorySource::CgroupV1));
+    }
+
+    #[test]
+    fn a_limit_beyond_the_machine_is_none() {
+        let unlimited_v1 = [
+            ("proc/self/cgroup", "7:memory:/\n0::/\n"),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+        ];
+        assert_eq!(limit(&unlimited_v1), (Some(8192 * MIB), MemorySource::Machine));
+        let unlimited_v2 = [("proc/self/cgroup", "0::/a\n"), ("sys/fs/cgroup/a/memory.max", "max\n")];
+        assert_eq!(limit(&unlimited_v2), (Some(8192 * MIB), MemorySource::Machine));
+    }
+
+    #[test]
+    fn files_that_hold_something_else_are_passed_over() {
+        let files = [
+            ("proc/self/cgroup", "\n::\nnonsense\n0::/a:b\n"),
+            ("sys/fs/cgroup/a:b/memory.max", "a lot"),
+            ("sys/fs/cgroup/memory.max", "67108864"),
+        ];
+        assert_eq!(limit(&files), (Some(64 * MIB), MemorySource::CgroupV2));
+    }
+
+    #[test]
+    fn this_machine_has_memory_and_a_core() {
+        assert!(memory().limit.is_some_and(|limit| limit > MIB));
+        assert!(cores() >= 1);
+    }
+
+    /// Only the last place of the limit is taken away, so that tests running beside this one never miss it.
+    #[test]
+    fn the_limit_on_open_files_is_raised_to_the_hard_one_and_both_are_told() {
+        let before = getrlimit(Resource::Nofile);
+        let hard = before.maximum.expect("the kernel bounds open files");
+        setrlimit(Resource::Nofile, Rlimit { current: Some(hard - 1), ..before }).expect("lowering is allowed");
+        let raised = raise_open_files().expect("raising to the hard limit is allowed");
+        assert_eq!(raised, OpenFiles { soft: hard, hard, was: hard - 1 });
+        assert_eq!(getrlimit(Resource::Nofile).current, Some(hard));
+        assert_eq!(raise_open_files().expect("nothing to do"), OpenFiles { soft: hard, hard, was: hard });
+    }
+}

@@ -70,6 +70,7 @@ pub enum ConnectErrorKind {
 struct Race<'a> {
     waiting: std::slice::Iter<'a, SocketAddr>,
     running: Vec<(SocketAddr, Opening)>,
+    head_start: Duration,
     /// The most telling failure so far.
     failure: Option<(SocketAddr, io::Error)>,
 }
@@ -81,19 +82,8 @@ type Opening = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 /// # Errors
 /// When no address of it could be connected to in time, or TLS failed.
 pub async fn connect(target: &Target, deadline: Instant) -> Result<Io, ConnectError> {
-    let addresses = resolve(target, deadline).await?;
-    let (stream, address) = open(target, &addresses, deadline).await?;
-    match &target.tls {
-        None => Ok(Io::Tcp(stream)),
-        Some((config, name)) => {
-            let handshake = TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream);
-            match timeout_at(deadline.into(), handshake).await {
-                Ok(Ok(stream)) => Ok(Io::TlsClient(Box::new(stream))),
-                Ok(Err(error)) => Err(ConnectError::tls(target, address, error)),
-                Err(_) => Err(ConnectError::late_tls(target, address)),
-            }
-        }
-    }
+    // A handshake's state is large and rarely there: apart, it is not part of every request's own future.
+    Box::pin(open(target, deadline)).await
 }
 
 // === impl Target ===
@@ -157,11 +147,12 @@ impl ConnectError {
     }
 
     fn late_tcp(target: &Target, silent: &[SocketAddr], failure: Option<(SocketAddr, io::Error)>) -> Self {
-        let silent: Vec<String> = silent.iter().map(ToString::to_string).collect();
-        let mut doing = format!("cannot connect to {}: no answer from {}", target.authority, silent.join(", "));
-        if let Some((address, error)) = failure {
-            doing = format!("{doing}; {address}: {error}");
-        }
+        let mut each: Vec<String> = silent.iter().map(|address| format!("no answer from {address}")).collect();
+        each.extend(failure.map(|(address, error)| format!("{address}: {error}")));
+        let doing = match silent {
+            [only] if only.to_string() == *target.authority => format!("cannot connect to {only}"),
+            _ => format!("cannot connect to {} ({})", target.authority, each.join("; ")),
+        };
         let (kind, token) = (ConnectErrorKind::Timeout, "connection_timeout");
         ConnectError { kind, token, doing, hint: "", source: late() }
     }
@@ -195,15 +186,15 @@ impl Error for ConnectError {
 // === impl Race ===
 
 impl<'a> Race<'a> {
-    fn new(addresses: &'a [SocketAddr]) -> Self {
-        Race { waiting: addresses.iter(), running: Vec::new(), failure: None }
+    fn new(addresses: &'a [SocketAddr], head_start: Duration) -> Self {
+        Race { waiting: addresses.iter(), running: Vec::new(), head_start, failure: None }
     }
 
     /// The first connection of any address; `None` when all have failed. Dropping the race closes the losers.
     async fn winner(&mut self) -> Option<(TcpStream, SocketAddr)> {
         while self.start_next() || !self.running.is_empty() {
             // A failure and the end of the head start both lead to the next address.
-            match timeout(HEAD_START, poll_fn(|cx| self.poll_running(cx))).await {
+            match timeout(self.head_start, poll_fn(|cx| self.poll_running(cx))).await {
                 Ok((address, Ok(stream))) => return Some((stream, address)),
                 Ok((address, Err(error))) => self.note(address, error),
                 Err(_) => {}
@@ -241,6 +232,18 @@ impl<'a> Race<'a> {
     }
 }
 
+async fn open(target: &Target, deadline: Instant) -> Result<Io, ConnectError> {
+    let addresses = resolve(target, deadline).await?;
+    let (stream, address) = race(target, &addresses, deadline).await?;
+    let Some((config, name)) = &target.tls else { return Ok(Io::Tcp(stream)) };
+    let handshake = TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream);
+    match timeout_at(deadline.into(), handshake).await {
+        Ok(Ok(stream)) => Ok(Io::TlsClient(Box::new(stream))),
+        Ok(Err(error)) => Err(ConnectError::tls(target, address, error)),
+        Err(_) => Err(ConnectError::late_tls(target, address)),
+    }
+}
+
 async fn resolve(target: &Target, deadline: Instant) -> Result<Arc<[SocketAddr]>, ConnectError> {
     match timeout_at(deadline.into(), target.resolver.resolve(clock::now())).await {
         Ok(resolved) => resolved.map_err(|error| ConnectError::dns(target, error)),
@@ -248,12 +251,12 @@ async fn resolve(target: &Target, deadline: Instant) -> Result<Arc<[SocketAddr]>
     }
 }
 
-async fn open(
+async fn race(
     target: &Target,
     addresses: &[SocketAddr],
     deadline: Instant,
 ) -> Result<(TcpStream, SocketAddr), ConnectError> {
-    let mut race = Race::new(addresses);
+    let mut race = Race::new(addresses, HEAD_START);
     let won = timeout_at(deadline.into(), race.winner()).await;
     match (won, race.failure.take()) {
         (Ok(Some(won)), _) => Ok(won),
@@ -274,10 +277,10 @@ async fn open_one(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// Whether the socket is connected to itself. When nobody listens on a port of this machine, and the kernel happens to
-/// pick that very port as our own end, TCP connects the socket with itself; kept open, it would also keep the provider
+/// pick that very port for our own end, TCP connects the socket with itself; kept open, it would also keep the provider
 /// from ever listening there again.
 fn is_itself(stream: &TcpStream, peer: SocketAddr) -> io::Result<bool> {
-    Ok(peer.ip().is_loopback() && stream.local_addr()? == peer)
+    Ok(stream.local_addr()? == peer)
 }
 
 /// What a failed `connect` means.
@@ -313,16 +316,21 @@ fn judge_tls(error: &io::Error) -> (&'static str, &'static str) {
 fn hint(fault: &CertificateError) -> &'static str {
     use CertificateError as C;
     match fault {
-        C::UnknownIssuer => "set tls.ca to the authority that signed the certificate",
+        // A bad signature is how two authorities of the same name differ: one was renewed.
+        C::UnknownIssuer | C::BadSignature => "set tls.ca to the authority that signed the certificate",
         C::NotValidForName | C::NotValidForNameContext { .. } => "set tls.server_name to a name the certificate has",
         C::Expired | C::ExpiredContext { .. } => "the provider's certificate has to be renewed",
         C::NotValidYet | C::NotValidYetContext { .. } => "compare this machine's clock with the provider's",
+        // The library gives this one no variant of its own. It is what `openssl req -x509` makes by default.
+        C::Other(other) if other.0.to_string() == "CaUsedAsEndEntity" => {
+            "a certificate that says CA:TRUE cannot be a server's own: make one with basicConstraints=CA:FALSE"
+        }
         _ => "",
     }
 }
 
 fn late() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "not within the time allowed for connecting")
+    io::Error::new(io::ErrorKind::TimedOut, "timed out")
 }
 
 /// `host:port` and the address behind it, or the address alone where they are the same.
@@ -337,3 +345,6 @@ fn authority(url: &ProviderUrl) -> String {
 
 /// The head start of each address over the next: RFC 8305 §8 recommends it.
 const HEAD_START: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests;

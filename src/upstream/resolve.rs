@@ -10,7 +10,7 @@
 //! While it runs, and when it fails, the last good answer is used as long as it is not too old: a nameserver that is down
 //! for a minute must not take down providers that are up.
 //!
-//! The decisions are [`State::step`] and [`State::outcome`], which are told what time it is; the rest is waiting.
+//! The decisions are `State::step` and `State::outcome`, which are told what time it is; the rest is waiting.
 
 use std::fmt;
 use std::io;
@@ -319,3 +319,249 @@ const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Addresses kept of one answer. More could not be tried within any sensible connect timeout, 250 ms apart.
 const ADDRESSES: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    type Answer = io::Result<Vec<SocketAddr>>;
+
+    /// A nameserver that answers when the test does.
+    struct Manual {
+        asked: Arc<AtomicUsize>,
+        answers: Mutex<mpsc::Receiver<Answer>>,
+    }
+
+    impl Lookup for Manual {
+        fn lookup(&self, host: &str, port: u16) -> Answer {
+            assert_eq!((host, port), ("api.test", 80));
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            let answer = self.answers.lock().expect("no test panics here").recv();
+            answer.unwrap_or_else(|_| Err(io::Error::other("the test is over")))
+        }
+    }
+
+    struct World {
+        resolver: Arc<Resolver>,
+        asked: Arc<AtomicUsize>,
+        answers: mpsc::Sender<Answer>,
+        start: Instant,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let (answers, receiver) = mpsc::channel();
+            let asked = Arc::new(AtomicUsize::new(0));
+            let lookup = Manual { asked: Arc::clone(&asked), answers: Mutex::new(receiver) };
+            let resolver = Arc::new(Resolver::with_lookup("api.test", 80, Box::new(lookup)));
+            World { resolver, asked, answers, start: crate::clock::now() }
+        }
+
+        fn answer(&self, answer: Answer) {
+            self.answers.send(answer).expect("the resolver is alive");
+        }
+
+        fn asked(&self) -> usize {
+            self.asked.load(Ordering::SeqCst)
+        }
+
+        async fn at(&self, millis: u64) -> Result<Vec<SocketAddr>, String> {
+            let now = self.start + Duration::from_millis(millis);
+            self.resolver.resolve(now).await.map(|found| found.to_vec()).map_err(|error| error.to_string())
+        }
+
+        async fn lookup_ended(&self) {
+            let Source::Name(name) = &self.resolver.0 else { panic!("a name") };
+            name.ended().await;
+        }
+    }
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().expect("an address")
+    }
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| address(text)).collect()
+    }
+
+    #[tokio::test]
+    async fn an_address_is_its_own_answer_and_nobody_is_asked() {
+        struct Never;
+        impl Lookup for Never {
+            fn lookup(&self, host: &str, _: u16) -> Answer {
+                panic!("{host} was looked up");
+            }
+        }
+        for (host, expected) in [("127.0.0.1", "127.0.0.1:81"), ("::1", "[::1]:81")] {
+            let resolver = Resolver::with_lookup(host, 81, Box::new(Never));
+            let found = resolver.resolve(crate::clock::now()).await.expect("an address");
+            assert_eq!(*found, [address(expected)]);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_machines_own_resolver_knows_localhost() {
+        let found = Resolver::new("localhost", 81).resolve(crate::clock::now()).await.expect("addresses");
+        assert!(!found.is_empty());
+        assert!(found.iter().all(|address| address.ip().is_loopback() && address.port() == 81), "{found:?}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_used_for_five_seconds_and_then_dns_is_followed() {
+        let world = World::new();
+        world.answer(Ok(addresses(&["10.0.0.1:80"])));
+        assert_eq!(world.at(0).await, Ok(addresses(&["10.0.0.1:80"])));
+        assert_eq!(world.at(4999).await, Ok(addresses(&["10.0.0.1:80"])));
+        assert_eq!(world.asked(), 1);
+        world.answer(Ok(addresses(&["10.0.0.2:80"])));
+        assert_eq!(world.at(5000).await, Ok(addresses(&["10.0.0.2:80"])));
+        assert_eq!(world.asked(), 2);
+    }
+
+    #[tokio::test]
+    async fn everyone_who_waits_shares_one_lookup() {
+        let world = World::new();
+        let answer = async { world.answer(Ok(addresses(&["10.0.0.1:80"]))) };
+        let (first, second, third, ()) = tokio::join!(biased; world.at(0), world.at(0), world.at(7), answer);
+        for found in [first, second, third] {
+            assert_eq!(found, Ok(addresses(&["10.0.0.1:80"])));
+        }
+        assert_eq!(world.asked(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_slow_lookup_delays_only_the_one_who_started_it_and_only_a_little() {
+        let world = World::new();
+        world.answer(Ok(addresses(&["10.0.0.1:80"])));
+        assert_eq!(world.at(0).await, Ok(addresses(&["10.0.0.1:80"])));
+        // The nameserver says nothing now.
+        assert_eq!(world.at(6000).await, Ok(addresses(&["10.0.0.1:80"])), "after a moment's patience");
+        assert_eq!(world.at(6000).await, Ok(addresses(&["10.0.0.1:80"])), "at once");
+        world.answer(Ok(addresses(&["10.0.0.2:80"])));
+        world.lookup_ended().await;
+        assert_eq!(world.at(6000).await, Ok(addresses(&["10.0.0.2:80"])));
+        assert_eq!(world.asked(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_nameserver_that_is_down_is_bridged_for_five_minutes_and_no_longer() {
+        let world = World::new();
+        let down = || Err(io::Error::other("the nameserver is down"));
+        world.answer(Ok(addresses(&["10.0.0.1:80"])));
+        assert_eq!(world.at(0).await, Ok(addresses(&["10.0.0.1:80"])));
+        world.answer(down());
+        assert_eq!(world.at(6000).await, Ok(addresses(&["10.0.0.1:80"])));
+        assert_eq!(world.at(6999).await, Ok(addresses(&["10.0.0.1:80"])));
+        assert_eq!(world.asked(), 2, "a failure rests for a second before the next try");
+        world.answer(down());
+        assert_eq!(world.at(299_999).await, Ok(addresses(&["10.0.0.1:80"])));
+        world.answer(down());
+        assert_eq!(world.at(301_000).await, Err("the nameserver is down".to_owned()));
+        world.answer(Ok(addresses(&["10.0.0.2:80"])));
+        assert_eq!(world.at(302_000).await, Ok(addresses(&["10.0.0.2:80"])));
+    }
+
+    #[tokio::test]
+    async fn a_failure_without_an_earlier_answer_is_told_and_tried_again_after_a_second() {
+        let world = World::new();
+        world.answer(Err(io::Error::other("no such name")));
+        assert_eq!(world.at(0).await, Err("no such name".to_owned()));
+        assert_eq!(world.at(999).await, Err("no such name".to_owned()));
+        assert_eq!(world.asked(), 1);
+        world.answer(Ok(addresses(&["10.0.0.1:80"])));
+        assert_eq!(world.at(1000).await, Ok(addresses(&["10.0.0.1:80"])));
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_addresses_is_a_failure() {
+        let world = World::new();
+        world.answer(Ok(Vec::new()));
+        assert_eq!(world.at(0).await, Err("the name exists, but has no address".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_lookup_whose_starter_left_still_leaves_its_answer() {
+        let world = World::new();
+        {
+            let mut starter = Box::pin(world.at(0));
+            let polled =
+                std::future::poll_fn(|cx| std::task::Poll::Ready(starter.as_mut().poll(cx).is_pending())).await;
+            assert!(polled, "nothing was answered yet");
+        }
+        world.answer(Ok(addresses(&["10.0.0.1:80"])));
+        assert_eq!(world.at(0).await, Ok(addresses(&["10.0.0.1:80"])));
+        assert_eq!(world.asked(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_lookup_that_breaks_off_leaves_nobody_waiting() {
+        struct Broken;
+        impl Lookup for Broken {
+            fn lookup(&self, _: &str, _: u16) -> Answer {
+                std::panic::resume_unwind(Box::new("broken"));
+            }
+        }
+        let resolver = Resolver::with_lookup("api.test", 80, Box::new(Broken));
+        let error = resolver.resolve(crate::clock::now()).await.expect_err("no answer");
+        assert_eq!(error.to_string(), "the lookup was broken off");
+    }
+
+    #[test]
+    fn a_lookup_started_by_one_worker_answers_the_waiters_of_another() {
+        let world = World::new();
+        let resolver = Arc::clone(&world.resolver);
+        let now = world.start;
+        let worker = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+            runtime.block_on(resolver.resolve(now)).expect("addresses").to_vec()
+        };
+        let workers = [std::thread::spawn(worker.clone()), std::thread::spawn(worker)];
+        world.answer(Ok(addresses(&["10.0.0.1:80"])));
+        for worker in workers {
+            assert_eq!(worker.join().expect("a worker ends well"), addresses(&["10.0.0.1:80"]));
+        }
+        assert_eq!(world.asked(), 1);
+    }
+
+    #[test]
+    fn families_alternate_starting_with_the_resolvers_favourite() {
+        let found = addresses(&["[fd00::1]:1", "[fd00::2]:1", "[fd00::3]:1", "10.0.0.1:1", "10.0.0.2:1"]);
+        let order = addresses(&["[fd00::1]:1", "10.0.0.1:1", "[fd00::2]:1", "10.0.0.2:1", "[fd00::3]:1"]);
+        assert_eq!(interleave(&found), order);
+        let found = addresses(&["10.0.0.1:1", "10.0.0.1:1", "10.0.0.2:1", "[fd00::1]:1"]);
+        assert_eq!(interleave(&found), addresses(&["10.0.0.1:1", "[fd00::1]:1", "10.0.0.2:1"]));
+    }
+
+    proptest! {
+        #[test]
+        fn interleaving_loses_nothing_within_the_bound_and_keeps_each_familys_order(
+            found in proptest::collection::vec((any::<bool>(), 0..20u16), 0..60),
+        ) {
+            let found: Vec<SocketAddr> = found
+                .into_iter()
+                .map(|(v6, port)| SocketAddr::new(if v6 { IpAddr::from([0u8; 16]) } else { IpAddr::from([0u8; 4]) }, port))
+                .collect();
+            let mut unique: Vec<SocketAddr> = Vec::new();
+            for address in &found {
+                if !unique.contains(address) {
+                    unique.push(*address);
+                }
+            }
+            unique.truncate(ADDRESSES);
+            let order = interleave(&found);
+            for v6 in [true, false] {
+                let of = |list: &[SocketAddr]| list.iter().filter(|a| a.is_ipv6() == v6).copied().collect::<Vec<_>>();
+                prop_assert_eq!(of(&order), of(&unique));
+            }
+            let both = order.iter().filter(|a| a.is_ipv6()).count().min(order.iter().filter(|a| a.is_ipv4()).count());
+            for pair in order[..2 * both].windows(2) {
+                prop_assert_ne!(pair[0].is_ipv6(), pair[1].is_ipv6());
+            }
+            prop_assert_eq!(order.first(), unique.first());
+        }
+    }
+}

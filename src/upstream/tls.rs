@@ -124,3 +124,79 @@ fn given_roots(pem: &[u8]) -> Result<RootCertStore, TlsError> {
 /// Sessions a provider's configuration remembers for resumption. A provider has one name, and the library keeps eight
 /// tickets a name; the rest is room for a `server_name` shared by several. The oldest make way.
 const SESSIONS: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, KeyPair};
+
+    fn with_ca(pem: &str) -> Result<Arc<ClientConfig>, TlsError> {
+        client_config(&ProviderTls { ca: Some(pem.as_bytes().into()), server_name: None })
+    }
+
+    fn refusal(pem: &str) -> String {
+        with_ca(pem).expect_err("an error").to_string()
+    }
+
+    fn certificate() -> rcgen::Certificate {
+        let params = CertificateParams::new(vec!["ca.test".to_owned()]).expect("a valid name");
+        params.self_signed(&KeyPair::generate().expect("a key")).expect("a certificate")
+    }
+
+    #[test]
+    fn several_certificates_in_one_file_are_all_roots() {
+        let pem = format!("first\n{}second\n{}", certificate().pem(), certificate().pem());
+        assert_eq!(given_roots(pem.as_bytes()).expect("two roots").len(), 2);
+    }
+
+    #[test]
+    fn a_file_without_a_certificate_is_an_error() {
+        let expected = "tls.ca holds no certificate; it needs at least one PEM section \"BEGIN CERTIFICATE\"";
+        assert_eq!(refusal(""), expected);
+        assert_eq!(refusal(&KeyPair::generate().expect("a key").serialize_pem()), expected);
+    }
+
+    #[test]
+    fn a_file_that_is_cut_off_is_an_error() {
+        let pem = certificate().pem();
+        let told = refusal(&pem[..pem.len() / 2]);
+        assert!(told.starts_with("tls.ca is not a PEM file: "), "{told}");
+    }
+
+    #[test]
+    fn a_section_that_is_no_certificate_is_named_by_its_place() {
+        let pem = format!("{}-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", certificate().pem());
+        let told = refusal(&pem);
+        assert!(told.starts_with("certificate 2 in tls.ca cannot be used as a root: "), "{told}");
+    }
+
+    #[test]
+    fn a_machine_without_roots_is_told_what_to_install() {
+        let told = |found, complaints: &[String]| found_roots(found, complaints).expect_err("no roots").to_string();
+        let advice = "install the package ca-certificates, or set tls.ca of the provider";
+        assert_eq!(told(Vec::new(), &[]), format!("this machine has no trusted root certificates; {advice}"));
+        let complaints = ["cannot open /etc/ssl/certs".to_owned(), "second".to_owned()];
+        let expected = format!("this machine has no trusted root certificates: cannot open /etc/ssl/certs; {advice}");
+        assert_eq!(told(Vec::new(), &complaints), expected);
+        let expected =
+            format!("this machine has no trusted root certificates: 1 were found, but none is usable; {advice}");
+        assert_eq!(told(vec![CertificateDer::from(vec![0; 4])], &[]), expected);
+    }
+
+    #[test]
+    fn an_unusable_root_of_the_machine_is_left_out_and_the_rest_trusted() {
+        let found = vec![CertificateDer::from(vec![0; 4]), certificate().der().clone()];
+        assert_eq!(found_roots(found, &["one was unreadable".to_owned()]).expect("one root").len(), 1);
+    }
+
+    #[test]
+    fn the_name_to_check_is_the_urls_host_unless_one_is_given() {
+        let own = ProviderTls::default();
+        assert_eq!(server_name(&own, "api.test").expect("a name").to_str(), "api.test");
+        assert_eq!(server_name(&own, "::1").expect("an address").to_str(), "::1");
+        let given = ProviderTls { ca: None, server_name: Some("inside.test".to_owned()) };
+        assert_eq!(server_name(&given, "api.test").expect("a name").to_str(), "inside.test");
+        let told = server_name(&own, "no good").expect_err("a blank").to_string();
+        assert!(told.starts_with("\"no good\" is neither a DNS name nor an IP address; "), "{told}");
+    }
+}
