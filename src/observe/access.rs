@@ -197,12 +197,11 @@ fn text(out: &mut Vec<u8>, name: &str, value: &str) {
 
 /// `null` where there is nothing.
 fn nullable(out: &mut Vec<u8>, name: &str, value: Option<&str>) {
-    match value {
-        Some(value) => text(out, name, value),
-        None => {
-            key(out, name);
-            out.extend_from_slice(b"null");
-        }
+    if let Some(value) = value {
+        text(out, name, value);
+    } else {
+        key(out, name);
+        out.extend_from_slice(b"null");
     }
 }
 
@@ -211,4 +210,137 @@ fn milliseconds(out: &mut Vec<u8>, span: Duration) {
     let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
     // Writing to a Vec never fails.
     let _ = std::io::Write::write_fmt(out, format_args!("{}.{:03}ms", micros / 1000, micros % 1000));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::lines::VALUE_BYTES_MAX;
+    use proptest::prelude::*;
+    use serde_json::Value;
+    use std::net::Ipv4Addr;
+    use std::time::UNIX_EPOCH;
+
+    fn attempts() -> Vec<AttemptRecord> {
+        let attempt = |provider: &str, outcome, millis| AttemptRecord {
+            provider: provider.into(),
+            outcome,
+            seconds: Duration::from_millis(millis),
+        };
+        vec![attempt("beta", Outcome::Failure, 3), attempt("alpha", Outcome::Success, 1250)]
+    }
+
+    fn record(attempts: &[AttemptRecord]) -> Access<'_> {
+        Access {
+            at: UNIX_EPOCH + Duration::from_millis(1_795_247_254_123),
+            request_id: "r-1",
+            trace_id: "0af7651916cd43dd8448eb211c80319c",
+            client: "mobile",
+            client_address: Ipv4Addr::new(192, 0, 2, 7).into(),
+            class: "normal",
+            listener: "web",
+            route: "api",
+            method: "GET",
+            host: "example.com",
+            path: "/api/things",
+            protocol: "HTTP/1.1",
+            status: 200,
+            bytes_in: 0,
+            bytes_out: 1024,
+            seconds: Duration::from_micros(1_253_042),
+            queue_seconds: Duration::ZERO,
+            provider: Some("alpha"),
+            attempts,
+            cache: None,
+            degraded: None,
+            reason: None,
+            error: None,
+        }
+    }
+
+    fn json(record: &Access<'_>) -> String {
+        let mut out = Vec::new();
+        record.write_json(&mut out);
+        String::from_utf8(out).expect("every part is text")
+    }
+
+    fn text(record: &Access<'_>) -> String {
+        let mut out = Vec::new();
+        record.write_text(&mut out, false);
+        String::from_utf8(out).expect("every part is text")
+    }
+
+    #[test]
+    fn a_request_is_one_json_object_with_the_names_of_the_contract() {
+        let expected = concat!(
+            r#"{"at":"2026-11-21T07:47:34.123Z","request_id":"r-1","trace_id":"0af7651916cd43dd8448eb211c80319c","#,
+            r#""client":"mobile","client_address":"192.0.2.7","class":"normal","listener":"web","route":"api","#,
+            r#""method":"GET","host":"example.com","path":"/api/things","protocol":"HTTP/1.1","status":200,"#,
+            r#""bytes_in":0,"bytes_out":1024,"seconds":1.253042,"queue_seconds":0.000000,"provider":"alpha","#,
+            r#""attempts":[{"provider":"beta","outcome":"failure","seconds":0.003000},"#,
+            r#"{"provider":"alpha","outcome":"success","seconds":1.250000}],"cache":null,"degraded":null}"#,
+            "\n"
+        );
+        assert_eq!(json(&record(&attempts())), expected);
+    }
+
+    #[test]
+    fn a_refusal_tells_its_reason_and_error() {
+        let refusal = Access { status: 503, reason: Some("no_provider"), error: Some("alpha: refused"), ..record(&[]) };
+        let line = json(&refusal);
+        assert!(line.ends_with(",\"reason\":\"no_provider\",\"error\":\"alpha: refused\"}\n"), "{line}");
+    }
+
+    #[test]
+    fn a_text_line_is_short_and_quotes_only_what_needs_it() {
+        let line = text(&Access { error: Some("connection refused"), ..record(&[]) });
+        let expected = "2026-11-21T07:47:34.123Z 200 GET example.com/api/things HTTP/1.1 1253.042ms route=api \
+                        provider=alpha client=mobile error=\"connection refused\" id=r-1\n";
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn a_terminal_cannot_be_steered_by_a_path() {
+        let line = text(&Access { path: "/\u{1b}[2J\u{9b}31m\u{202e}\r\n", ..record(&[]) });
+        assert!(line.contains("/\\u001b[2J\\u009b31m\\u202e\\r\\n HTTP/1.1"), "{line}");
+    }
+
+    #[test]
+    fn a_value_without_end_is_cut_at_a_character() {
+        let path = "é".repeat(VALUE_BYTES_MAX);
+        let line = json(&Access { path: &path, ..record(&[]) });
+        let value: Value = serde_json::from_str(&line).expect("still JSON");
+        let shown = value["path"].as_str().expect("still text");
+        assert_eq!(shown.chars().count(), VALUE_BYTES_MAX / 2 + 1);
+        assert!(shown.ends_with("é…"));
+    }
+
+    proptest! {
+        #[test]
+        fn every_line_is_one_valid_json_object_that_says_what_went_in(
+            path in any::<String>(), host in any::<String>(), error in proptest::option::of(any::<String>()),
+            bytes in proptest::collection::vec(any::<u8>(), 0..64), status in any::<u16>(), bytes_in in any::<u64>(),
+            micros in any::<u64>(), at in any::<u64>(),
+        ) {
+            let client = String::from_utf8_lossy(&bytes);
+            let at = UNIX_EPOCH + Duration::from_millis(at >> 12);
+            let seconds = Duration::from_micros(micros);
+            let attempts = attempts();
+            let sent = Access {
+                at, path: &path, host: &host, error: error.as_deref(), client: &client, status, bytes_in, seconds,
+                ..record(&attempts)
+            };
+            let line = json(&sent);
+            prop_assert_eq!(line.lines().count(), 1);
+            prop_assert_eq!(line.matches(['\u{2028}', '\u{2029}', '\u{85}', '\r']).count(), 0);
+            let value: Value = serde_json::from_str(&line).expect("valid JSON");
+            prop_assert_eq!(value["path"].as_str(), Some(&*path));
+            prop_assert_eq!(value["host"].as_str(), Some(&*host));
+            prop_assert_eq!(value["client"].as_str(), Some(&*client));
+            prop_assert_eq!(value["error"].as_str(), error.as_deref());
+            prop_assert_eq!(value["status"].as_u64(), Some(u64::from(status)));
+            prop_assert_eq!(value["bytes_in"].as_u64(), Some(bytes_in));
+            prop_assert_eq!(text(&sent).matches('\n').count(), 1);
+        }
+    }
 }

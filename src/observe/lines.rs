@@ -195,3 +195,62 @@ pub(super) const VALUE_BYTES_MAX: usize = 8 * 1024;
 
 /// 9999-12-31T23:59:59Z, the last second that RFC 3339 can write.
 const LAST_SECOND: u64 = 253_402_300_799;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).expect("every part is text")
+    }
+
+    #[test]
+    fn times_outside_the_years_that_can_be_written_are_shown_as_the_nearest() {
+        assert_eq!(timestamp(UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00.000Z");
+        let far = UNIX_EPOCH + Duration::from_secs(LAST_SECOND + 1);
+        assert_eq!(timestamp(far), "9999-12-31T23:59:59.999Z");
+    }
+
+    #[test]
+    fn seconds_have_six_decimals() {
+        assert_eq!(text(|out| seconds(out, Duration::from_micros(12_345))), "0.012345");
+        assert_eq!(text(|out| seconds(out, Duration::from_secs(61))), "61.000000");
+    }
+
+    #[test]
+    fn a_word_is_quoted_where_it_would_be_read_as_several() {
+        assert_eq!(text(|out| word(out, "name", "plain/\\")), "name=plain/\\");
+        assert_eq!(text(|out| word(out, "name", "two words")), "name=\"two words\"");
+        assert_eq!(text(|out| word(out, "name", "")), "name=\"\"");
+        assert_eq!(text(|out| word(out, "name", "a=b \"c\"")), "name=\"a=b \\\"c\\\"\"");
+    }
+
+    #[test]
+    fn further_lines_of_a_message_are_indented() {
+        assert_eq!(text(|out| escaped(out, "two\nlines \"here\"\r", Place::Message)), "two\n    lines \"here\"\\r");
+    }
+
+    #[test]
+    fn a_value_written_in_pieces_is_cut_once() {
+        let shown = text(|out| {
+            let mut value = Escaped::new(out, Place::Quoted);
+            for _ in 0..VALUE_BYTES_MAX {
+                fmt::Write::write_str(&mut value, "abc").expect("never fails");
+            }
+        });
+        assert_eq!(shown.len(), VALUE_BYTES_MAX + "…".len());
+        assert!(shown.ends_with("ab…"), "{}", &shown[shown.len() - 8..]);
+    }
+
+    proptest! {
+        #[test]
+        fn times_are_those_of_a_calendar(millis in 0..(LAST_SECOND + 1) * 1000) {
+            let at = UNIX_EPOCH + Duration::from_millis(millis);
+            let calendar = jiff::Timestamp::try_from(at).expect("within the calendar");
+            prop_assert_eq!(timestamp(at), format!("{calendar:.3}"));
+        }
+    }
+}

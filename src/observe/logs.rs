@@ -127,7 +127,7 @@ impl Logs {
     pub fn apply(&self, prepared: Prepared) {
         if let Some(target) = prepared.target {
             self.writer.redirect(target);
-            *self.file.lock().unwrap_or_else(PoisonError::into_inner) = prepared.config.file.clone();
+            self.file.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&prepared.config.file);
         }
         self.style.set(&prepared.config);
         // Callsites remember whether anybody listens; the level may have changed that.
@@ -437,3 +437,128 @@ const BUFFER_BYTES_KEPT: usize = 8 * 1024;
 
 /// Readable by the owner and the group: lines tell who asked for what.
 const FILE_MODE: u32 = 0o640;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::Exposition;
+    use serde_json::Value;
+    use std::time::Duration;
+    use tracing::subscriber::with_default;
+
+    fn config(file: &Path, format: LogFormat) -> config::Log {
+        config::Log { level: config::Level::Info, format, access: true, file: Some(file.to_owned()) }
+    }
+
+    fn written(logs: &Logs, file: &Path) -> String {
+        assert!(logs.flush(clock::now() + Duration::from_secs(10)), "the lines were not written in time");
+        std::fs::read_to_string(file).expect("the log file is there")
+    }
+
+    #[test]
+    fn an_event_is_one_json_object_with_its_fields() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("log");
+        let logs = Logs::start(&config(&file, LogFormat::Json), Arc::default()).expect("starts");
+        with_default(logs.subscriber(), || {
+            let refused = io::Error::other("no \"room\"");
+            tracing::warn!(route = "a\nb", count = 3, ratio = f64::NAN, ok = true, level = "x", %refused, "two\nlines");
+        });
+        let text = written(&logs, &file);
+        let line: Value = serde_json::from_str(&text).expect("one JSON object");
+        assert_eq!(text.matches('\n').count(), 1);
+        assert_eq!(line["level"], "warn");
+        assert_eq!(line["target"], module_path!());
+        assert_eq!(line["message"], "two\nlines");
+        assert_eq!(line["route"], "a\nb");
+        assert_eq!(line["count"], 3);
+        assert_eq!(line["ratio"], "NaN");
+        assert_eq!(line["ok"], true);
+        assert_eq!(line["level_"], "x");
+        assert_eq!(line["refused"], "no \"room\"");
+    }
+
+    #[test]
+    fn an_event_as_text_reads_like_a_sentence() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("log");
+        let logs = Logs::start(&config(&file, LogFormat::Text), Arc::default()).expect("starts");
+        with_default(logs.subscriber(), || {
+            tracing::info!(listener = "web", address = %"127.0.0.1:1", "listening, \"at last\"");
+            tracing::error!(why = "two words", "first\nsecond");
+        });
+        let text = written(&logs, &file);
+        let lines: Vec<&str> = text.lines().map(|line| line.trim_start_matches(|c| c != ' ')).collect();
+        assert_eq!(
+            lines,
+            [
+                " INFO  listening, \"at last\" listener=web address=127.0.0.1:1",
+                " ERROR first",
+                "    second why=\"two words\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_level_and_the_file_change_on_a_reload_without_losing_a_line() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+        let logs = Logs::start(&config(&old, LogFormat::Json), Arc::default()).expect("starts");
+        with_default(logs.subscriber(), || {
+            for round in 0..2 {
+                tracing::debug!(round, "fine");
+                tracing::info!(round, "coarse");
+                tracing::debug!(target: "hyper::proto", round, "a library's");
+                let debug = config::Log { level: config::Level::Debug, ..config(&new, LogFormat::Json) };
+                logs.reconfigure(&debug).expect("the new file can be opened");
+            }
+        });
+        assert_eq!(written(&logs, &old).matches("coarse").count(), 1);
+        let new = written(&logs, &new);
+        assert_eq!(new.lines().count(), 2, "{new}");
+        assert!(new.contains("\"message\":\"fine\",\"round\":1"), "{new}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_named_and_changes_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("log");
+        let logs = Logs::start(&config(&file, LogFormat::Json), Arc::default()).expect("starts");
+        let wrong = config::Log { access: false, ..config(&folder.path().join("no/such/log"), LogFormat::Text) };
+        let error = logs.reconfigure(&wrong).expect_err("the folder is not there");
+        assert!(error.to_string().contains("no/such/log: No such file"), "{error}");
+        assert!(logs.access_enabled());
+        with_default(logs.subscriber(), || tracing::info!("still here"));
+        assert!(written(&logs, &file).contains("\"message\":\"still here\""));
+    }
+
+    #[test]
+    fn a_file_moved_away_is_written_anew_after_a_reopen() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, moved) = (folder.path().join("log"), folder.path().join("log.1"));
+        let logs = Logs::start(&config(&file, LogFormat::Json), Arc::default()).expect("starts");
+        with_default(logs.subscriber(), || {
+            tracing::info!("before");
+            std::fs::rename(&file, &moved).expect("moved");
+            logs.reopen().expect("reopened");
+            tracing::info!("after");
+        });
+        let (new, old) = (written(&logs, &file), written(&logs, &moved));
+        assert!(old.contains("before") && !old.contains("after"), "{old}");
+        assert!(new.contains("after") && !new.contains("before"), "{new}");
+    }
+
+    #[test]
+    fn a_full_disk_loses_lines_counts_them_and_stops_nobody() {
+        let metrics = Arc::new(Metrics::new());
+        let logs = Logs::start(&config(Path::new("/dev/full"), LogFormat::Json), Arc::clone(&metrics)).expect("starts");
+        with_default(logs.subscriber(), || {
+            for round in 0..100 {
+                tracing::info!(round, "lost");
+            }
+        });
+        assert!(logs.flush(clock::now() + Duration::from_secs(10)));
+        let page = metrics.render(Exposition::Prometheus).1;
+        assert!(page.contains("\nsluice_log_lines_dropped_total 100\n"), "{page}");
+    }
+}

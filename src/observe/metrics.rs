@@ -374,3 +374,157 @@ fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -
     registry.register(Box::new(collector.clone())).expect(VALID);
     collector
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn page(metrics: &Metrics) -> String {
+        metrics.render(Exposition::Prometheus).1
+    }
+
+    fn has(metrics: &Metrics, line: &str) -> bool {
+        page(metrics).lines().any(|shown| shown == line)
+    }
+
+    #[track_caller]
+    fn assert_shows(metrics: &Metrics, lines: &[&str]) {
+        for line in lines {
+            assert!(has(metrics, line), "no line {line:?} in:\n{}", page(metrics));
+        }
+    }
+
+    #[test]
+    fn every_family_of_the_table_is_shown_and_no_other() {
+        let metrics = Metrics::new();
+        metrics.listener("web").opened("http1");
+        let _ = metrics.provider("alpha");
+        let page = page(&metrics);
+        let shown: BTreeSet<&str> = page.lines().filter(|line| line.starts_with("# HELP")).collect();
+        let table: BTreeSet<String> =
+            families::ALL.iter().map(|family| format!("# HELP {} {}", family.name, family.help)).collect();
+        assert_eq!(shown, table.iter().map(String::as_str).collect());
+    }
+
+    #[test]
+    fn a_request_is_counted_by_route_and_class_of_its_status() {
+        let metrics = Metrics::new();
+        let route = metrics.route("api");
+        for status in [Some(101), Some(204), Some(302), Some(404), Some(503), Some(499), None] {
+            route.begin();
+            route.end(status, Duration::from_millis(3));
+        }
+        route.begin();
+        for (class, count) in [("1xx", 1), ("2xx", 1), ("3xx", 1), ("4xx", 1), ("5xx", 1), ("gone", 2)] {
+            let line = format!("sluice_requests_total{{route=\"api\",status_class=\"{class}\"}} {count}");
+            assert_shows(&metrics, &[&line]);
+        }
+        assert_shows(
+            &metrics,
+            &[
+                "sluice_requests_in_flight{route=\"api\"} 1",
+                "sluice_request_duration_seconds_bucket{route=\"api\",le=\"0.0025\"} 0",
+                "sluice_request_duration_seconds_bucket{route=\"api\",le=\"0.005\"} 7",
+                "sluice_request_duration_seconds_bucket{route=\"api\",le=\"+Inf\"} 7",
+                "sluice_request_duration_seconds_count{route=\"api\"} 7",
+                "sluice_requests_total{route=\"none\",status_class=\"4xx\"} 0",
+            ],
+        );
+    }
+
+    #[test]
+    fn an_attempt_is_counted_by_provider_and_outcome() {
+        let metrics = Metrics::new();
+        let provider = metrics.provider("alpha");
+        for outcome in Outcome::ALL {
+            provider.begin();
+            provider.end(outcome, Duration::from_secs(2));
+        }
+        provider.begin();
+        assert_eq!(provider.in_flight(), 1);
+        for outcome in Outcome::ALL {
+            let name = outcome.as_str();
+            let line = format!("sluice_attempts_total{{provider=\"alpha\",outcome=\"{name}\"}} 1");
+            let sorted = format!("sluice_attempts_total{{outcome=\"{name}\",provider=\"alpha\"}} 1");
+            assert!(has(&metrics, &line) || has(&metrics, &sorted), "{}", page(&metrics));
+        }
+        assert_shows(
+            &metrics,
+            &["sluice_in_flight{provider=\"alpha\"} 1", "sluice_attempt_duration_seconds_sum{provider=\"alpha\"} 10"],
+        );
+    }
+
+    #[test]
+    fn names_that_a_reload_kept_keep_their_counts_and_the_others_vanish() {
+        let metrics = Metrics::new();
+        for name in ["kept", "removed"] {
+            metrics.route(name).end(Some(200), Duration::ZERO);
+            metrics.provider(name).end(Outcome::Success, Duration::ZERO);
+            metrics.listener(name).opened("http1");
+        }
+        let stale = metrics.route("removed");
+        metrics.retain(&["kept"], &["kept"], &["kept"]);
+        stale.end(Some(200), Duration::ZERO);
+        assert!(!page(&metrics).contains("removed"), "{}", page(&metrics));
+        metrics.route("kept").end(Some(200), Duration::ZERO);
+        assert_shows(
+            &metrics,
+            &[
+                "sluice_requests_total{route=\"kept\",status_class=\"2xx\"} 2",
+                "sluice_connections{listener=\"kept\",protocol=\"http1\"} 1",
+                "sluice_requests_total{route=\"none\",status_class=\"2xx\"} 0",
+            ],
+        );
+        metrics.route("removed").end(Some(200), Duration::ZERO);
+        assert_shows(&metrics, &["sluice_requests_total{route=\"removed\",status_class=\"2xx\"} 1"]);
+    }
+
+    #[test]
+    fn a_rejected_reload_keeps_the_time_of_the_last_good_one() {
+        let metrics = Metrics::new();
+        metrics.reloaded(true, UNIX_EPOCH + Duration::from_millis(1_500));
+        metrics.reloaded(false, UNIX_EPOCH + Duration::from_secs(9));
+        assert_shows(
+            &metrics,
+            &["sluice_config_last_reload_successful 0", "sluice_config_last_reload_success_timestamp_seconds 1.5"],
+        );
+    }
+
+    #[test]
+    fn the_process_is_described_in_plausible_figures() {
+        let metrics = Metrics::new();
+        let page = page(&metrics);
+        let value = |name: &str| -> f64 {
+            let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.expect("the family is there").parse().expect("a number")
+        };
+        assert!(value("process_resident_memory_bytes") > 1e6);
+        assert!(value("process_virtual_memory_bytes") >= value("process_resident_memory_bytes"));
+        assert!(value("process_open_fds") >= 3.0 && value("process_open_fds") <= value("process_max_fds"));
+        assert!(value("process_threads") >= 1.0);
+        assert!(value("process_cpu_seconds_total") >= 0.0);
+        let now = crate::clock::wall().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
+        let started = value("process_start_time_seconds");
+        assert!(started <= now + 1.0 && started > now - 86_400.0, "started {started}, now {now}");
+    }
+
+    #[test]
+    fn open_metrics_names_counters_without_total_and_ends_with_eof() {
+        let metrics = Metrics::new();
+        metrics.route("a\\\"b").end(Some(200), Duration::from_secs(1));
+        let (content_type, page) = metrics.render(Exposition::OpenMetrics);
+        assert_eq!(content_type, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+        assert!(page.ends_with("\n# EOF\n"));
+        for line in [
+            "# TYPE sluice_requests counter",
+            "sluice_requests_total{route=\"a\\\\\\\"b\",status_class=\"2xx\"} 1",
+            "sluice_request_duration_seconds_bucket{route=\"a\\\\\\\"b\",le=\"1.0\"} 1",
+            "sluice_request_duration_seconds_bucket{route=\"a\\\\\\\"b\",le=\"0.5\"} 0",
+            "# TYPE process_cpu_seconds counter",
+        ] {
+            assert!(page.lines().any(|shown| shown == line), "no {line:?} in:\n{page}");
+        }
+        assert!(!page.contains("_total counter"));
+    }
+}

@@ -38,11 +38,17 @@ struct Queue {
     lines: usize,
     /// Dropped since the writer last took the queue.
     dropped: u64,
-    /// Where to write once what is queued now has gone to the old place.
-    next_target: Option<File>,
+    next: Option<Turn>,
     phase: Phase,
     flushing: bool,
     closing: bool,
+}
+
+/// A new target, and where in the queue its lines begin.
+#[derive(Debug)]
+struct Turn {
+    at: usize,
+    file: File,
 }
 
 /// What the writer is doing, so that a producer wakes it only when that helps.
@@ -60,7 +66,7 @@ enum Phase {
 /// What the writer took from the queue for one round.
 struct Round {
     dropped: u64,
-    next_target: Option<File>,
+    next: Option<Turn>,
     closing: bool,
 }
 
@@ -108,9 +114,13 @@ impl Writer {
         }
     }
 
-    /// Sends later lines to `file`; what is queued still goes to the old target.
+    /// Sends later lines to `file`; what is queued still goes to the old target. Of two turns before the writer comes
+    /// round, the second takes what was meant for the first.
     pub(super) fn redirect(&self, file: File) {
-        self.0.queue().next_target = Some(file);
+        let mut queue = self.0.queue();
+        let at = queue.next.as_ref().map_or(queue.bytes.len(), |turn| turn.at);
+        queue.next = Some(Turn { at, file });
+        drop(queue);
         self.0.work.notify_one();
     }
 
@@ -160,11 +170,7 @@ impl Shared {
         queue.phase = Phase::Writing;
         std::mem::swap(&mut queue.bytes, batch);
         queue.lines = 0;
-        Round {
-            dropped: std::mem::take(&mut queue.dropped),
-            next_target: queue.next_target.take(),
-            closing: queue.closing,
-        }
+        Round { dropped: std::mem::take(&mut queue.dropped), next: queue.next.take(), closing: queue.closing }
     }
 }
 
@@ -172,7 +178,7 @@ impl Shared {
 
 impl Queue {
     fn is_empty(&self) -> bool {
-        self.bytes.is_empty() && self.next_target.is_none() && self.dropped == 0
+        self.bytes.is_empty() && self.next.is_none() && self.dropped == 0
     }
 
     fn is_drained(&self) -> bool {
@@ -181,7 +187,7 @@ impl Queue {
 
     /// Whether the writer should not linger.
     fn is_pressing(&self) -> bool {
-        self.bytes.len() >= PRESSING_BYTES || self.flushing || self.closing || self.next_target.is_some()
+        self.bytes.len() >= PRESSING_BYTES || self.flushing || self.closing || self.next.is_some()
     }
 }
 
@@ -236,12 +242,9 @@ fn write_lines(shared: &Shared, file: File, notice: &Notice) {
     let mut unreported = 0;
     loop {
         let round = shared.take(&mut batch);
-        let lost = target.write(&batch);
+        let lost = write_batch(&mut target, &batch, round.next);
         shared.metrics.log_lines_dropped(lost);
         unreported += round.dropped + lost;
-        if let Some(file) = round.next_target {
-            target = Target { file, torn: false };
-        }
         if unreported > 0 && lost == 0 {
             batch.clear();
             notice(unreported, &mut batch);
@@ -255,6 +258,15 @@ fn write_lines(shared: &Shared, file: File, notice: &Notice) {
             return;
         }
     }
+}
+
+/// Writes `batch`, turning to another target where it says so, and returns how many lines were lost.
+fn write_batch(target: &mut Target, batch: &[u8], next: Option<Turn>) -> u64 {
+    let Some(Turn { at, file }) = next else { return target.write(batch) };
+    let (before, after) = batch.split_at(at.min(batch.len()));
+    let lost = target.write(before);
+    *target = Target { file, torn: false };
+    lost + target.write(after)
 }
 
 fn lines_of(bytes: &[u8]) -> u64 {
@@ -281,3 +293,84 @@ const STALL: Duration = Duration::from_millis(10);
 
 /// Tries before the lines are given up: one second in all.
 const STALLS_MAX: u32 = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::Exposition;
+    use std::io::{BufRead, BufReader};
+    use std::os::fd::OwnedFd;
+
+    fn notice() -> Notice {
+        Box::new(|lines, out| out.extend_from_slice(format!("{lines} dropped\n").as_bytes()))
+    }
+
+    fn dropped(metrics: &Metrics) -> u64 {
+        let page = metrics.render(Exposition::Prometheus).1;
+        let line = page.lines().find_map(|line| line.strip_prefix("sluice_log_lines_dropped_total "));
+        line.expect("the family is there").parse().expect("a number")
+    }
+
+    #[test]
+    fn a_pipe_nobody_reads_drops_lines_and_says_how_many_once_it_is_read() {
+        let (reader, pipe) = io::pipe().expect("a pipe");
+        let metrics = Arc::new(Metrics::new());
+        let writer = Writer::start(File::from(OwnedFd::from(pipe)), Arc::clone(&metrics), notice()).expect("starts");
+        let line = [&[b'x'; 1023][..], b"\n"].concat();
+        let mut pushed = 0_u64;
+        while dropped(&metrics) < 5 {
+            writer.push(&line);
+            pushed += 1;
+            assert!(pushed < 100_000, "the queue has no bound");
+        }
+        assert!(!writer.flush(clock::now()), "a blocked pipe cannot be flushed");
+
+        let mut whole = 0;
+        let mut said = 0;
+        for read in BufReader::new(reader).lines().map(|line| line.expect("readable")) {
+            match read.strip_suffix(" dropped") {
+                Some(count) => said += count.parse::<u64>().expect("a number"),
+                None => {
+                    assert_eq!(read.len(), 1023);
+                    whole += 1;
+                }
+            }
+            if whole + said == pushed {
+                break;
+            }
+        }
+        assert_eq!(said, dropped(&metrics));
+    }
+
+    #[test]
+    fn what_is_queued_is_written_before_the_thread_ends() {
+        let (reader, pipe) = io::pipe().expect("a pipe");
+        let writer = Writer::start(File::from(OwnedFd::from(pipe)), Arc::default(), notice()).expect("starts");
+        for n in 0..1000 {
+            writer.push(format!("{n}\n").as_bytes());
+        }
+        drop(writer);
+        let lines: Vec<String> = BufReader::new(reader).lines().map(|line| line.expect("readable")).collect();
+        assert_eq!(lines, (0..1000).map(|n| n.to_string()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_line_larger_than_the_queue_is_dropped_and_reported() {
+        let (reader, pipe) = io::pipe().expect("a pipe");
+        let writer = Writer::start(File::from(OwnedFd::from(pipe)), Arc::default(), notice()).expect("starts");
+        writer.push(&vec![b'x'; QUEUE_BYTES_MAX + 1]);
+        assert!(writer.flush(clock::now() + Duration::from_secs(10)));
+        drop(writer);
+        assert_eq!(io::read_to_string(reader).expect("readable"), "1 dropped\n");
+    }
+
+    #[test]
+    fn a_line_cut_by_a_failed_write_does_not_run_into_the_next() {
+        let (reader, pipe) = io::pipe().expect("a pipe");
+        let mut target = Target { file: File::from(OwnedFd::from(pipe)), torn: true };
+        assert_eq!(target.write(b"next\n"), 0);
+        assert_eq!(target.write(b"last\n"), 0);
+        drop(target);
+        assert_eq!(io::read_to_string(reader).expect("readable"), "\nnext\nlast\n");
+    }
+}
