@@ -60,7 +60,7 @@ pub struct Asked<'a> {
 }
 
 /// Fields that can be searched by name.
-pub trait Fields {
+pub trait Fields: Sync {
     /// Whether `test` says yes to the value of any field called `name`, which is in lower case. Stops at the first yes.
     fn any(&self, name: &str, test: &mut dyn FnMut(&[u8]) -> bool) -> bool;
 }
