@@ -1,2 +1,4 @@
-//! cli.
+//! One file per command.
+
 pub mod demo;
+pub mod healthcheck;

@@ -217,10 +217,7 @@ mod tests {
         for kind in figures::Kind::ALL {
             assert!(written.contains(kind.name()), "{written}");
         }
-        assert!(
-            written.contains(" 2xx ") && written.contains("answered by        alpha"),
-            "{written}"
-        );
+        assert!(written.contains(" 2xx ") && written.contains("answered by        alpha"), "{written}");
     }
 
     #[tokio::test]

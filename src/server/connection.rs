@@ -1,0 +1,319 @@
+//! One client connection, from accept to close.
+//!
+//! A connection is either busy or idle. Busy, it owns buffers, heads and a timer, and answers one request after the other
+//! without allocating. Idle for a second, it gives all that back and waits as little more than a socket: ten thousand of
+//! them should cost what a proxy written for idle connections would pay.
+
+use super::contain::contain;
+use super::port::{Place, Port};
+use super::worker::Worker;
+use crate::clock;
+use crate::config::Listener;
+use crate::http1::head::{HeadError, RequestHead, ResponseHead};
+use crate::net::io::Io;
+use crate::net::timer::Timer;
+use crate::net::wire::{HeadReadError, Wire};
+use crate::proxy::identity::Peer;
+use crate::proxy::respond::Refusal;
+use crate::proxy::{self, After, Client, DRAIN_BYTES, Here};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+/// What a connection knows for as long as it lives.
+#[derive(Debug)]
+struct Connection {
+    address: SocketAddr,
+    port: Arc<Port>,
+    worker: Arc<Worker>,
+    /// Settings of the listener as they were when it was last there; a removed listener's connections end by these.
+    last: Option<Arc<Listener>>,
+}
+
+/// What came of waiting for a request.
+enum Next {
+    /// A head of this many bytes stands in the wire.
+    Head(usize),
+    /// Nothing came for a while.
+    Idle,
+    /// Nobody is there any more, or nobody who said anything.
+    Silence,
+    /// What came is no head.
+    Refused(Refusal, &'static str),
+}
+
+/// Serves one connection to its end.
+pub async fn serve(io: Io, address: SocketAddr, place: Place, port: Arc<Port>, worker: Arc<Worker>) {
+    let mut connection = Connection { address, port, worker, last: None };
+    let mut head_by = connection.head_deadline(clock::now());
+    let mut io = io;
+    let mut idle_until = head_by;
+    while let Some(listener) = connection.listener() {
+        if !connection.wait(&io, idle_until).await {
+            break;
+        }
+        let busy = Box::pin(connection.busy(io, head_by));
+        let Some(idle) = busy.await else { break };
+        io = idle;
+        // Only from here on a first byte starts the clock of its head.
+        head_by = None;
+        idle_until = Some(clock::after(clock::now(), listener.limits.idle_timeout.saturating_sub(LINGER)));
+    }
+    drop(place);
+}
+
+// === impl Connection ===
+
+impl Connection {
+    /// The settings of its listener; those it had last, if the listener is gone.
+    fn listener(&mut self) -> Option<Arc<Listener>> {
+        let snapshot = self.worker.shared.snapshot.load();
+        if let Some(listener) = snapshot.listener(self.port.bind) {
+            self.last = Some(Arc::clone(listener));
+        }
+        self.last.clone()
+    }
+
+    fn head_deadline(&mut self, since: Instant) -> Option<Instant> {
+        self.listener().map(|listener| clock::after(since, listener.limits.header_timeout))
+    }
+
+    /// Whether this connection is to end with the next answer.
+    fn is_closing(&self) -> bool {
+        *self.port.closing.borrow() || self.worker.shared.draining.load(Ordering::Relaxed)
+    }
+
+    /// Waits, holding nothing, until something can be read; false if the connection is to be closed instead.
+    async fn wait(&self, io: &Io, until: Option<Instant>) -> bool {
+        let until = until.unwrap_or_else(|| clock::far(clock::now()));
+        tokio::select! {
+            biased;
+            readable = io.tcp().readable() => readable.is_ok(),
+            () = self.port.closes() => false,
+            () = tokio::time::sleep_until(until.into()) => false,
+        }
+    }
+
+    /// Answers requests until the connection ends, or has been quiet for a while: then the stream comes back.
+    async fn busy(&mut self, io: Io, mut head_by: Option<Instant>) -> Option<Io> {
+        let mut client = Client {
+            wire: Wire::new(io),
+            head: RequestHead::default(),
+            answer: ResponseHead::default(),
+            timer: Timer::default(),
+            peer: Peer::new(self.address, "http"),
+            scratch: String::new(),
+        };
+        loop {
+            let listener = self.listener()?;
+            client.wire.begin();
+            let next = next_head(&mut client, &listener, head_by.take()).await;
+            let snapshot = self.worker.shared.snapshot.load_full();
+            let listener = self.listener()?;
+            let here = Here {
+                shared: &self.worker.shared,
+                snapshot: &snapshot,
+                listener: &listener,
+                worker: self.worker.index,
+                closing: self.is_closing(),
+            };
+            let after = match next {
+                Next::Head(len) => answer(&mut client, len, &here).await,
+                Next::Refused(refusal, detail) => {
+                    proxy::refuse_head(&mut client, refusal, detail, &here);
+                    After::Close
+                }
+                Next::Idle => return client.wire.into_idle(),
+                Next::Silence => return None,
+            };
+            match after {
+                After::KeepAlive if settle(&mut client, &listener).await => client.wire.shrink(),
+                After::KeepAlive | After::Close => {
+                    part(&mut client, &listener).await;
+                    return None;
+                }
+                After::Abort => {
+                    abort(&client);
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// Waits for the next head. `head_by` is when the first head of a connection has to be there; of a later one the clock
+/// starts with its first byte.
+async fn next_head(client: &mut Client, listener: &Listener, head_by: Option<Instant>) -> Next {
+    let limits = &listener.limits;
+    let began = clock::now();
+    let idle_until = clock::after(began, LINGER.min(limits.idle_timeout));
+    let mut head_by = head_by;
+    let mut empty_lines = 0;
+    let Client { wire, timer, .. } = client;
+    poll_fn(|cx| {
+        loop {
+            match wire.poll_head(cx, limits.header_bytes) {
+                Poll::Ready(Ok(2)) if empty_lines < EMPTY_LINES => {
+                    empty_lines += 1;
+                    wire.skip_empty_line();
+                    continue;
+                }
+                Poll::Ready(found) => return Poll::Ready(judge(found)),
+                Poll::Pending => {}
+            }
+            let first = wire.first_unread();
+            if let Some(refused) = first.and_then(refuse_first) {
+                return Poll::Ready(refused);
+            }
+            let now = clock::now();
+            if first.is_some() && head_by.is_none() {
+                head_by = Some(clock::after(now, limits.header_timeout));
+            }
+            let deadline = head_by.unwrap_or(idle_until);
+            return timer.poll(cx, deadline, now).map(|()| match first {
+                Some(_) => Next::Refused(Refusal::HeadTimeout, "The request head did not arrive in time."),
+                None if head_by.is_some() => Next::Silence,
+                None => Next::Idle,
+            });
+        }
+    })
+    .await
+}
+
+fn judge(found: Result<usize, HeadReadError>) -> Next {
+    match found {
+        Ok(len) => Next::Head(len),
+        Err(HeadReadError::Ended { .. } | HeadReadError::Io(_)) => Next::Silence,
+        Err(HeadReadError::TooLong) => Next::Refused(Refusal::HeadTooLarge, HEAD_TOO_LONG),
+        Err(HeadReadError::Malformed(error)) => refuse_malformed(error),
+    }
+}
+
+fn refuse_malformed(error: HeadError) -> Next {
+    match error {
+        HeadError::Malformed(why) => Next::Refused(Refusal::BadRequest, why),
+        HeadError::TooManyFields => Next::Refused(Refusal::HeadTooLarge, "The request head has too many fields."),
+    }
+}
+
+/// What can be refused by its first byte, without waiting for a line that may never end.
+fn refuse_first(byte: u8) -> Option<Next> {
+    match byte {
+        0x16 => Some(Next::Refused(Refusal::BadRequest, "This is TLS, and the listener speaks cleartext HTTP.")),
+        b'\r' => None,
+        byte if byte.is_ascii_alphabetic() || b"!#$%&'*+-.^_`|~0123456789".contains(&byte) => None,
+        _ => Some(Next::Refused(Refusal::BadRequest, "A request begins with a method.")),
+    }
+}
+
+/// Parses the head and has the request answered. A panic on the way is answered too, where nothing else was yet.
+async fn answer(client: &mut Client, len: usize, here: &Here<'_>) -> After {
+    client.peer.judge(here.listener);
+    if let Err(error) = client.head.parse(client.wire.head(len), here.listener.limits.headers) {
+        if let Next::Refused(refusal, detail) = refuse_malformed(error) {
+            proxy::refuse_head(client, refusal, detail, here);
+        }
+        return After::Close;
+    }
+    match contain(proxy::handle(client, len, here)).await {
+        Ok(after) => after,
+        Err(panicked) => {
+            here.shared.metrics.panicked();
+            tracing::error!(panic = %panicked.message, "a request panicked; please report this with the lines above");
+            if client.wire.touched {
+                return After::Abort;
+            }
+            client.wire.out().clear();
+            proxy::refuse_head(client, Refusal::Internal, "Something went wrong inside this gateway.", here);
+            After::Close
+        }
+    }
+}
+
+/// Gets a connection ready for its next request: what was answered is written out, what is left of the body is read and
+/// dropped. False if that does not succeed.
+async fn settle(client: &mut Client, listener: &Listener) -> bool {
+    let wire = &mut client.wire;
+    let settling = poll_fn(|cx| {
+        if let Poll::Ready(Err(_)) = wire.poll_flush(cx) {
+            return Poll::Ready(false);
+        }
+        loop {
+            match wire.poll_body(cx) {
+                Poll::Ready(Ok(0)) => break,
+                Poll::Ready(Ok(n)) => wire.use_body(n),
+                Poll::Ready(Err(_)) => return Poll::Ready(false),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if wire.body_remaining().is_none() && !wire.body_is_done() || wire.body_read > listener.limits.body_bytes {
+            return Poll::Ready(false);
+        }
+        wire.poll_flush(cx).map(|flushed| flushed.is_ok())
+    });
+    within(&mut client.timer, SETTLE_TIME.max(listener.limits.idle_timeout), settling).await.unwrap_or(false)
+}
+
+/// Ends a connection so that the last answer arrives. Closing a socket with unread bytes sends a reset, which can destroy
+/// an answer on its way; so we end our direction, then read and drop a bounded amount for a bounded time (RFC 9112 §9.6).
+async fn part(client: &mut Client, listener: &Listener) {
+    let wire = &mut client.wire;
+    let flushed = within(&mut client.timer, listener.limits.idle_timeout, poll_fn(|cx| wire.poll_shutdown(cx))).await;
+    if !matches!(flushed, Some(Ok(()))) {
+        return;
+    }
+    let mut dropped = 0;
+    let drained = poll_fn(|cx| {
+        loop {
+            wire.drop_unread();
+            match wire.poll_more(cx, crate::net::buffer::LARGE) {
+                Poll::Ready(Ok(n)) if n > 0 && dropped < PART_BYTES => dropped += n as u64,
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    });
+    within(&mut client.timer, PART_TIME, drained).await;
+}
+
+/// Ends a connection visibly broken. Where the end of the connection would be the end of the answer, only a reset says so.
+fn abort(client: &Client) {
+    if client.wire.ends_answer_by_closing() {
+        let socket = socket2::SockRef::from(client.wire.io().tcp());
+        // If this fails, the peer sees an ordinary close: there is nothing else to be done.
+        let _: io::Result<()> = socket.set_linger(Some(Duration::ZERO));
+    }
+}
+
+/// `future`, unless `span` passes first.
+async fn within<T>(timer: &mut Timer, span: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let deadline = clock::after(clock::now(), span);
+    let mut future = std::pin::pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => timer.poll(cx, deadline, clock::now()).map(|()| None),
+    })
+    .await
+}
+
+/// How long a connection stays busy without a request: long enough that a client under way finds everything in place, short
+/// enough that a quiet one soon costs nothing. It is also the grace a draining gateway gives a client to send once more.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Empty lines dropped before a request line (RFC 9112 §2.2 asks for at least one).
+const EMPTY_LINES: u32 = 2;
+
+/// For writing out an answer and reading the rest of a request's body.
+const SETTLE_TIME: Duration = Duration::from_secs(5);
+
+/// For the client to close after our last answer.
+const PART_TIME: Duration = Duration::from_secs(2);
+
+/// Bytes read and dropped meanwhile.
+const PART_BYTES: u64 = 4 * DRAIN_BYTES;
+
+const HEAD_TOO_LONG: &str = "The request head is longer than this listener takes.";

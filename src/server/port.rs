@@ -1,0 +1,134 @@
+//! A listening address: its sockets, and the count of what came in through them.
+
+use crate::observe::metrics::ListenerMetrics;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::{Notify, watch};
+
+/// An address clients connect to, alive from the reload that adds it to the one that removes it, whatever else changes.
+#[derive(Debug)]
+pub struct Port {
+    /// As configured; with port 0 the kernel chose another, see `local`.
+    pub bind: SocketAddr,
+    /// Where it really listens.
+    pub local: SocketAddr,
+    /// True once it is to accept no more.
+    pub closing: watch::Sender<bool>,
+    /// Its series.
+    pub metrics: ListenerMetrics,
+    open: AtomicUsize,
+    /// Told whenever a connection ends.
+    ended: Notify,
+}
+
+/// One connection's place in the count; given back when dropped.
+#[derive(Debug)]
+pub struct Place(Arc<Port>);
+
+// === impl Port ===
+
+impl Port {
+    /// Listens on `bind` with one socket for each worker.
+    ///
+    /// # Errors
+    /// The address is in use or not ours.
+    pub fn listen(
+        bind: SocketAddr,
+        workers: usize,
+        metrics: ListenerMetrics,
+    ) -> io::Result<(Arc<Port>, Vec<TcpListener>)> {
+        let first = claim(bind)?;
+        let local = first.local_addr()?;
+        let mut sockets = vec![first];
+        for _ in 1..workers {
+            sockets.push(listen(local)?);
+        }
+        let port = Port {
+            bind,
+            local,
+            closing: watch::Sender::new(false),
+            metrics,
+            open: AtomicUsize::new(0),
+            ended: Notify::new(),
+        };
+        Ok((Arc::new(port), sockets))
+    }
+
+    /// A place for a connection.
+    pub fn enter(self: &Arc<Self>) -> Place {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.metrics.opened(PROTOCOL);
+        Place(Arc::clone(self))
+    }
+
+    /// Connections open now.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Waits until fewer than `limit` connections are open.
+    pub async fn has_room(&self, limit: usize) {
+        while self.open() >= limit {
+            let ended = self.ended.notified();
+            if self.open() >= limit {
+                ended.await;
+            }
+        }
+    }
+
+    /// Waits until this port is to accept no more.
+    pub async fn closes(&self) {
+        // The sender is a field of ours, so it cannot be gone.
+        let _: Result<_, _> = self.closing.subscribe().wait_for(|closing| *closing).await.map(drop);
+    }
+
+    /// Waits until no connection is open.
+    pub async fn is_empty(&self) {
+        self.has_room(1).await;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.metrics.closed(PROTOCOL);
+        self.0.ended.notify_waiters();
+    }
+}
+
+/// The first socket of an address. Others of ours may share it; another process's may not: a plain bind finds that out,
+/// which `SO_REUSEPORT` alone would silently allow.
+fn claim(bind: SocketAddr) -> io::Result<TcpListener> {
+    if bind.port() != 0 {
+        socket(bind)?.bind(&bind.into())?;
+    }
+    listen(bind)
+}
+
+fn listen(bind: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket(bind)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&bind.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn socket(bind: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(bind), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if bind.is_ipv6() {
+        // `[::]` is IPv6 only, so that it and `0.0.0.0` can both be listed.
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+/// Connections the kernel holds for us before they are accepted, for each socket. It caps this at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// The protocol as metrics call it.
+const PROTOCOL: &str = "http1";
