@@ -15,3 +15,6 @@ pub use control::{
     Check, ConfigStatus, Control, OnDisk, ProviderView, Readiness, Rejected, Reloaded, Reloading, Version,
 };
 pub use server::serve;
+
+#[cfg(test)]
+mod tests;

@@ -44,7 +44,7 @@ fn look(admin: &str, deadline: Instant) -> Result<(), Unwell> {
         let status = status_of(&answer).ok_or_else(|| Unwell::Strange(admin.to_owned()))?;
         if status != 200 {
             let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body.trim());
-            return Err(Unwell::Says(path, status, body.to_owned()));
+            return Err(Unwell::Says(path, status, printable(body)));
         }
     }
     Ok(())
@@ -69,10 +69,10 @@ fn authority(admin: &str) -> Option<String> {
 fn ask(authority: &str, path: &str, deadline: Instant) -> io::Result<Vec<u8>> {
     let mut stream = connect(authority, deadline)?;
     stream.set_write_timeout(Some(left(deadline)?))?;
-    write!(
-        stream,
+    let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: sluice-healthcheck\r\nConnection: close\r\n\r\n"
-    )?;
+    );
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     let mut chunk = [0; 4096];
     while answer.len() < ANSWER_BYTES_MAX {
@@ -109,6 +109,11 @@ fn status_of(answer: &str) -> Option<u16> {
     answer.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()
 }
 
+/// What of a stranger's answer goes to a terminal.
+fn printable(body: &str) -> String {
+    body.chars().filter(|c| !c.is_control()).take(SHOWN_CHARS_MAX).collect()
+}
+
 // === impl Unwell ===
 
 impl fmt::Display for Unwell {
@@ -140,5 +145,82 @@ const TIME_MAX: Duration = Duration::from_secs(3);
 /// For one address of a name that has several.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(1);
 
+/// Of a body, in a message.
+const SHOWN_CHARS_MAX: usize = 200;
+
 /// More is no health answer.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::thread;
+
+    /// Answers every connection with `answer`, and returns its URL.
+    fn scripted(answers: &[&'static str]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("port 0 is free");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let answers = answers.to_vec();
+        thread::spawn(move || {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().expect("accepted");
+                let mut request = [0; 1024];
+                let n = stream.read(&mut request).expect("a request");
+                assert!(request[..n].ends_with(b"\r\n\r\n"));
+                stream.write_all(answer.as_bytes()).expect("sent");
+            }
+        });
+        url
+    }
+
+    fn seen(url: &str) -> String {
+        let deadline = clock::after(clock::now(), TIME_MAX);
+        look(url, deadline).map_or_else(|unwell| unwell.to_string(), |()| "well".into())
+    }
+
+    #[test]
+    fn a_url_is_taken_apart_or_refused() {
+        assert_eq!(authority("http://127.0.0.1:9900").as_deref(), Some("127.0.0.1:9900"));
+        assert_eq!(authority("http://[::1]:9900/").as_deref(), Some("[::1]:9900"));
+        assert_eq!(authority("http://[::1]").as_deref(), Some("[::1]:80"));
+        assert_eq!(authority("http://localhost").as_deref(), Some("localhost:80"));
+        for wrong in
+            ["", "127.0.0.1:9900", "https://a", "http://", "http://:1", "http://a:x", "http://a/b", "http://a\r\nb"]
+        {
+            assert_eq!(authority(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn both_probes_must_answer_200() {
+        let ok = "HTTP/1.1 200 OK\r\n\r\n";
+        assert_eq!(seen(&scripted(&[ok, ok])), "well");
+        let draining = "HTTP/1.1 503 Service Unavailable\r\n\r\n{\"status\":\"draining\"}\u{1b}[2J";
+        let message = seen(&scripted(&[ok, draining]));
+        assert!(message.starts_with("not ready: {\"status\":\"draining\"}[2J; GET /readyz?verbose"), "{message}");
+        let message = seen(&scripted(&["HTTP/1.1 421 Misdirected Request\r\n\r\n"]));
+        assert_eq!(message, "/livez answered 421; add the host to `admin.hosts` or ask by address");
+        let message = seen(&scripted(&["HTTP/1.1 500 Oh\r\n\r\nno"]));
+        assert_eq!(message, "/livez answered 500 no; see the gateway's log");
+    }
+
+    #[test]
+    fn what_does_not_answer_or_is_something_else_is_told_apart() {
+        let closed = TcpListener::bind("127.0.0.1:0").expect("port 0 is free").local_addr().expect("bound");
+        let message = seen(&format!("http://{closed}"));
+        assert!(message.contains("does not answer (Connection refused"), "{message}");
+        let message = seen(&scripted(&["SSH-2.0-OpenSSH_9.2\r\n"]));
+        assert!(message.contains("is no Sluice admin listener"), "{message}");
+        assert!(seen("9900").starts_with("`9900` is no admin URL"));
+    }
+
+    #[test]
+    fn a_listener_that_never_answers_is_given_up_in_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("port 0 is free");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let deadline = clock::after(clock::now(), Duration::from_millis(50));
+        assert!(matches!(look(&url, deadline), Err(Unwell::Unreachable(..))));
+        assert_eq!(healthcheck("nonsense"), 1);
+    }
+}

@@ -1,7 +1,115 @@
 //! `gateway.yaml`: from bytes to a [`Config`] that cannot be wrong, or to every problem at once.
+//!
+//! In order: [`file`] reads YAML into a bounded tree with places, [`expand`] fills in `${…}`, [`conform`] compares the
+//! tree with the [`shape`] of the contract, [`merge`] lays the defaults under, [`decode`] reads the types, [`check`] looks
+//! at the whole. The shape is one table; the schema, the documentation and the defaults come from it.
 
+mod check;
+mod conform;
+mod decode;
+mod diff;
+mod effective;
+mod expand;
+mod file;
+mod merge;
+mod problem;
+mod scalar;
+mod schema;
 mod secret;
+mod shape;
+mod suggest;
 mod types;
 
+pub use diff::{Change, diff};
+pub use effective::effective;
+pub use expand::{Environment, ProcessEnvironment, UnknownEnvironment};
+pub use problem::{Excerpt, Problem, Problems};
+pub use schema::{key_table, schema};
 pub use secret::Secret;
 pub use types::*;
+
+use conform::{At, Context};
+use problem::Report;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// A configuration that was read, and what is worth knowing about it.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// The SHA-256 of the file's bytes, in lower-case hexadecimal.
+    pub hash: String,
+    /// What is legal and may surprise.
+    pub notes: Vec<Problem>,
+}
+
+/// Reads the file at `path`.
+///
+/// # Errors
+/// Every problem of the file; one that says so where it cannot be read.
+pub fn load(path: &Path, env: &dyn Environment) -> Result<Loaded, Problems> {
+    let name = path.display().to_string();
+    match read(path) {
+        Ok(bytes) => parse(&name, &bytes, env),
+        Err(error) => Err(unreadable(&name, &error)),
+    }
+}
+
+/// Reads `bytes` as the file called `name`; relative paths in it start at that file's folder.
+///
+/// # Errors
+/// Every problem of the file.
+pub fn parse(name: &str, bytes: &[u8], env: &dyn Environment) -> Result<Loaded, Problems> {
+    let base = Path::new(name).parent().unwrap_or(Path::new(""));
+    let mut report = Report::default();
+    let text = file::decode(bytes, &mut report);
+    let config = text.and_then(|text| tree(text, base, env, &mut report));
+    let notes = report.finish(name, text.unwrap_or_default())?;
+    match config {
+        Some(config) => Ok(Loaded { config, hash: hash(bytes), notes }),
+        None => Err(Problems::of_file(name, "the file cannot be read".into(), "see the lines above")),
+    }
+}
+
+/// Text to configuration. What is returned means something only where nothing was reported.
+fn tree(text: &str, base: &Path, env: &dyn Environment, report: &mut Report) -> Option<Config> {
+    let mut expander = expand::Expander::new(base, env);
+    let root = file::read(text, &mut |text, span, report| expander.expand(text, span, report), report)?;
+    let mut cx = Context::new(std::mem::take(report), env, base);
+    cx.report.shape_known();
+    conform::conform(&root, &shape::FILE, &At::TOP, &mut cx);
+    let config = root.entries().is_some().then(|| decode::config(&root, &mut cx));
+    *report = cx.report;
+    config
+}
+
+/// The bytes of the file, at most one more than [`parse`] takes.
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(file::BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn unreadable(name: &str, error: &std::io::Error) -> Problems {
+    let help = match error.kind() {
+        std::io::ErrorKind::NotFound => "name it with `-c FILE`, or start from the gateway.yaml of the documentation",
+        std::io::ErrorKind::PermissionDenied => "let the user that runs Sluice read it",
+        _ => "check the path",
+    };
+    Problems::of_file(name, format!("the configuration cannot be read: {error}"), help)
+}
+
+fn hash(bytes: &[u8]) -> String {
+    hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref())
+}
+
+/// Lower-case hexadecimal.
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

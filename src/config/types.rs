@@ -31,6 +31,8 @@ pub struct Config {
     pub pools: Vec<Arc<Pool>>,
     /// Routes, in file order; names are unique.
     pub routes: Vec<Arc<Route>>,
+    /// JSON pointers into [`super::effective`] of values that came from `${…}`; it shows them as `***`.
+    pub redacted: Vec<String>,
 }
 
 /// A socket that clients connect to.
@@ -264,7 +266,7 @@ pub struct Match {
 }
 
 /// A host a route answers to, in lower case and without a port.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum HostPattern {
     /// `*`.
     Any,

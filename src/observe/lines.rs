@@ -85,6 +85,9 @@ pub(super) fn word(out: &mut Vec<u8>, name: &str, value: &str) {
 
 fn escape(out: &mut Vec<u8>, text: &str, place: Place) {
     let bytes = text.as_bytes();
+    if is_plain(bytes) {
+        return out.extend_from_slice(bytes);
+    }
     let mut clean = 0;
     for (at, c) in text.char_indices().filter(|(_, c)| must_escape(*c, place)) {
         out.extend_from_slice(&bytes[clean..at]);
@@ -92,6 +95,12 @@ fn escape(out: &mut Vec<u8>, text: &str, place: Place) {
         clean = at + c.len_utf8();
     }
     out.extend_from_slice(&bytes[clean..]);
+}
+
+/// Nearly every value is printable ASCII. Counting looks at all of it without a branch, so it runs many bytes at a time.
+fn is_plain(bytes: &[u8]) -> bool {
+    let special = |b: u8| !(b' '..=b'~').contains(&b) || b == b'"' || b == b'\\';
+    bytes.iter().filter(|b| special(**b)).count() == 0
 }
 
 /// JSON demands control characters, quotes and backslashes; the others end lines for some readers (U+0085, U+2028,
@@ -131,8 +140,9 @@ pub(super) fn number(out: &mut Vec<u8>, value: u64) {
 /// Appends seconds with six decimals: `0.012345`.
 pub(super) fn seconds(out: &mut Vec<u8>, span: Duration) {
     number(out, span.as_secs());
-    out.push(b'.');
-    padded(out, span.subsec_micros(), 6);
+    let mut fraction = *b".000000";
+    digits(&mut fraction[1..], span.subsec_micros());
+    out.extend_from_slice(&fraction);
 }
 
 /// Appends `2026-11-21T07:47:34.123Z`. Times before 1970 are shown as 1970; those beyond the year 9999, as its end.
@@ -142,18 +152,15 @@ pub(super) fn rfc3339(out: &mut Vec<u8>, at: SystemTime) {
         if since.as_secs() > LAST_SECOND { (LAST_SECOND, 999) } else { (since.as_secs(), since.subsec_millis()) };
     let (year, month, day) = civil(seconds / 86_400);
     let in_day = (seconds % 86_400) as u32;
-    for (value, width, after) in [
-        (year, 4, b'-'),
-        (month, 2, b'-'),
-        (day, 2, b'T'),
-        (in_day / 3600, 2, b':'),
-        (in_day / 60 % 60, 2, b':'),
-        (in_day % 60, 2, b'.'),
-        (millis, 3, b'Z'),
-    ] {
-        padded(out, value, width);
-        out.push(after);
-    }
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    digits(&mut text[0..4], year);
+    digits(&mut text[5..7], month);
+    digits(&mut text[8..10], day);
+    digits(&mut text[11..13], in_day / 3600);
+    digits(&mut text[14..16], in_day / 60 % 60);
+    digits(&mut text[17..19], in_day % 60);
+    digits(&mut text[20..23], millis);
+    out.extend_from_slice(&text);
 }
 
 /// `2026-11-21T07:47:34.123Z`, for answers and files.
@@ -180,12 +187,12 @@ fn civil(days: u64) -> (u32, u32, u32) {
     (year as u32, month as u32, day as u32)
 }
 
-/// Appends `value` with leading zeros up to `width` digits.
-fn padded(out: &mut Vec<u8>, value: u32, width: usize) {
-    let mut digits = itoa::Buffer::new();
-    let digits = digits.format(value).as_bytes();
-    out.extend_from_slice(&b"000000"[..width.saturating_sub(digits.len()).min(6)]);
-    out.extend_from_slice(digits);
+/// Fills `places` with the last digits of `value`.
+fn digits(places: &mut [u8], mut value: u32) {
+    for place in places.iter_mut().rev() {
+        *place = b'0' + (value % 10) as u8;
+        value /= 10;
+    }
 }
 
 const HEX: &[u8; 16] = b"0123456789abcdef";

@@ -122,3 +122,30 @@ const FAMILIES: [Family; 7] = [
     families::PROCESS_START_TIME,
     families::PROCESS_THREADS,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_with_spaces_and_parentheses_does_not_shift_the_fields() {
+        let text =
+            "42 (a (b) c) S 1 42 42 0 -1 4194560 100 0 0 0 300 200 0 0 20 0 7 0 5000 1048576 3 18446744073709551615\n";
+        let ticks = rustix::param::clock_ticks_per_second() as f64;
+        let expected = Stat {
+            cpu_seconds: 500.0 / ticks,
+            threads: 7.0,
+            started_seconds: 5000.0 / ticks,
+            virtual_bytes: 1_048_576.0,
+            resident_bytes: 3.0 * rustix::param::page_size() as f64,
+        };
+        assert_eq!(parse_stat(text), Some(expected));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_left_out() {
+        for text in ["", "42", "42 (a", "42 (a) S 1", "42 (a) S x x x x x x x x x x x x x x x x x x x x x x"] {
+            assert_eq!(parse_stat(text), None, "{text}");
+        }
+    }
+}

@@ -328,12 +328,11 @@ mod tests {
         let mut whole = 0;
         let mut said = 0;
         for read in BufReader::new(reader).lines().map(|line| line.expect("readable")) {
-            match read.strip_suffix(" dropped") {
-                Some(count) => said += count.parse::<u64>().expect("a number"),
-                None => {
-                    assert_eq!(read.len(), 1023);
-                    whole += 1;
-                }
+            if let Some(count) = read.strip_suffix(" dropped") {
+                said += count.parse::<u64>().expect("a number");
+            } else {
+                assert_eq!(read.len(), 1023);
+                whole += 1;
             }
             if whole + said == pushed {
                 break;

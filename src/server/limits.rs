@@ -211,10 +211,16 @@ mod tests {
     }
 
     #[test]
+    fn a_group_may_have_a_colon_in_its_name() {
+        let files = [("proc/self/cgroup", "0::/a:b\n"), ("sys/fs/cgroup/a:b/memory.max", "67108864")];
+        assert_eq!(limit(&files), (Some(64 * MIB), MemorySource::CgroupV2));
+    }
+
+    #[test]
     fn files_that_hold_something_else_are_passed_over() {
         let files = [
-            ("proc/self/cgroup", "\n::\nnonsense\n0::/a:b\n"),
-            ("sys/fs/cgroup/a:b/memory.max", "a lot"),
+            ("proc/self/cgroup", "\n::\nnonsense\n0::/a\n"),
+            ("sys/fs/cgroup/a/memory.max", "a lot"),
             ("sys/fs/cgroup/memory.max", "67108864"),
         ];
         assert_eq!(limit(&files), (Some(64 * MIB), MemorySource::CgroupV2));

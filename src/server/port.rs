@@ -4,7 +4,7 @@ use crate::observe::metrics::ListenerMetrics;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Notify, watch};
 
@@ -17,8 +17,8 @@ pub struct Port {
     pub local: SocketAddr,
     /// True once it is to accept no more.
     pub closing: watch::Sender<bool>,
-    /// Its series.
-    pub metrics: ListenerMetrics,
+    /// Its series; another one after a reload that gives the listener another name. A std mutex: taken once a connection.
+    metrics: Mutex<ListenerMetrics>,
     open: AtomicUsize,
     /// Told whenever a connection ends.
     ended: Notify,
@@ -26,7 +26,10 @@ pub struct Port {
 
 /// One connection's place in the count; given back when dropped.
 #[derive(Debug)]
-pub struct Place(Arc<Port>);
+pub struct Place {
+    port: Arc<Port>,
+    metrics: ListenerMetrics,
+}
 
 // === impl Port ===
 
@@ -50,7 +53,7 @@ impl Port {
             bind,
             local,
             closing: watch::Sender::new(false),
-            metrics,
+            metrics: Mutex::new(metrics),
             open: AtomicUsize::new(0),
             ended: Notify::new(),
         };
@@ -60,8 +63,14 @@ impl Port {
     /// A place for a connection.
     pub fn enter(self: &Arc<Self>) -> Place {
         self.open.fetch_add(1, Ordering::Relaxed);
-        self.metrics.opened(PROTOCOL);
-        Place(Arc::clone(self))
+        let metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        metrics.opened(PROTOCOL);
+        Place { port: Arc::clone(self), metrics }
+    }
+
+    /// The listener at this address has another name now.
+    pub fn rename(&self, metrics: ListenerMetrics) {
+        *self.metrics.lock().unwrap_or_else(PoisonError::into_inner) = metrics;
     }
 
     /// Connections open now.
@@ -93,9 +102,9 @@ impl Port {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-        self.0.metrics.closed(PROTOCOL);
-        self.0.ended.notify_waiters();
+        self.port.open.fetch_sub(1, Ordering::Relaxed);
+        self.metrics.closed(PROTOCOL);
+        self.port.ended.notify_waiters();
     }
 }
 

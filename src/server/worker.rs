@@ -57,12 +57,6 @@ async fn work(worker: Arc<Worker>, mut inbox: mpsc::Receiver<Order>) {
 /// resets nobody.
 async fn accept(listener: tokio::net::TcpListener, port: Arc<Port>, worker: Arc<Worker>) {
     loop {
-        let limit = worker
-            .shared
-            .snapshot
-            .load()
-            .listener(port.bind)
-            .map_or(usize::MAX, |listener| listener.limits.connections);
         let next = async {
             port.has_room(limit(&port, &worker)).await;
             listener.accept().await

@@ -268,19 +268,19 @@ async fn race(
 }
 
 async fn open_one(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
-    if is_itself(&stream, address)? {
+    prepared(TcpStream::connect(address).await?, address)
+}
+
+/// Refuses a socket that is connected to itself, and lets the others send small writes at once.
+///
+/// When nobody listens on a port of this machine, and the kernel happens to pick that very port for our own end, TCP
+/// connects the socket with itself; kept open, it would also keep the provider from ever listening there again.
+fn prepared(stream: TcpStream, peer: SocketAddr) -> io::Result<TcpStream> {
+    if stream.local_addr()? == peer {
         return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nobody listens: the socket met itself"));
     }
     stream.set_nodelay(true)?;
     Ok(stream)
-}
-
-/// Whether the socket is connected to itself. When nobody listens on a port of this machine, and the kernel happens to
-/// pick that very port for our own end, TCP connects the socket with itself; kept open, it would also keep the provider
-/// from ever listening there again.
-fn is_itself(stream: &TcpStream, peer: SocketAddr) -> io::Result<bool> {
-    Ok(stream.local_addr()? == peer)
 }
 
 /// What a failed `connect` means.

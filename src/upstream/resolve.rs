@@ -463,6 +463,8 @@ mod tests {
         assert_eq!(world.at(301_000).await, Err("the nameserver is down".to_owned()));
         world.answer(Ok(addresses(&["10.0.0.2:80"])));
         assert_eq!(world.at(302_000).await, Ok(addresses(&["10.0.0.2:80"])));
+        assert_eq!(world.at(306_999).await, Ok(addresses(&["10.0.0.2:80"])));
+        assert_eq!(world.asked(), 5, "the failure before it is forgotten");
     }
 
     #[tokio::test]

@@ -215,16 +215,13 @@ fn opening_a_connection_takes_little_room_in_the_future_of_whoever_does_it() {
 }
 
 #[tokio::test]
-async fn a_socket_that_met_itself_is_recognised() {
+async fn a_socket_that_met_itself_counts_as_refused() {
     let (socket, address) = refusing();
     socket.connect(&address.into()).expect("TCP allows it");
     socket.set_nonblocking(true).expect("a socket can be non-blocking");
     let stream = TcpStream::from_std(socket.into()).expect("a runtime");
-    assert!(is_itself(&stream, address).expect("an open socket"));
-
-    let (_listener, address) = listening("127.0.0.1").await;
-    let stream = TcpStream::connect(address).await.expect("a connection");
-    assert!(!is_itself(&stream, address).expect("an open socket"));
+    let error = prepared(stream, address).expect_err("nobody listens there");
+    assert_eq!(judge(&error), (ConnectErrorKind::Refused, "connection_refused"));
 }
 
 #[test]

@@ -1,0 +1,381 @@
+//! What only the whole shows: names written twice, settings that can have no effect, routes that nothing reaches.
+
+use super::conform::{At, Context};
+use super::decode::Reader;
+use super::file::Entry;
+use super::problem::{Span, shown};
+use super::types::*;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Something that was read, and where it stands.
+pub(super) struct Placed<T> {
+    pub(super) what: T,
+    /// The part that says which requests or which address.
+    pub(super) span: Span,
+    /// Its name's value.
+    pub(super) name: Span,
+    /// Keys on the way there.
+    pub(super) at: String,
+    /// Whether its name is known here.
+    pub(super) known: bool,
+}
+
+/// Tokens seen so far.
+#[derive(Default)]
+pub(super) struct Seen {
+    names: HashMap<String, Span>,
+    secrets: HashMap<String, Span>,
+}
+
+// === impl Seen ===
+
+impl Seen {
+    /// Reports a token that is empty, or whose name or text another has already.
+    pub(super) fn token(&mut self, reader: &Reader<'_>, cx: &mut Context<'_>) {
+        if let (Some(name), Some(entry)) = (reader.text("name"), reader.entry("name")) {
+            match self.names.get(name) {
+                Some(first) => twice("a token of this name", entry.node.span, *first, &reader.at, cx),
+                None => drop(self.names.insert(name.to_owned(), entry.node.span)),
+            }
+        }
+        let (Some(token), Some(entry)) = (reader.text("token"), reader.entry("token")) else { return };
+        if token.is_empty() {
+            let message = format!("{}: the token is empty", reader.at);
+            cx.problem(entry.node.span, &reader.at, message, Some("write one, or remove it from the list".into()));
+            return;
+        }
+        match self.secrets.get(token) {
+            Some(first) => twice("this token", entry.node.span, *first, &reader.at, cx),
+            None => drop(self.secrets.insert(token.to_owned(), entry.node.span)),
+        }
+    }
+}
+
+fn twice(what: &str, span: Span, first: Span, at: &At<'_>, cx: &mut Context<'_>) {
+    let help = format!("it stands on line {} already; each is unique", first.line);
+    cx.problem(span, at, format!("{at}: {what} is written twice"), Some(help));
+}
+
+/// Names of listeners and addresses that two sockets want.
+pub(super) fn addresses(top: &Reader<'_>, listeners: &[Placed<Arc<Listener>>], admin: &Admin, cx: &mut Context<'_>) {
+    unique_names("listener", listeners.iter().map(|placed| (&*placed.what.name, placed)), cx);
+    let mut taken: HashMap<SocketAddr, (String, u32)> = HashMap::new();
+    for placed in listeners {
+        let bind = placed.what.bind;
+        if bind.port() == 0 {
+            continue;
+        }
+        if let Some((_, line)) = taken.get(&bind) {
+            let help = format!("the listener on line {line} has it; choose another port");
+            cx.report.add(placed.span, &*placed.at, format!("{}: this address is taken", placed.at), Some(help));
+        } else {
+            taken.insert(bind, (placed.at.clone(), placed.span.line));
+        }
+    }
+    if let Some((at, line)) = taken.get(&admin.bind).cloned() {
+        let section = top.child("admin");
+        let help = "choose another port for one of them".to_owned();
+        let (span, message) = match section.entry("bind") {
+            Some(entry) => (entry.node.span, format!("admin.bind: this address is taken by {at} on line {line}")),
+            None => {
+                let span = listeners.iter().find(|placed| placed.at == at).map_or(Span::START, |placed| placed.span);
+                (span, format!("{at}: this is the address of the admin listener"))
+            }
+        };
+        cx.report.add(span, "admin.bind", message, Some(help));
+    }
+}
+
+/// Reports each name that was there before.
+pub(super) fn unique_names<'a, T: 'a>(
+    what: &str,
+    named: impl Iterator<Item = (&'a str, &'a Placed<T>)>,
+    cx: &mut Context<'_>,
+) {
+    let mut first: HashMap<&str, u32> = HashMap::new();
+    for (name, placed) in named.filter(|(_, placed)| placed.known) {
+        if let Some(line) = first.get(name) {
+            let help = format!("the {what} on line {line} has it; names are unique");
+            cx.report.add(placed.name, &*placed.at, format!("{}: this name is taken", placed.at), Some(help));
+        } else {
+            first.insert(name, placed.name.line);
+        }
+    }
+}
+
+/// Reports what a list of scalars says twice.
+pub(super) fn repeats(reader: &Reader<'_>, name: &'static str, cx: &mut Context<'_>) {
+    let items = reader.items(name);
+    if items.len() < 2 {
+        return;
+    }
+    let mut seen: HashMap<String, ()> = HashMap::new();
+    let folds = matches!(name, "hosts" | "remove");
+    for (index, node) in items.iter().enumerate() {
+        let Some(scalar) = node.scalar().filter(|scalar| !scalar.is_unknown()) else { continue };
+        let text = if folds { scalar.text.to_ascii_lowercase() } else { scalar.text.to_string() };
+        if seen.insert(text, ()).is_some() {
+            let list = reader.at.key(name);
+            let at = list.item(index);
+            cx.problem(node.span, &at, format!("{at}: this stands in the list already"), Some("remove it".into()));
+        }
+    }
+}
+
+/// An admin socket that others can reach without a token.
+pub(super) fn public_admin(reader: &Reader<'_>, bind: SocketAddr, tokens: &[Token], cx: &mut Context<'_>) {
+    if bind.ip().to_canonical().is_loopback() || !tokens.is_empty() {
+        return;
+    }
+    let span = reader.entry("bind").map_or(reader.head, |entry| entry.node.span);
+    let message = "admin.bind: an address that is not loopback needs a token".to_owned();
+    let help = "set `token: ${SLUICE_ADMIN_TOKEN:?}` under `admin`, or bind 127.0.0.1".to_owned();
+    cx.problem(span, &reader.at.key("bind"), message, Some(help));
+}
+
+/// `token` and `tokens` beside each other.
+pub(super) fn token_or_tokens(reader: &Reader<'_>, some: bool, cx: &mut Context<'_>) {
+    let single = reader.text("token").is_some_and(|text| !text.is_empty());
+    if !some || !single || reader.items("tokens").is_empty() {
+        return;
+    }
+    let span = reader.entry("tokens").map_or(reader.head, |entry| entry.key_span);
+    let message = "admin: `token` and `tokens` contradict each other".to_owned();
+    cx.problem(span, &reader.at, message, Some("move the one into the list, with `role: operate`".into()));
+}
+
+/// Settings of a provider that can have no effect. Looks only at what the provider itself says.
+pub(super) fn inert_in_provider(own: &Reader<'_>, url: Option<&ProviderUrl>, cx: &mut Context<'_>) {
+    if let (Some(entry), Some(false)) = (own.entry("tls"), url.map(|url| url.tls)) {
+        let message = format!("{}: `tls` has no effect on an http:// provider", own.at);
+        cx.problem(
+            entry.key_span,
+            &own.at.key("tls"),
+            message,
+            Some("write `https://` in its `url`, or remove it".into()),
+        );
+    }
+    let connections = own.child("connections");
+    if connections.text("idle") == Some("0") {
+        for name in ["idle_timeout", "max_age"] {
+            let Some(entry) = connections.entry(name) else { continue };
+            let message = format!("{}: `{name}` has no effect with `idle: 0`", connections.at);
+            cx.problem(
+                entry.key_span,
+                &connections.at.key(name),
+                message,
+                Some("no connection is kept; remove it".into()),
+            );
+        }
+    }
+}
+
+/// Settings of a route that can have no effect. Looks only at what the route itself says.
+pub(super) fn inert_in_route(own: &Reader<'_>, whole: &Reader<'_>, cx: &mut Context<'_>) {
+    if whole.has("pool") {
+        return;
+    }
+    let Some(action) = ["respond", "redirect"].into_iter().find(|name| whole.has(name)) else { return };
+    for name in ["timeout", "stream_timeout", "rewrite"] {
+        let Some(entry) = own.entry(name) else { continue };
+        let message = format!("{}: `{name}` has no effect beside `{action}`", own.at);
+        cx.problem(entry.key_span, &own.at.key(name), message, Some("no provider is asked; remove it".into()));
+    }
+}
+
+/// A `strip_prefix` that no path of the route begins with.
+pub(super) fn strip_prefix(reader: &Reader<'_>, matches: &Match, rewrite: &Rewrite, cx: &mut Context<'_>) {
+    let Some(strip) = &rewrite.strip_prefix else { return };
+    let fits = match &matches.path {
+        PathPattern::Exact(path) => is_below(path, strip),
+        PathPattern::Prefix(prefix) => is_below(prefix, strip) || is_below(strip, prefix),
+    };
+    if fits {
+        return;
+    }
+    let section = reader.child("rewrite");
+    let Some(entry) = section.entry("strip_prefix") else { return };
+    let message = format!("{}: no path of this route begins with the prefix", section.at.key("strip_prefix"));
+    let help = "it is the front of `match.path`, or remove it".to_owned();
+    cx.problem(entry.node.span, &section.at.key("strip_prefix"), message, Some(help));
+}
+
+/// Whether `path` is `prefix` or lies below it.
+fn is_below(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Fields that belong to the connection and not to the operator.
+pub(super) fn framing(name: &str, span: Span, at: &At<'_>, host: &str, cx: &mut Context<'_>) {
+    let help = if name == "host" && !host.is_empty() {
+        format!("choose what a provider sees with {host}").replace("with host:", "with `host:`")
+    } else if FRAMING.contains(&name) {
+        "Sluice frames every message itself; remove it".to_owned()
+    } else {
+        return;
+    };
+    cx.problem(span, at, format!("{at}: {} cannot be set or removed", shown(name)), Some(help));
+}
+
+/// The same field under two spellings.
+pub(super) fn field_twice(
+    seen: &mut HashMap<String, Span>,
+    name: &str,
+    entry: &Entry,
+    at: &At<'_>,
+    cx: &mut Context<'_>,
+) {
+    let Some(first) = seen.insert(name.to_owned(), entry.key_span) else { return };
+    // The very same spelling was reported when the file was read.
+    if first != entry.key_span {
+        let help = format!("it stands on line {} already; names are compared without regard to case", first.line);
+        cx.problem(entry.key_span, at, format!("{at}: this field is written twice"), Some(help));
+    }
+}
+
+/// A body where the status allows none.
+pub(super) fn answer(reader: &Reader<'_>, cx: &mut Context<'_>) {
+    let without = matches!(reader.text("status"), Some("204" | "205" | "304"));
+    let Some(entry) = reader.entry("body").filter(|_| without && reader.text("body") != Some("")) else { return };
+    let message = format!("{}: an answer of this status has no body", reader.at);
+    cx.problem(entry.key_span, &reader.at.key("body"), message, Some("remove it, or choose another status".into()));
+}
+
+/// Whether a PEM file holds a certificate that can be read.
+pub(super) fn holds_certificate(pem: &[u8]) -> bool {
+    let mut any = false;
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        if certificate.is_err() {
+            return false;
+        }
+        any = true;
+    }
+    any
+}
+
+/// Pools that no route sends to, and providers in no pool: legal, and worth a word.
+pub(super) fn unused(top: &Reader<'_>, pools: &[Pool], routes: &[Placed<Arc<Route>>], cx: &mut Context<'_>) {
+    let mut pool_used = vec![false; pools.len()];
+    for route in routes {
+        if let Action::Pool(index) = route.what.action
+            && let Some(used) = pool_used.get_mut(index)
+        {
+            *used = true;
+        }
+    }
+    for (entry, _) in top.entries("pools").iter().zip(&pool_used).filter(|(_, used)| !**used) {
+        let message = format!("no route sends to the pool {}", shown(&entry.key));
+        cx.report.note(entry.key_span, format!("pools.{}", entry.key), message, None);
+    }
+    let mut provider_used = vec![false; top.entries("providers").len()];
+    for index in pools.iter().flat_map(|pool| &pool.providers) {
+        if let Some(used) = provider_used.get_mut(*index) {
+            *used = true;
+        }
+    }
+    for (entry, _) in top.entries("providers").iter().zip(&provider_used).filter(|(_, used)| !**used) {
+        let message = format!("no pool has the provider {}", shown(&entry.key));
+        cx.report.note(entry.key_span, format!("providers.{}", entry.key), message, None);
+    }
+}
+
+/// Routes, or methods and hosts of routes, that an earlier route of the same weight takes away whole.
+pub(super) fn reachable(routes: &[Placed<Arc<Route>>], cx: &mut Context<'_>) {
+    let mut taken: HashMap<(String, &HostPattern, &str), usize> = HashMap::new();
+    let mut hosts: Vec<&HostPattern> = Vec::new();
+    let mut pairs = 0;
+    for (index, placed) in routes.iter().enumerate() {
+        let matches = &placed.what.matches;
+        hosts.clear();
+        hosts.extend(&matches.hosts);
+        let methods = methods_of(matches);
+        pairs += hosts.len() * methods.len();
+        if pairs > PAIRS_MAX {
+            return;
+        }
+        let rest = predicates(matches);
+        let mut lost: Vec<(&HostPattern, &str, usize)> = Vec::new();
+        for host in &hosts {
+            for method in &methods {
+                let earlier = *taken.entry((rest.clone(), host, method)).or_insert(index);
+                if earlier != index {
+                    lost.push((host, method, earlier));
+                }
+            }
+        }
+        if let Some(&(host, method, earlier)) = lost.first() {
+            let all = lost.len() == hosts.len() * methods.len();
+            unreachable_route(placed, &routes[earlier], (!all).then_some((host, method)), cx);
+        }
+    }
+}
+
+fn unreachable_route(
+    placed: &Placed<Arc<Route>>,
+    earlier: &Placed<Arc<Route>>,
+    part: Option<(&HostPattern, &str)>,
+    cx: &mut Context<'_>,
+) {
+    let at = &placed.at;
+    let message = match part {
+        None => format!("{at}: this route can never be reached"),
+        Some((_, "*")) => format!("{at}: one of its hosts never reaches this route"),
+        Some((_, method)) => format!("{at}: {method} never reaches this route"),
+    };
+    let line = earlier.name.line;
+    let help = format!("the route on line {line} matches the same requests and stands before it");
+    cx.report.add(placed.span, &**at, message, Some(help));
+}
+
+/// The methods of a route; `*` where it takes any.
+fn methods_of(matches: &Match) -> Vec<&str> {
+    match &matches.methods {
+        Some(methods) => methods.iter().map(String::as_str).collect(),
+        None => vec!["*"],
+    }
+}
+
+/// All of a match but hosts and methods, as text that is equal where the predicates are.
+fn predicates(matches: &Match) -> String {
+    let mut text = match &matches.path {
+        PathPattern::Exact(path) => format!("={path}"),
+        PathPattern::Prefix(path) => format!("^{path}"),
+    };
+    if let Some(regex) = &matches.path_regex {
+        let _ = write!(text, "\0~{}", regex.0.as_str());
+    }
+    for (kind, values) in [('h', &matches.headers), ('q', &matches.query)] {
+        let mut values: Vec<String> = values.iter().map(|(name, value)| predicate(kind, name, value)).collect();
+        values.sort_unstable();
+        text.extend(values);
+    }
+    text
+}
+
+fn predicate(kind: char, name: &str, value: &ValueMatch) -> String {
+    match value {
+        ValueMatch::Present => format!("\0{kind}{name}?"),
+        ValueMatch::Exact(text) => format!("\0{kind}{name}={text}"),
+        ValueMatch::Regex(regex) => format!("\0{kind}{name}~{}", regex.0.as_str()),
+    }
+}
+
+/// Fields that say how a message is framed or whose connection it is.
+const FRAMING: [&str; 9] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "upgrade",
+    "te",
+    "trailer",
+    "keep-alive",
+    "proxy-connection",
+];
+/// Pairs of host and method that are compared; a file beyond it is not told about unreachable routes.
+const PAIRS_MAX: usize = 4_000_000;

@@ -1,0 +1,440 @@
+//! Does the tree have the shape? Unknown keys, keys that are not built, wrong types, values out of bounds; and which
+//! values are secret.
+//!
+//! Looks at what is written, where it is written, before defaults are laid under anything.
+
+use super::expand::{Environment, Origin};
+use super::file::{Entry, Node, Scalar, Value};
+use super::problem::{MASK, Report, Span, shown};
+use super::scalar::{self, Fault, Says};
+use super::shape::{self, Key, Kind, Names, Word};
+use super::suggest::Suggest;
+use super::types::Pattern;
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What the checks share.
+pub(super) struct Context<'a> {
+    pub(super) report: Report,
+    pub(super) suggest: Suggest,
+    pub(super) env: &'a dyn Environment,
+    /// Where relative paths start.
+    pub(super) base: &'a Path,
+    /// Compiled expressions, so that each is compiled once.
+    patterns: HashMap<(String, bool), Pattern>,
+    files: HashMap<PathBuf, Result<Arc<[u8]>, String>>,
+}
+
+/// The keys on the way to a value.
+#[derive(Clone, Copy)]
+pub(super) struct At<'a> {
+    up: Option<&'a At<'a>>,
+    step: Step<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Top,
+    Key(&'a str),
+    Item(usize),
+}
+
+// === impl Context ===
+
+impl<'a> Context<'a> {
+    pub(super) fn new(report: Report, env: &'a dyn Environment, base: &'a Path) -> Self {
+        Context { report, suggest: Suggest::new(), env, base, patterns: HashMap::new(), files: HashMap::new() }
+    }
+
+    /// The compiled `text`; `whole` anchors it at both ends.
+    pub(super) fn pattern(&mut self, text: &str, whole: bool) -> Result<Pattern, Fault> {
+        let key = (text.to_owned(), whole);
+        if let Some(pattern) = self.patterns.get(&key) {
+            return Ok(pattern.clone());
+        }
+        if text.len() > PATTERN_BYTES_MAX {
+            return Err(Fault::says(format!("a regular expression is at most {PATTERN_BYTES_MAX} bytes long")));
+        }
+        if self.patterns.len() >= PATTERNS_MAX {
+            return Err(Fault::says(format!("there are more than {PATTERNS_MAX} regular expressions")));
+        }
+        let pattern = compile(text, whole)?;
+        self.patterns.insert(key, pattern.clone());
+        Ok(pattern)
+    }
+
+    /// The bytes of a file that the configuration names, read once. An error says why.
+    pub(super) fn file(&mut self, path: &str) -> Result<Arc<[u8]>, String> {
+        let path = self.base.join(path);
+        if let Some(known) = self.files.get(&path) {
+            return known.clone();
+        }
+        let bytes = self.env.read_file(&path).map(Arc::from).map_err(|error| error.to_string());
+        self.files.insert(path, bytes.clone());
+        bytes
+    }
+
+    /// Adds a problem at `at`.
+    pub(super) fn problem(&mut self, span: Span, at: &At<'_>, message: String, help: Option<String>) {
+        self.report.add(span, at.to_string(), message, help);
+    }
+
+    /// "did you mean …?" among `candidates`.
+    pub(super) fn did_you_mean<'c>(&mut self, word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<String> {
+        self.suggest.nearest(word, candidates).map(|found| format!("did you mean `{found}`?"))
+    }
+}
+
+// === impl At ===
+
+impl<'a> At<'a> {
+    /// The file's top.
+    pub(super) const TOP: At<'static> = At { up: None, step: Step::Top };
+
+    pub(super) fn key(&'a self, key: &'a str) -> At<'a> {
+        At { up: Some(self), step: Step::Key(key) }
+    }
+
+    pub(super) fn item(&'a self, index: usize) -> At<'a> {
+        At { up: Some(self), step: Step::Item(index) }
+    }
+
+    /// ` in providers.alpha`, or nothing at the top.
+    fn within(&self) -> String {
+        match self.step {
+            Step::Top => String::new(),
+            _ => format!(" in {self}"),
+        }
+    }
+}
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let up = self.up.filter(|up| !matches!(up.step, Step::Top));
+        if let Some(up) = self.up {
+            write!(f, "{up}")?;
+        }
+        match self.step {
+            Step::Top => Ok(()),
+            Step::Item(index) => write!(f, "[{index}]"),
+            Step::Key(key) => {
+                let dot = if up.is_some() { "." } else { "" };
+                write!(f, "{dot}{}", shown(key).trim_matches('`'))
+            }
+        }
+    }
+}
+
+/// Reports every difference between `node` and `kind`.
+pub(super) fn conform(node: &Node, kind: &'static Kind, at: &At<'_>, cx: &mut Context<'_>) {
+    match (kind, &node.value) {
+        (Kind::Either(kinds), _) => either(node, kinds, kind, at, cx),
+        (Kind::Object(keys), Value::Map(entries)) => object(entries, keys, at, cx),
+        (Kind::Map(names, of), Value::Map(entries)) => map(entries, *names, of, at, cx),
+        (Kind::List(of, min, max), Value::List(items)) => list(node, items, (of, *min, *max), at, cx),
+        (Kind::Object(_) | Kind::Map(..) | Kind::List(..), _) => wrong_class(node, kind, at, cx),
+        (_, Value::Scalar(scalar)) => one(node, scalar, kind, at, cx),
+        _ => wrong_class(node, kind, at, cx),
+    }
+}
+
+/// A mapping with fixed keys.
+fn object(entries: &[Entry], keys: &'static [Key], at: &At<'_>, cx: &mut Context<'_>) {
+    for entry in entries {
+        match keys.iter().find(|key| key.name == &*entry.key) {
+            None => unknown_key(entry, keys, at, cx),
+            Some(key) if !key.built => {
+                mark_secrets(&entry.node, &key.kind, cx);
+                let message = format!("`{}` is not built yet; remove it", key.name);
+                cx.problem(entry.key_span, &at.key(&entry.key), message, None);
+            }
+            Some(key) => conform(&entry.node, &key.kind, &at.key(&entry.key), cx),
+        }
+    }
+}
+
+fn unknown_key(entry: &Entry, keys: &'static [Key], at: &At<'_>, cx: &mut Context<'_>) {
+    if entry.key.is_empty() || &*entry.key == "<<" {
+        return hide(&entry.node, cx); // Said when the file was read.
+    }
+    let nearest = cx.suggest.nearest(&entry.key, keys.iter().map(|key| key.name));
+    match keys.iter().find(|key| Some(key.name) == nearest) {
+        Some(key) => mark_secrets(&entry.node, &key.kind, cx),
+        None => hide(&entry.node, cx),
+    }
+    let help = match nearest {
+        Some(name) => Some(format!("did you mean `{name}`?")),
+        None => elsewhere(&entry.key, keys),
+    };
+    let message = format!("unknown key {}{}", shown(&entry.key), at.within());
+    cx.problem(entry.key_span, &at.key(&entry.key), message, help);
+}
+
+/// Where a key that is unknown here would be known: one level down, or at the top.
+fn elsewhere(name: &str, keys: &'static [Key]) -> Option<String> {
+    let has = |keys: &[Key]| keys.iter().any(|key| key.name == name && key.built);
+    for key in keys.iter().filter(|key| key.built) {
+        let Kind::Object(within) = &key.kind else { continue };
+        if has(within) {
+            return Some(format!("it belongs in `{}`", key.name));
+        }
+    }
+    has(shape::ROOT).then(|| "it belongs at the top of the file".to_owned())
+}
+
+/// A mapping whose keys are the user's.
+fn map(entries: &[Entry], names: Names, of: &'static Kind, at: &At<'_>, cx: &mut Context<'_>) {
+    for entry in entries {
+        let at = at.key(&entry.key);
+        let fault = match names {
+            _ if entry.key.is_empty() || &*entry.key == "<<" => None,
+            Names::Names => scalar::name(&entry.key).err(),
+            Names::HeaderNames => scalar::header_name(&entry.key).err(),
+            Names::Any => None,
+        };
+        if let Some(fault) = fault {
+            let (message, help) = fault_words(&fault, &shown(&entry.key), true);
+            cx.problem(entry.key_span, &at, message, help);
+        }
+        conform(&entry.node, of, &at, cx);
+    }
+}
+
+fn list(node: &Node, items: &[Node], shape: (&'static Kind, usize, usize), at: &At<'_>, cx: &mut Context<'_>) {
+    let (of, min, max) = shape;
+    if items.len() < min {
+        cx.problem(
+            node.span,
+            at,
+            format!("{at}: the list is empty"),
+            Some("write at least one, or remove the key".into()),
+        );
+    } else if items.len() > max {
+        cx.problem(node.span, at, format!("{at}: the list has {} items, more than {max}", items.len()), None);
+    }
+    for (index, item) in items.iter().enumerate() {
+        conform(item, of, &at.item(index), cx);
+    }
+}
+
+/// The alternative of the node's own class; for scalars, whichever fits.
+fn either(node: &Node, kinds: &'static [Kind], whole: &'static Kind, at: &At<'_>, cx: &mut Context<'_>) {
+    let alternative = match &node.value {
+        Value::Map(_) => kinds.iter().find(|kind| matches!(kind, Kind::Object(_) | Kind::Map(..))),
+        Value::List(_) => kinds.iter().find(|kind| matches!(kind, Kind::List(..))),
+        Value::Scalar(scalar) => {
+            let simple =
+                || kinds.iter().filter(|kind| !matches!(kind, Kind::Object(_) | Kind::Map(..) | Kind::List(..)));
+            if simple().count() > 1 && !simple().any(|kind| check(scalar, kind, cx).is_ok()) {
+                return report_fault(node, scalar, whole, &Fault::expected(whole.describe()), at, cx);
+            }
+            simple().find(|kind| check(scalar, kind, cx).is_ok()).or_else(|| simple().next())
+        }
+    };
+    match alternative {
+        Some(kind) => conform(node, kind, at, cx),
+        None => wrong_class(node, whole, at, cx),
+    }
+}
+
+/// A scalar where a scalar belongs.
+fn one(node: &Node, scalar: &Scalar, kind: &'static Kind, at: &At<'_>, cx: &mut Context<'_>) {
+    if kind.is_secret() {
+        cx.report.secret(node.span);
+    }
+    if let Err(fault) = check(scalar, kind, cx) {
+        report_fault(node, scalar, kind, &fault, at, cx);
+    }
+}
+
+fn report_fault(node: &Node, scalar: &Scalar, kind: &Kind, fault: &Fault, at: &At<'_>, cx: &mut Context<'_>) {
+    let open = !kind.is_secret() && scalar.origin == Origin::Written;
+    let found = match (open, scalar.is_null()) {
+        (_, true) => "nothing".to_owned(),
+        (false, _) => format!("`{MASK}`"),
+        (true, _) if scalar.plain => shown(&scalar.text),
+        (true, _) => format!("the text {}", shown(&scalar.text)),
+    };
+    let (message, help) = fault_words(fault, &found, open);
+    cx.problem(node.span, at, format!("{at}: {message}"), help);
+}
+
+/// A fault in words. Help made of the value itself is given only where the value is `open`.
+fn fault_words(fault: &Fault, found: &str, open: bool) -> (String, Option<String>) {
+    let message = match &fault.says {
+        Says::Expected(what) => format!("expected {what}, found {found}"),
+        Says::Statement(statement) => statement.to_string(),
+    };
+    let help = match &fault.help {
+        Some(std::borrow::Cow::Owned(help)) => open.then(|| help.clone()),
+        Some(std::borrow::Cow::Borrowed(help)) => Some((*help).to_owned()),
+        None => None,
+    };
+    (message, help)
+}
+
+/// A list where a mapping belongs, and the like. The value itself is not named: it may hold secrets.
+fn wrong_class(node: &Node, kind: &Kind, at: &At<'_>, cx: &mut Context<'_>) {
+    hide(node, cx);
+    let expected = match kind {
+        Kind::Object(_) | Kind::Map(..) => "a mapping".to_owned(),
+        Kind::List(..) => "a list".to_owned(),
+        kind => kind.describe(),
+    };
+    let (found, help) = match &node.value {
+        Value::Scalar(scalar) if scalar.is_null() => ("nothing", Some("remove the key, or write its value".to_owned())),
+        Value::Scalar(_) if matches!(kind, Kind::List(..)) => ("text", Some("put it in brackets: `[…]`".to_owned())),
+        Value::Scalar(_) => ("text", None),
+        Value::List(_) => ("a list", None),
+        Value::Map(_) => ("a mapping", None),
+    };
+    cx.problem(node.span, at, format!("{at}: expected {expected}, found {found}"), help);
+}
+
+/// Whether `scalar` is a value of `kind`.
+fn check(scalar: &Scalar, kind: &Kind, cx: &mut Context<'_>) -> Result<(), Fault> {
+    if scalar.is_unknown() {
+        return Ok(());
+    }
+    if scalar.is_null() {
+        return Err(Fault::expected(kind.describe()).help("remove the key, or write its value"));
+    }
+    let text = &*scalar.text;
+    match kind {
+        Kind::Bool | Kind::Int(..) | Kind::Fraction if !scalar.plain => {
+            Err(Fault::expected(kind.describe()).help("remove the quotes: what is quoted is text"))
+        }
+        Kind::Text | Kind::Secret | Kind::Name | Kind::Reference(_) | Kind::Regex | Kind::File
+            if scalar.looks_typed() =>
+        {
+            Err(Fault::expected("text").help("put it in quotes"))
+        }
+        Kind::Regex => cx.pattern(text, false).map(drop),
+        Kind::Words(words) => known_word(text, scalar.plain, words, cx),
+        kind => check_text(text, kind),
+    }
+}
+
+/// The kinds that need nothing but the text.
+fn check_text(text: &str, kind: &Kind) -> Result<(), Fault> {
+    match kind {
+        Kind::Bool => scalar::boolean(text).map(drop),
+        Kind::Int(min, max) => scalar::integer(text, *min, *max).map(drop),
+        Kind::Duration => match scalar::duration(text)? {
+            span if span.is_zero() => Err(Fault::expected("a duration above 0")),
+            _ => Ok(()),
+        },
+        Kind::DurationOrOff => scalar::duration(text).map(drop),
+        Kind::Size(min, max) => match scalar::size(text)? {
+            size if size < *min => Err(Fault::expected(format!("a size of at least {min} bytes"))),
+            size if size > *max => Err(Fault::expected(format!("a size of at most {max} bytes"))),
+            _ => Ok(()),
+        },
+        Kind::ByteRate => scalar::byte_rate(text).map(drop),
+        Kind::Bind => scalar::bind(text).map(drop),
+        Kind::Cidr => scalar::cidr(text).map(drop),
+        Kind::ProviderUrl => scalar::provider_url(text).map(drop),
+        Kind::Host => scalar::host(text).map(drop),
+        Kind::HostPattern => scalar::host_pattern(text).map(drop),
+        Kind::HostRule => scalar::host_rule(text).map(drop),
+        Kind::HeaderName => scalar::header_name(text).map(drop),
+        Kind::SecretValue => scalar::header_value(text),
+        Kind::Secret => scalar::token(text),
+        Kind::Method => scalar::method(text),
+        Kind::PathPattern => scalar::path_pattern(text).map(drop),
+        Kind::PathPrefix => scalar::path_prefix(text).map(drop),
+        Kind::Location => scalar::location(text),
+        Kind::Name => scalar::name(text),
+        Kind::File => scalar::file(text),
+        _ => Ok(()),
+    }
+}
+
+fn known_word(text: &str, plain: bool, words: &[Word], cx: &mut Context<'_>) -> Result<(), Fault> {
+    let expected = || shape::one_of(words);
+    match words.iter().find(|word| word.word == text) {
+        Some(word) if !word.built => {
+            Err(Fault::says(format!("`{}` is not built yet; write {}", word.word, expected())))
+        }
+        Some(word) if !plain && word.word.bytes().all(|b| b.is_ascii_digit()) => {
+            Err(Fault::expected(expected()).help("remove the quotes: what is quoted is text"))
+        }
+        Some(_) => Ok(()),
+        None => {
+            let fault = Fault::expected(expected());
+            let built = words.iter().filter(|word| word.built).map(|word| word.word);
+            match cx.did_you_mean(text, built) {
+                Some(help) => Err(fault.help(help)),
+                None => Err(fault),
+            }
+        }
+    }
+}
+
+fn compile(text: &str, whole: bool) -> Result<Pattern, Fault> {
+    let build = |text: &str| regex::bytes::RegexBuilder::new(text).size_limit(PATTERN_SIZE_MAX).nest_limit(50).build();
+    let anchored = if whole { format!("{WHOLE_OPEN}{text}{WHOLE_CLOSE}") } else { text.to_owned() };
+    // First as it is written, so that `a)(b` cannot pass inside the anchors.
+    match build(text).and_then(|_| build(&anchored)) {
+        Ok(regex) => Ok(Pattern(regex)),
+        Err(regex::Error::CompiledTooBig(_)) => Err(Fault::says("this regular expression grows too large")
+            .help("repeat less: `{1000}` counts a thousand times")),
+        Err(error) => {
+            let words = error.to_string();
+            let reason =
+                words.lines().rev().find_map(|line| line.strip_prefix("error: ")).unwrap_or("it cannot be read");
+            Err(Fault::expected("a regular expression").help(reason.to_owned()))
+        }
+    }
+}
+
+/// The text of a pattern that [`Context::pattern`] anchored, as it was written.
+pub(super) fn unanchored(text: &str) -> &str {
+    text.strip_prefix(WHOLE_OPEN).and_then(|text| text.strip_suffix(WHOLE_CLOSE)).unwrap_or(text)
+}
+
+/// Masks what the shape calls secret, without looking at anything else.
+fn mark_secrets(node: &Node, kind: &'static Kind, cx: &mut Context<'_>) {
+    match (kind, &node.value) {
+        (kind, _) if kind.is_secret() => hide(node, cx),
+        (Kind::Either(kinds), _) => kinds.iter().for_each(|kind| mark_secrets(node, kind, cx)),
+        (Kind::Object(keys), Value::Map(entries)) => {
+            for entry in entries.iter() {
+                match keys.iter().find(|key| key.name == &*entry.key) {
+                    Some(key) => mark_secrets(&entry.node, &key.kind, cx),
+                    None => hide(&entry.node, cx),
+                }
+            }
+        }
+        (Kind::Map(_, of), Value::Map(entries)) => entries.iter().for_each(|entry| mark_secrets(&entry.node, of, cx)),
+        (Kind::List(of, ..), Value::List(items)) => items.iter().for_each(|item| mark_secrets(item, of, cx)),
+        (Kind::Object(_) | Kind::Map(..) | Kind::List(..), _) => hide(node, cx),
+        _ => {}
+    }
+}
+
+/// Masks every scalar in `node`, keys too.
+fn hide(node: &Node, cx: &mut Context<'_>) {
+    match &node.value {
+        Value::Scalar(scalar) if scalar.is_null() => {}
+        Value::Scalar(_) => cx.report.secret(node.span),
+        Value::List(items) => items.iter().for_each(|item| hide(item, cx)),
+        Value::Map(entries) => {
+            for entry in entries.iter() {
+                cx.report.secret(entry.key_span);
+                hide(&entry.node, cx);
+            }
+        }
+    }
+}
+
+const WHOLE_OPEN: &str = r"\A(?:";
+const WHOLE_CLOSE: &str = r")\z";
+/// Bytes of an expression as it is written.
+const PATTERN_BYTES_MAX: usize = 4096;
+/// Bytes of a compiled expression.
+const PATTERN_SIZE_MAX: usize = 1 << 20;
+/// Expressions in a file.
+const PATTERNS_MAX: usize = 2000;

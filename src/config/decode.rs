@@ -1,0 +1,640 @@
+//! From a tree that was looked over to a [`Config`], and to the problems that only the whole shows.
+//!
+//! Types were checked by [`super::conform`]; a value that failed there is read as its default here and not mentioned
+//! again. Defaults come from the shape, so that no number stands in two places.
+
+use super::check::{self, Placed};
+use super::conform::{At, Context};
+use super::file::{Entry, Node, Scalar};
+use super::merge;
+use super::problem::{Span, shown};
+use super::scalar;
+use super::secret::Secret;
+use super::shape::{self, Key, Kind, Standard};
+use super::types::*;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Reads the keys of one mapping, written or not.
+#[derive(Clone, Copy)]
+pub(super) struct Reader<'a> {
+    node: Option<&'a Node>,
+    keys: &'static [Key],
+    pub(super) at: At<'a>,
+    /// What to point at when a key is missing.
+    pub(super) head: Span,
+}
+
+/// Names that can be referred to, in file order.
+#[derive(Default)]
+pub(super) struct Defined {
+    names: Vec<String>,
+    index: HashMap<String, usize>,
+}
+
+// === impl Reader ===
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(node: Option<&'a Node>, keys: &'static [Key], at: At<'a>, head: Span) -> Self {
+        Reader { node: node.filter(|node| node.entries().is_some()), keys, at, head }
+    }
+
+    /// The entry of `name`, if it is written.
+    pub(super) fn entry(&self, name: &str) -> Option<&'a Entry> {
+        self.node?.entry(name)
+    }
+
+    /// Whether `name` is written.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.entry(name).is_some()
+    }
+
+    /// The mapping under `name`; `parent` is this reader's own path, kept by the caller.
+    pub(super) fn child<'b>(&'b self, name: &'static str) -> Reader<'b>
+    where
+        'a: 'b,
+    {
+        let keys: &'static [Key] = match self.key(name).map(|key| &key.kind) {
+            Some(Kind::Object(keys)) => keys,
+            _ => &[],
+        };
+        let entry = self.entry(name);
+        let head = entry.map_or(self.head, |entry| entry.key_span);
+        Reader::new(entry.map(|entry| &entry.node), keys, self.at.key(name), head)
+    }
+
+    /// The scalar of `name`, if one is written that means something.
+    pub(super) fn scalar(&self, name: &str) -> Option<&'a Scalar> {
+        self.entry(name)?.node.scalar().filter(|scalar| !scalar.is_null() && !scalar.is_unknown())
+    }
+
+    /// The text of `name`, if it is written and of its type.
+    pub(super) fn text(&self, name: &str) -> Option<&'a str> {
+        self.scalar(name).map(|scalar| &*scalar.text)
+    }
+
+    /// The items of the list `name`; none where it is not written.
+    pub(super) fn items(&self, name: &str) -> &'a [Node] {
+        self.entry(name).and_then(|entry| entry.node.items()).unwrap_or_default()
+    }
+
+    /// The entries of the mapping `name`; none where it is not written.
+    pub(super) fn entries(&self, name: &str) -> &'a [Entry] {
+        self.entry(name).and_then(|entry| entry.node.entries()).unwrap_or_default()
+    }
+
+    /// The value of `name`, or its default by the shape.
+    fn value<T: Default, F>(&self, name: &str, parse: impl Fn(&str) -> Result<T, F>) -> T {
+        let written = self.text(name).and_then(|text| parse(text).ok());
+        written.or_else(|| self.standard(name).and_then(|text| parse(text).ok())).unwrap_or_default()
+    }
+
+    /// The default of `name` as text.
+    fn standard(&self, name: &str) -> Option<&'static str> {
+        match self.key(name)?.default {
+            Standard::Is(text) => Some(text.trim_matches('"')),
+            _ => None,
+        }
+    }
+
+    fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+
+    fn duration(&self, name: &str) -> Duration {
+        self.value(name, scalar::duration)
+    }
+
+    fn size(&self, name: &str) -> u64 {
+        self.value(name, scalar::size)
+    }
+
+    fn integer(&self, name: &str) -> u64 {
+        self.value(name, |text| scalar::integer(text, 0, u64::MAX))
+    }
+
+    fn boolean(&self, name: &str) -> bool {
+        self.value(name, scalar::boolean)
+    }
+
+    fn word(&self, name: &str) -> &str {
+        self.text(name).or_else(|| self.standard(name)).unwrap_or_default()
+    }
+
+    /// Reports `name` as missing unless it is written.
+    fn require(&self, name: &str, cx: &mut Context<'_>) -> bool {
+        if self.has(name) {
+            return true;
+        }
+        let message = format!("{}: `{name}` is missing", self.at);
+        cx.problem(self.head, &self.at, message, Some(format!("write `{name}:` here")));
+        false
+    }
+}
+
+// === impl Defined ===
+
+impl Defined {
+    fn new(names: impl Iterator<Item = String>) -> Self {
+        let names: Vec<String> = names.collect();
+        let index = names.iter().enumerate().map(|(at, name)| (name.clone(), at)).collect();
+        Defined { names, index }
+    }
+
+    /// The index of what `node` names; reports a name that nothing has.
+    fn resolve(&self, node: &Node, what: &str, section: &str, at: &At<'_>, cx: &mut Context<'_>) -> Option<usize> {
+        let scalar = node.scalar().filter(|scalar| !scalar.is_null())?;
+        if scalar.is_unknown() {
+            return (!self.names.is_empty()).then_some(0);
+        }
+        if let Some(&index) = self.index.get(&*scalar.text) {
+            return Some(index);
+        }
+        let named = if scalar.origin == super::expand::Origin::Written { shown(&scalar.text) } else { "`***`".into() };
+        let nearest = cx.did_you_mean(&scalar.text, self.names.iter().map(String::as_str));
+        let shows = scalar.origin == super::expand::Origin::Written;
+        let help = nearest.filter(|_| shows).unwrap_or_else(|| format!("define it under `{section}`"));
+        cx.problem(node.span, at, format!("{at}: there is no {what} {named}"), Some(help));
+        None
+    }
+}
+
+/// Reads the whole file. The result means something only where nothing was reported.
+pub(super) fn config(root: &Node, cx: &mut Context<'_>) -> Config {
+    let top = Reader::new(Some(root), shape::ROOT, At::TOP, Span::START);
+    let defaults = top.child("defaults");
+    let listeners = listeners(&top, cx);
+    let admin = admin(&top.child("admin"), cx);
+    check::addresses(&top, &listeners, &admin, cx);
+    let providers_root = merged(&top, "providers", defaults.entry("provider"));
+    let providers = providers(&providers_root, &top, cx);
+    let provider_names = Defined::new(top.entries("providers").iter().map(|entry| entry.key.to_string()));
+    let pools_root = merged(&top, "pools", defaults.entry("pool"));
+    let pools = pools(&pools_root, &top, &provider_names, cx);
+    let pool_names = Defined::new(top.entries("pools").iter().map(|entry| entry.key.to_string()));
+    let routes = routes(&top, defaults.entry("route"), &pool_names, cx);
+    check::unused(&top, &pools, &routes, cx);
+    Config {
+        workers: workers(&top),
+        listeners: listeners.into_iter().map(|placed| placed.what).collect(),
+        admin,
+        shutdown_grace: top.child("shutdown").duration("grace"),
+        reload_watch: top.child("reload").boolean("watch"),
+        log: log(&top.child("log"), cx),
+        providers: providers.into_iter().map(Arc::new).collect(),
+        pools: pools.into_iter().map(Arc::new).collect(),
+        routes: routes.into_iter().map(|placed| placed.what).collect(),
+        redacted: Vec::new(),
+    }
+}
+
+fn workers(top: &Reader<'_>) -> Option<NonZeroUsize> {
+    top.text("workers").and_then(|text| text.parse().ok())
+}
+
+/// The entries of a section with the defaults laid under each.
+pub(super) fn merged(top: &Reader<'_>, section: &str, below: Option<&Entry>) -> Vec<Entry> {
+    let entries = top.entries(section).iter();
+    let kind = top.key(section).map(|key| &key.kind);
+    let (Some(below), Some(Kind::Map(_, of))) = (below, kind) else { return entries.cloned().collect() };
+    entries.map(|entry| Entry { node: merge::lay(&below.node, &entry.node, of), ..entry.clone() }).collect()
+}
+
+// --- listeners, admin, log ---
+
+fn listeners(top: &Reader<'_>, cx: &mut Context<'_>) -> Vec<Placed<Arc<Listener>>> {
+    if !top.has("listeners") {
+        let help = "write `listeners:` with a `name` and a `bind`, such as `127.0.0.1:8080`";
+        cx.problem(Span::START, &At::TOP, "there is no listener".into(), Some(help.into()));
+    }
+    let list = top.at.key("listeners");
+    let keys = object_keys(top, "listeners");
+    let mut placed = Vec::new();
+    for (index, node) in top.items("listeners").iter().enumerate() {
+        let reader = Reader::new(Some(node), keys, list.item(index), head_of(node));
+        if let Some(listener) = listener(&reader, cx) {
+            let span = reader.entry("bind").map_or(reader.head, |entry| entry.node.span);
+            let name = reader.entry("name").map_or(reader.head, |entry| entry.node.span);
+            placed.push(Placed {
+                what: Arc::new(listener),
+                span,
+                name,
+                at: reader.at.to_string(),
+                known: known(&reader),
+            });
+        }
+    }
+    placed
+}
+
+/// Whether name and place of what `reader` reads are known, and can be compared with others'.
+fn known(reader: &Reader<'_>) -> bool {
+    reader.text("name").is_some()
+}
+
+fn listener(reader: &Reader<'_>, cx: &mut Context<'_>) -> Option<Listener> {
+    let named = reader.require("name", cx);
+    let bound = reader.require("bind", cx);
+    if !named || !bound || reader.node.is_none() {
+        return None;
+    }
+    let limits = reader.child("limits");
+    check::repeats(reader, "protocols", cx);
+    check::repeats(reader, "trusted_proxies", cx);
+    Some(Listener {
+        name: reader.text("name").unwrap_or("?").into(),
+        bind: reader.text("bind").and_then(|text| scalar::bind(text).ok()).unwrap_or(ANY_FREE),
+        trusted_proxies: texts(reader, "trusted_proxies").filter_map(|text| scalar::cidr(text).ok()).collect(),
+        limits: ListenerLimits {
+            connections: limits.integer("connections") as usize,
+            header_timeout: limits.duration("header_timeout"),
+            header_bytes: limits.size("header_bytes") as usize,
+            headers: limits.integer("headers") as usize,
+            body_bytes: limits.size("body_bytes"),
+            idle_timeout: limits.duration("idle_timeout"),
+            min_body_rate: limits.value("min_body_rate", scalar::byte_rate),
+        },
+    })
+}
+
+fn admin(reader: &Reader<'_>, cx: &mut Context<'_>) -> Admin {
+    let tokens = tokens(reader, cx);
+    check::repeats(reader, "hosts", cx);
+    let bind = reader.text("bind").or_else(|| reader.standard("bind"));
+    let bind = bind.and_then(|text| scalar::bind(text).ok()).unwrap_or(ANY_FREE);
+    let hosts = texts(reader, "hosts").filter_map(|text| scalar::host(text).ok()).collect();
+    check::public_admin(reader, bind, &tokens, cx);
+    Admin { bind, tokens, hosts }
+}
+
+fn tokens(reader: &Reader<'_>, cx: &mut Context<'_>) -> Vec<Token> {
+    let mut tokens = Vec::new();
+    let unknown = reader.entry("token").and_then(|entry| entry.node.scalar()).is_some_and(Scalar::is_unknown);
+    if unknown || reader.text("token").is_some_and(|text| !text.is_empty()) {
+        let secret = Secret::new(reader.text("token").unwrap_or("?"));
+        tokens.push(Token { name: "admin".into(), secret, role: Role::Operate });
+    }
+    let list = reader.at.key("tokens");
+    let keys = object_keys(reader, "tokens");
+    let mut seen = check::Seen::default();
+    for (index, node) in reader.items("tokens").iter().enumerate() {
+        let each = Reader::new(Some(node), keys, list.item(index), head_of(node));
+        let whole = each.require("name", cx) & each.require("token", cx) & each.require("role", cx);
+        seen.token(&each, cx);
+        let role = if each.word("role") == "read" { Role::Read } else { Role::Operate };
+        let secret = Secret::new(each.text("token").unwrap_or("?"));
+        if whole {
+            tokens.push(Token { name: each.text("name").unwrap_or("?").to_owned(), secret, role });
+        }
+    }
+    check::token_or_tokens(reader, !tokens.is_empty(), cx);
+    tokens
+}
+
+fn log(reader: &Reader<'_>, cx: &Context<'_>) -> Log {
+    let level = match reader.word("level") {
+        "error" => Level::Error,
+        "warn" => Level::Warn,
+        "debug" => Level::Debug,
+        "trace" => Level::Trace,
+        _ => Level::Info,
+    };
+    let format = match reader.word("format") {
+        "json" => LogFormat::Json,
+        "text" => LogFormat::Text,
+        _ => LogFormat::Auto,
+    };
+    let file = reader.text("file").filter(|path| !path.is_empty()).map(|path| cx.base.join(path));
+    Log { level, format, access: reader.boolean("access"), file }
+}
+
+// --- providers, pools ---
+
+fn providers(entries: &[Entry], top: &Reader<'_>, cx: &mut Context<'_>) -> Vec<Provider> {
+    let section = top.at.key("providers");
+    let keys = map_keys(top, "providers");
+    let mut providers = Vec::new();
+    for (entry, written) in entries.iter().zip(top.entries("providers")) {
+        let reader = Reader::new(Some(&entry.node), keys, section.key(&entry.key), entry.key_span);
+        let own = Reader::new(Some(&written.node), keys, section.key(&entry.key), entry.key_span);
+        providers.push(provider(&entry.key, &reader, &own, cx));
+    }
+    providers
+}
+
+fn provider(name: &str, reader: &Reader<'_>, own: &Reader<'_>, cx: &mut Context<'_>) -> Provider {
+    if reader.node.is_some() {
+        reader.require("url", cx);
+    }
+    let url = reader.text("url").and_then(|text| scalar::provider_url(text).ok());
+    check::inert_in_provider(own, url.as_ref(), cx);
+    let (timeouts, connections, tls) = (reader.child("timeouts"), reader.child("connections"), reader.child("tls"));
+    Provider {
+        name: name.into(),
+        url: url.unwrap_or(ProviderUrl { tls: false, host: "?".into(), port: 80, prefix: String::new() }),
+        headers: header_rules(&reader.child("headers"), "host:", cx),
+        timeouts: ProviderTimeouts {
+            connect: timeouts.duration("connect"),
+            first_byte: timeouts.duration("first_byte"),
+            idle: timeouts.duration("idle"),
+        },
+        host: scalar::host_rule(reader.word("host")).unwrap_or(HostRule::Upstream),
+        tls: ProviderTls {
+            ca: authorities(&tls, cx),
+            server_name: tls.text("server_name").and_then(|text| scalar::host(text).ok()),
+        },
+        connections: ProviderConnections {
+            idle: connections.integer("idle") as usize,
+            idle_timeout: connections.duration("idle_timeout"),
+            max_age: connections.duration("max_age"),
+        },
+    }
+}
+
+/// The certificates of `tls.ca`, read and looked into.
+fn authorities(tls: &Reader<'_>, cx: &mut Context<'_>) -> Option<Arc<[u8]>> {
+    let path = tls.text("ca")?;
+    if !cx.env.is_known() {
+        return None;
+    }
+    let entry = tls.entry("ca")?;
+    let at = tls.at.key("ca");
+    let written = entry.node.scalar().is_some_and(|scalar| scalar.origin == super::expand::Origin::Written);
+    let named = if written { shown(path) } else { "`***`".to_owned() };
+    match cx.file(path) {
+        Ok(bytes) if check::holds_certificate(&bytes) => return Some(bytes),
+        Ok(_) => {
+            let help = "a PEM file begins with `-----BEGIN CERTIFICATE-----`".to_owned();
+            cx.problem(entry.node.span, &at, format!("{at}: {named} holds no certificate"), Some(help));
+        }
+        Err(why) => {
+            let help = "check the path and who may read it; a relative path starts at this file's folder".to_owned();
+            cx.problem(entry.node.span, &at, format!("{at}: {named} cannot be read: {why}"), Some(help));
+        }
+    }
+    None
+}
+
+fn pools(entries: &[Entry], top: &Reader<'_>, providers: &Defined, cx: &mut Context<'_>) -> Vec<Pool> {
+    let section = top.at.key("pools");
+    let keys = map_keys(top, "pools");
+    let mut pools = Vec::new();
+    for entry in entries {
+        let reader = Reader::new(Some(&entry.node), keys, section.key(&entry.key), entry.key_span);
+        if reader.node.is_some() {
+            reader.require("providers", cx);
+        }
+        pools.push(Pool { name: (&*entry.key).into(), providers: members(&reader, providers, cx) });
+    }
+    pools
+}
+
+fn members(reader: &Reader<'_>, providers: &Defined, cx: &mut Context<'_>) -> Vec<usize> {
+    let list = reader.at.key("providers");
+    let mut members: Vec<usize> = Vec::new();
+    let mut seen: HashMap<usize, Span> = HashMap::new();
+    for (index, node) in reader.items("providers").iter().enumerate() {
+        let at = list.item(index);
+        if node.entries().is_some() && node.get("name").is_none() {
+            let message = format!("{at}: `name` is missing");
+            cx.problem(head_of(node), &at, message, Some("write the name of a provider".into()));
+        }
+        let named = node.get("name").unwrap_or(node);
+        let Some(provider) = providers.resolve(named, "provider", "providers", &at, cx) else { continue };
+        let unknown = named.scalar().is_some_and(Scalar::is_unknown);
+        match seen.get(&provider) {
+            Some(first) if !unknown => {
+                let message = format!("{at}: this provider is in the pool twice");
+                cx.problem(named.span, &at, message, Some(format!("it stands on line {} already", first.line)));
+            }
+            _ => {
+                seen.insert(provider, named.span);
+                members.push(provider);
+            }
+        }
+    }
+    members
+}
+
+// --- routes ---
+
+fn routes(top: &Reader<'_>, below: Option<&Entry>, pools: &Defined, cx: &mut Context<'_>) -> Vec<Placed<Arc<Route>>> {
+    if !top.has("routes") {
+        let help = "write `routes:` with a `name` and what it does: `pool`, `respond` or `redirect`";
+        cx.problem(Span::START, &At::TOP, "there is no route".into(), Some(help.into()));
+    }
+    let list = top.at.key("routes");
+    let keys = object_keys(top, "routes");
+    let mut placed: Vec<Placed<Arc<Route>>> = Vec::new();
+    for (index, own) in top.items("routes").iter().enumerate() {
+        let laid = below.map(|below| merge::lay(&below.node, own, &ROUTE));
+        let reader = Reader::new(Some(laid.as_ref().unwrap_or(own)), keys, list.item(index), head_of(own));
+        let own_reader = Reader::new(Some(own), keys, list.item(index), head_of(own));
+        if let Some(route) = route(&reader, &own_reader, pools, cx) {
+            let span = own_reader.entry("match").map_or(reader.head, |entry| entry.key_span);
+            let name = reader.entry("name").map_or(reader.head, |entry| entry.node.span);
+            placed.push(Placed { what: Arc::new(route), span, name, at: reader.at.to_string(), known: known(&reader) });
+        }
+    }
+    check::unique_names("route", placed.iter().map(|route| (&*route.what.name, route)), cx);
+    check::reachable(&placed, cx);
+    placed
+}
+
+fn route(reader: &Reader<'_>, own: &Reader<'_>, pools: &Defined, cx: &mut Context<'_>) -> Option<Route> {
+    reader.node?;
+    let named = reader.require("name", cx);
+    let action = action(reader, pools, cx);
+    let matches = matches(&reader.child("match"), cx);
+    check::inert_in_route(own, reader, cx);
+    let rewrite = rewrite(&reader.child("rewrite"), cx);
+    check::strip_prefix(reader, &matches, &rewrite, cx);
+    let stream_timeout = Some(reader.duration("stream_timeout")).filter(|span| !span.is_zero());
+    let name = reader.text("name").unwrap_or("?").into();
+    let timeout = reader.duration("timeout");
+    let route = Route { name, matches, action: action?, timeout, stream_timeout, rewrite };
+    named.then_some(route)
+}
+
+fn action(reader: &Reader<'_>, pools: &Defined, cx: &mut Context<'_>) -> Option<Action> {
+    let mut written = merge::ACTIONS.iter().filter_map(|name| reader.entry(name));
+    let Some(first) = written.next() else {
+        let message = format!("{}: the route does nothing", reader.at);
+        let help = "write `pool`, `respond` or `redirect`".to_owned();
+        cx.problem(reader.head, &reader.at, message, Some(help));
+        return None;
+    };
+    if let Some(second) = written.next() {
+        let message = format!("{}: `{}` and `{}` contradict each other", reader.at, first.key, second.key);
+        cx.problem(second.key_span, &reader.at, message, Some("a route does one thing; remove the other".into()));
+    }
+    match &*first.key {
+        "pool" => pools.resolve(&first.node, "pool", "pools", &reader.at.key("pool"), cx).map(Action::Pool),
+        "respond" => Some(respond(&reader.child("respond"), cx)),
+        _ => redirect(&reader.child("redirect"), cx),
+    }
+}
+
+fn respond(reader: &Reader<'_>, cx: &mut Context<'_>) -> Action {
+    let mut headers = fields(reader.entries("headers"), &reader.at.key("headers"), "", cx);
+    // Our own answer shows the names as the operator spelt them.
+    for (name, _) in &mut headers {
+        let written = reader.entries("headers").iter().find(|entry| entry.key.eq_ignore_ascii_case(name));
+        *name = written.map_or_else(|| name.clone(), |entry| entry.key.to_string());
+    }
+    check::answer(reader, cx);
+    let status = reader.integer("status") as u16;
+    Action::Respond { status, headers, body: reader.text("body").unwrap_or_default().as_bytes().into() }
+}
+
+fn redirect(reader: &Reader<'_>, cx: &mut Context<'_>) -> Option<Action> {
+    let whole = reader.node.is_some() && reader.require("to", cx);
+    let status = reader.value("status", |text| text.parse::<u16>());
+    whole.then(|| Action::Redirect { to: reader.text("to").unwrap_or("/").to_owned(), status })
+}
+
+fn matches(reader: &Reader<'_>, cx: &mut Context<'_>) -> Match {
+    for list in ["hosts", "methods"] {
+        check::repeats(reader, list, cx);
+    }
+    let mut hosts: Vec<HostPattern> =
+        texts(reader, "hosts").filter_map(|text| scalar::host_pattern(text).ok()).collect();
+    if hosts.is_empty() {
+        hosts.push(HostPattern::Any);
+    }
+    let path = scalar::path_pattern(reader.word("path")).unwrap_or(PathPattern::Prefix(String::new()));
+    let path_regex = reader.text("path_regex").and_then(|text| cx.pattern(text, true).ok());
+    let methods = reader.has("methods").then(|| texts(reader, "methods").map(ToOwned::to_owned).collect());
+    let headers = value_matches(reader, "headers", true, cx);
+    let query = value_matches(reader, "query", false, cx);
+    Match { hosts, path, path_regex, methods, headers, query }
+}
+
+fn value_matches(
+    reader: &Reader<'_>,
+    name: &'static str,
+    lower: bool,
+    cx: &mut Context<'_>,
+) -> Vec<(String, ValueMatch)> {
+    let map = reader.at.key(name);
+    let mut matches = Vec::new();
+    let mut seen: HashMap<String, Span> = HashMap::new();
+    for entry in reader.entries(name) {
+        let at = map.key(&entry.key);
+        let key = if lower { entry.key.to_ascii_lowercase() } else { entry.key.to_string() };
+        check::field_twice(&mut seen, &key, entry, &at, cx);
+        matches.push((key, value_match(entry, &at, cx)));
+    }
+    matches
+}
+
+fn value_match(entry: &Entry, at: &At<'_>, cx: &mut Context<'_>) -> ValueMatch {
+    if let Some(scalar) = entry.node.scalar() {
+        return ValueMatch::Exact(scalar.text.to_string());
+    }
+    let (present, regex) = (entry.node.get("present"), entry.node.get("regex"));
+    let text = |node: &Node| node.scalar().filter(|scalar| !scalar.is_unknown()).map(|scalar| scalar.text.to_string());
+    match (present, regex) {
+        (Some(_), Some(_)) => {
+            let message = format!("{at}: `present` and `regex` contradict each other");
+            cx.problem(entry.key_span, at, message, Some("keep one of them".into()));
+        }
+        (None, None) if entry.node.entries().is_some_and(<[Entry]>::is_empty) => {
+            let help = "write a value, `{ present: true }` or `{ regex: … }`".to_owned();
+            cx.problem(entry.node.span, at, format!("{at}: nothing says what to look for"), Some(help));
+        }
+        (Some(node), None) if text(node).is_some_and(|text| scalar::boolean(&text) == Ok(false)) => {
+            let message = format!("{at}: `present: false` is not built; only `true` has a meaning");
+            cx.problem(node.span, at, message, Some("remove it".into()));
+        }
+        (None, Some(node)) => {
+            let compiled = text(node).and_then(|text| cx.pattern(&text, false).ok());
+            return compiled.map_or(ValueMatch::Present, ValueMatch::Regex);
+        }
+        _ => {}
+    }
+    ValueMatch::Present
+}
+
+fn rewrite(reader: &Reader<'_>, cx: &mut Context<'_>) -> Rewrite {
+    let prefix = |name| reader.text(name).and_then(|text| scalar::path_prefix(text).ok());
+    Rewrite {
+        strip_prefix: prefix("strip_prefix"),
+        add_prefix: prefix("add_prefix"),
+        headers: header_rules(&reader.child("headers"), "the provider's `host:`", cx),
+        response_headers: header_rules(&reader.child("response_headers"), "", cx),
+    }
+}
+
+/// `set` and `remove`. `host` says where the Host is chosen, if it can be.
+fn header_rules(reader: &Reader<'_>, host: &str, cx: &mut Context<'_>) -> HeaderRules {
+    let set = fields(reader.entries("set"), &reader.at.key("set"), host, cx);
+    let list = reader.at.key("remove");
+    check::repeats(reader, "remove", cx);
+    let mut remove = Vec::new();
+    for (index, node) in reader.items("remove").iter().enumerate() {
+        let Some(name) = node.scalar().and_then(|scalar| scalar::header_name(&scalar.text).ok()) else { continue };
+        check::framing(&name, node.span, &list.item(index), host, cx);
+        if set.iter().any(|(other, _)| *other == name) {
+            let message = format!("{}: {} is both set and removed", list.item(index), shown(&name));
+            cx.problem(node.span, &list.item(index), message, Some("`set` replaces the field; remove it here".into()));
+        }
+        remove.push(name);
+    }
+    HeaderRules { set, remove }
+}
+
+/// Fields and their values, each name once.
+fn fields(entries: &[Entry], map: &At<'_>, host: &str, cx: &mut Context<'_>) -> Vec<(String, Secret)> {
+    let mut fields = Vec::new();
+    let mut seen: HashMap<String, Span> = HashMap::new();
+    for entry in entries {
+        let at = map.key(&entry.key);
+        let Ok(name) = scalar::header_name(&entry.key) else { continue };
+        check::framing(&name, entry.key_span, &at, host, cx);
+        check::field_twice(&mut seen, &name, entry, &at, cx);
+        if let Some(scalar) = entry.node.scalar() {
+            fields.push((name, Secret::new(&*scalar.text)));
+        }
+    }
+    fields
+}
+
+/// The texts of a list of scalars that are known.
+fn texts<'a>(reader: &Reader<'a>, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+    reader
+        .items(name)
+        .iter()
+        .filter_map(|node| node.scalar())
+        .filter(|s| !s.is_unknown() && !s.is_null())
+        .map(|s| &*s.text)
+}
+
+/// What to point at when a mapping as a whole is meant: its first key.
+fn head_of(node: &Node) -> Span {
+    node.entries().and_then(|entries| entries.first()).map_or(node.span, |entry| entry.key_span)
+}
+
+/// The keys of the objects in the list `name`.
+fn object_keys(reader: &Reader<'_>, name: &str) -> &'static [Key] {
+    match reader.key(name).map(|key| &key.kind) {
+        Some(Kind::List(Kind::Object(keys), ..)) => keys,
+        _ => &[],
+    }
+}
+
+/// The keys of the objects in the mapping `name`.
+fn map_keys(reader: &Reader<'_>, name: &str) -> &'static [Key] {
+    match reader.key(name).map(|key| &key.kind) {
+        Some(Kind::Map(_, Kind::Object(keys))) => keys,
+        _ => &[],
+    }
+}
+
+static ROUTE: Kind = Kind::Object(shape::ROUTE);
+
+/// Stands in where an address was reported as wrong, or is not known.
+const ANY_FREE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);

@@ -1,0 +1,489 @@
+//! Single values: from text to a duration, an address, a path, or to what is wrong with it.
+//!
+//! Every function takes text alone and never repeats it in what it says on its own account: whether a value may be
+//! shown is decided by the caller, who knows whether it is a secret or came from outside the file.
+
+use super::types::{Cidr, HostPattern, HostRule, PathPattern, ProviderUrl};
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+/// What is wrong with a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) says: Says,
+    /// What to do. Borrowed text shows nothing of the value; owned text may.
+    pub(super) help: Option<Cow<'static, str>>,
+}
+
+/// How a fault is worded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Says {
+    /// "expected …", to be followed by what was found.
+    Expected(Cow<'static, str>),
+    /// A statement that shows nothing of the value.
+    Statement(Cow<'static, str>),
+}
+
+// === impl Fault ===
+
+impl Fault {
+    pub(super) fn expected(what: impl Into<Cow<'static, str>>) -> Self {
+        Fault { says: Says::Expected(what.into()), help: None }
+    }
+
+    pub(super) fn says(statement: impl Into<Cow<'static, str>>) -> Self {
+        Fault { says: Says::Statement(statement.into()), help: None }
+    }
+
+    pub(super) fn help(mut self, help: impl Into<Cow<'static, str>>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+/// `250ms`, `5s`, `1m`, `2h`: a whole number and a unit.
+pub(super) fn duration(text: &str) -> Result<Duration, Fault> {
+    const FORMS: &str = "write a whole number and `ms`, `s`, `m` or `h`: `250ms`, `5s`";
+    let fault = || Fault::expected("a duration");
+    let (number, unit) = split_number(text);
+    let milliseconds: u64 = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "" if !number.is_empty() => return Err(fault().help(format!("add a unit: `{number}s` or `{number}ms`"))),
+        "d" => return Err(fault().help("write days in hours: `24h`")),
+        _ => return Err(fault().help(FORMS)),
+    };
+    let number: u64 = number.parse().map_err(|_| fault().help(FORMS))?;
+    match number.checked_mul(milliseconds).filter(|&span| span <= DURATION_MAX_MS) {
+        Some(span) => Ok(Duration::from_millis(span)),
+        None => Err(Fault::expected("a duration of at most 8784h (a year)")),
+    }
+}
+
+/// `64KiB`, `10MiB`, `1GiB`, or plain bytes.
+pub(super) fn size(text: &str) -> Result<u64, Fault> {
+    let fault = || Fault::expected("a size").help("write bytes, or a whole number and `KiB`, `MiB` or `GiB`: `64KiB`");
+    let (number, unit) = split_number(text);
+    let shift = match unit {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        "k" | "K" | "KB" | "kB" | "kb" | "Kib" | "kib" => return Err(unit_fault(number, "KiB")),
+        "m" | "M" | "MB" | "mb" | "Mib" | "mib" => return Err(unit_fault(number, "MiB")),
+        "g" | "G" | "GB" | "gb" | "Gib" | "gib" => return Err(unit_fault(number, "GiB")),
+        _ => return Err(fault()),
+    };
+    let number: u64 = number.parse().map_err(|_| fault())?;
+    number
+        .checked_mul(1 << shift)
+        .filter(|&size| size <= SIZE_MAX)
+        .ok_or_else(|| Fault::expected("a size of at most 1024TiB"))
+}
+
+fn unit_fault(number: &str, unit: &str) -> Fault {
+    Fault::expected("a size").help(format!("did you mean `{number}{unit}`? (1KiB is 1024 bytes)"))
+}
+
+/// `1KiB/s`, or 0 for off.
+pub(super) fn byte_rate(text: &str) -> Result<u64, Fault> {
+    let fault = || Fault::expected("a rate in bytes").help("write a size and `/s`: `1KiB/s`; 0 is off");
+    match text.strip_suffix("/s") {
+        Some(each) => size(each.trim_end()).map_err(|_| fault()),
+        None if text == "0" => Ok(0),
+        None => Err(fault()),
+    }
+}
+
+/// A whole number within bounds.
+pub(super) fn integer(text: &str, min: u64, max: u64) -> Result<u64, Fault> {
+    let expected = || {
+        Fault::expected(match max {
+            u64::MAX => format!("an integer, at least {min}"),
+            _ if min == max => format!("the number {min}"),
+            _ => format!("an integer from {min} to {max}"),
+        })
+    };
+    let digits = text.strip_prefix('+').unwrap_or(text);
+    let value: u64 = if digits.bytes().all(|b| b.is_ascii_digit()) && !digits.is_empty() {
+        digits.parse().map_err(|_| expected())?
+    } else {
+        return Err(expected());
+    };
+    if (min..=max).contains(&value) { Ok(value) } else { Err(expected()) }
+}
+
+/// `true` or `false`.
+pub(super) fn boolean(text: &str) -> Result<bool, Fault> {
+    match text {
+        "true" | "True" | "TRUE" => Ok(true),
+        "false" | "False" | "FALSE" => Ok(false),
+        "on" | "yes" | "On" | "Yes" | "ON" | "YES" | "y" => {
+            Err(Fault::expected("true or false").help("in YAML 1.2 this is text; write `true`"))
+        }
+        "off" | "no" | "Off" | "No" | "OFF" | "NO" | "n" => {
+            Err(Fault::expected("true or false").help("in YAML 1.2 this is text; write `false`"))
+        }
+        _ => Err(Fault::expected("true or false")),
+    }
+}
+
+/// `127.0.0.1:8080`, `[::1]:8080`.
+pub(super) fn bind(text: &str) -> Result<SocketAddr, Fault> {
+    if text.starts_with("unix:") {
+        return Err(Fault::says("unix sockets are not built yet").help("write an address and a port: `127.0.0.1:8080`"));
+    }
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let fault = Fault::expected("an address and port");
+    let Some((host, port)) = text.rsplit_once(':') else {
+        let help = match text.parse::<u16>() {
+            Ok(port) => format!("did you mean `127.0.0.1:{port}`? (`0.0.0.0:{port}` for every address)"),
+            Err(_) if text.parse::<IpAddr>().is_ok() => format!("add a port: `{text}:8080`"),
+            Err(_) => "write `127.0.0.1:8080`, `0.0.0.0:80` or `[::]:80`".into(),
+        };
+        return Err(fault.help(help));
+    };
+    if port.is_empty() || port.parse::<u16>().is_err() {
+        return Err(
+            fault.help("the port is a number from 0 to 65535; an IPv6 address stands in brackets: `[::1]:8080`")
+        );
+    }
+    Err(match host {
+        "" | "*" => fault.help(format!("for every address write `0.0.0.0:{port}`, or `[::]:{port}` with IPv6")),
+        "localhost" => fault.help(format!("names are not resolved here; write `127.0.0.1:{port}`")),
+        host if host.parse::<Ipv6Addr>().is_ok() => fault.help(format!("write `[{host}]:{port}`")),
+        _ => fault.help("names are not resolved here; write an IP address"),
+    })
+}
+
+/// `10.0.0.0/8`, or one address.
+pub(super) fn cidr(text: &str) -> Result<Cidr, Fault> {
+    let fault = || Fault::expected("an address range").help("write `10.0.0.0/8`, `fd00::/8` or one address");
+    let (address, bits) = match text.split_once('/') {
+        Some((address, bits)) => (address, Some(bits)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().map_err(|_| fault())?;
+    let width = if address.is_ipv4() { 32 } else { 128 };
+    let bits = match bits {
+        None => width,
+        Some(bits) => integer(bits, 0, u64::from(width)).map_err(|_| fault())? as u8,
+    };
+    let first = first_of(address, bits);
+    if first != address {
+        return Err(Fault::expected("an address range")
+            .help(format!("bits are set behind the prefix; did you mean `{first}/{bits}`?")));
+    }
+    Ok(Cidr { address, bits })
+}
+
+/// `address` with all but its first `bits` cleared.
+fn first_of(address: IpAddr, bits: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(ip) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+            IpAddr::V4((u32::from(ip) & mask).into())
+        }
+        IpAddr::V6(ip) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+            IpAddr::V6((u128::from(ip) & mask).into())
+        }
+    }
+}
+
+/// `http://host:port/prefix` or `https://…`.
+pub(super) fn provider_url(text: &str) -> Result<ProviderUrl, Fault> {
+    let fault = || Fault::expected("a URL");
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(fault().help("begin with `http://` or `https://`"));
+    };
+    let tls = match scheme.to_ascii_lowercase().as_str() {
+        "http" => false,
+        "https" => true,
+        "h2c" | "h2" => {
+            return Err(Fault::says("HTTP/2 to providers is not built yet").help("write `http://` or `https://`"));
+        }
+        "unix" | "http+unix" => {
+            return Err(Fault::says("unix sockets are not built yet").help("write `http://` or `https://`"));
+        }
+        _ => return Err(fault().help("begin with `http://` or `https://`")),
+    };
+    if rest.contains(['?', '#']) {
+        return Err(Fault::says("a provider's URL has no query and no fragment").help("end it after the path"));
+    }
+    let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    if authority.contains('@') {
+        return Err(
+            Fault::says("a provider's URL holds no user and password").help("set `authorization` under `headers.set`")
+        );
+    }
+    let (host, port) = authority_parts(authority)?;
+    let prefix = path.trim_end_matches('/');
+    if !prefix.is_empty() {
+        path_text(prefix)?;
+    }
+    let port = port.unwrap_or(if tls { 443 } else { 80 });
+    Ok(ProviderUrl { tls, host, port, prefix: prefix.to_owned() })
+}
+
+/// Host and port of `host:port`, `host`, `[::1]:port`.
+fn authority_parts(authority: &str) -> Result<(String, Option<u16>), Fault> {
+    let port_fault = || Fault::expected("a URL").help("the port is a number from 1 to 65535");
+    let (name, port) = if let Some(inside) = authority.strip_prefix('[') {
+        let (ip, rest) = inside
+            .split_once(']')
+            .ok_or_else(|| Fault::expected("a URL").help("close the bracket after the IPv6 address"))?;
+        ip.parse::<Ipv6Addr>().map_err(|_| Fault::expected("a URL").help("the brackets hold no IPv6 address"))?;
+        let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or_else(port_fault)?) };
+        (ip.to_ascii_lowercase(), port)
+    } else {
+        let (name, port) = authority.split_once(':').map_or((authority, None), |(name, port)| (name, Some(port)));
+        (host(name)?, port)
+    };
+    let port = port.map(|port| integer(port, 1, 65535).map_err(|_| port_fault())).transpose()?;
+    Ok((name, port.map(|port| port as u16)))
+}
+
+/// A DNS name or an IPv4 address, in lower case.
+pub(super) fn host(text: &str) -> Result<String, Fault> {
+    let fault = || Fault::expected("a host name");
+    if text.is_empty() {
+        return Err(fault().help("the host is missing"));
+    }
+    if !text.is_ascii() {
+        return Err(fault().help("write an international name in its `xn--` form"));
+    }
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let good = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if name.len() > 253 || !name.split('.').all(good) {
+        return Err(fault().help("a name has letters, digits, `-` and dots, and no port"));
+    }
+    Ok(name.to_ascii_lowercase())
+}
+
+/// A host name, or an IP literal: what a client may call us.
+fn called(text: &str) -> Result<String, Fault> {
+    let ip = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    match ip.parse::<Ipv6Addr>() {
+        Ok(ip) => Ok(format!("[{ip}]")),
+        Err(_) => host(text),
+    }
+}
+
+/// `*`, `*.example.com`, `example.com`.
+pub(super) fn host_pattern(text: &str) -> Result<HostPattern, Fault> {
+    match text.strip_prefix('*') {
+        Some("") => Ok(HostPattern::Any),
+        Some(rest) => match rest.strip_prefix('.') {
+            Some(name) => Ok(HostPattern::Wildcard(format!(".{}", host(name)?))),
+            None => Err(Fault::expected("a host name").help("a wildcard is a whole label: `*.example.com`")),
+        },
+        None if text.contains('*') => {
+            Err(Fault::expected("a host name").help("`*` stands only at the front: `*.example.com`"))
+        }
+        None => called(text).map(HostPattern::Exact),
+    }
+}
+
+/// `upstream`, `preserve`, or a host with an optional port.
+pub(super) fn host_rule(text: &str) -> Result<HostRule, Fault> {
+    match text {
+        "upstream" => Ok(HostRule::Upstream),
+        "preserve" => Ok(HostRule::Preserve),
+        _ => {
+            let (name, port) =
+                authority_parts(text).map_err(|_| Fault::expected("`upstream`, `preserve` or a host name"))?;
+            let name = if name.contains(':') { format!("[{name}]") } else { name };
+            Ok(HostRule::Name(port.map_or(name.clone(), |port| format!("{name}:{port}"))))
+        }
+    }
+}
+
+/// A field name, in lower case.
+pub(super) fn header_name(text: &str) -> Result<String, Fault> {
+    if is_token(text) && text.len() <= HEADER_NAME_MAX {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err(Fault::expected("a field name").help("a name has letters, digits and `-`, and no colon or space"))
+}
+
+/// What may follow the colon of a field.
+pub(super) fn header_value(text: &str) -> Result<(), Fault> {
+    if text.bytes().any(|b| (b < b' ' && b != b'\t') || b == 0x7f) {
+        return Err(Fault::says("a field value holds no line break or control character").help("write it on one line"));
+    }
+    if text.starts_with([' ', '\t']) || text.ends_with([' ', '\t']) {
+        return Err(Fault::says("a field value neither begins nor ends with a space").help("remove the space"));
+    }
+    if text.len() > HEADER_VALUE_MAX {
+        return Err(Fault::says("a field value is at most 16 KiB long"));
+    }
+    Ok(())
+}
+
+/// A method a route may have.
+pub(super) fn method(text: &str) -> Result<(), Fault> {
+    if matches!(text, "CONNECT" | "TRACE") {
+        return Err(Fault::says("CONNECT and TRACE are always refused").help("remove it"));
+    }
+    if !is_token(text) || text.len() > METHOD_MAX {
+        return Err(Fault::expected("a method").help("write GET, POST, …"));
+    }
+    let upper = text.to_ascii_uppercase();
+    let common = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"];
+    if upper != text && common.contains(&upper.as_str()) {
+        return Err(Fault::expected("a method").help(format!("methods are in capitals: `{upper}`")));
+    }
+    Ok(())
+}
+
+/// `/health` or `/api/*`.
+pub(super) fn path_pattern(text: &str) -> Result<PathPattern, Fault> {
+    let (path, prefix) = match text.strip_suffix("/*") {
+        Some(path) => (path, true),
+        None => (text, false),
+    };
+    if path.contains('*') {
+        return Err(
+            Fault::expected("a path").help("`*` stands only at the end, after a `/`; for more, use `path_regex`")
+        );
+    }
+    if prefix && path.is_empty() {
+        return Ok(PathPattern::Prefix(String::new()));
+    }
+    path_text(path)?;
+    if prefix && path.ends_with('/') {
+        return Err(Fault::expected("a path").help("write one `/` before the `*`"));
+    }
+    Ok(if prefix { PathPattern::Prefix(path.to_owned()) } else { PathPattern::Exact(path.to_owned()) })
+}
+
+/// `/api`: whole segments, no `/` at the end.
+pub(super) fn path_prefix(text: &str) -> Result<String, Fault> {
+    if text.contains('*') {
+        return Err(Fault::expected("a path prefix").help("leave out the `*`: `/api`"));
+    }
+    path_text(text)?;
+    if text.ends_with('/') {
+        let help = if text == "/" { "leave this setting out" } else { "leave out the `/` at its end" };
+        return Err(Fault::expected("a path prefix").help(help));
+    }
+    Ok(text.to_owned())
+}
+
+/// Checks that `text` is an absolute path in the form that requests have once they are normalised.
+fn path_text(text: &str) -> Result<(), Fault> {
+    let fault = |help: &'static str| Err(Fault::expected("a path").help(help));
+    if !text.starts_with('/') {
+        return fault("begin with `/`");
+    }
+    if text.len() > PATH_MAX {
+        return fault("a path is at most 4 KiB long");
+    }
+    if text.contains(['?', '#']) {
+        return fault("leave out the query; match it with `query`");
+    }
+    if text.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return fault("`.` and `..` are resolved before matching; write the path without them");
+    }
+    if text.bytes().any(|b| !b.is_ascii_graphic() || b"\"<>\\^`{|}".contains(&b)) {
+        return fault("percent-encode spaces and characters outside ASCII, in capitals: `%C3%A4`");
+    }
+    let normal = text.split('%').skip(1).all(|rest| is_normal_escape(rest.as_bytes()));
+    if !normal {
+        return fault(
+            "an escape is `%` and two hexadecimal digits in capitals, and letters, digits, `-._~` are not escaped",
+        );
+    }
+    Ok(())
+}
+
+/// Whether what follows a `%` is an escape that normalisation keeps.
+fn is_normal_escape(rest: &[u8]) -> bool {
+    let digit = |b: &u8| char::from(*b).to_digit(16).filter(|_| !b.is_ascii_lowercase());
+    let (Some(high), Some(low)) = (rest.first().and_then(digit), rest.get(1).and_then(digit)) else { return false };
+    let byte = (high * 16 + low) as u8;
+    !(byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+}
+
+/// Where a redirect leads: a path or an absolute URL, with `{host}`, `{path}`, `{query}`.
+pub(super) fn location(text: &str) -> Result<(), Fault> {
+    if text.is_empty() {
+        return Err(Fault::expected("a URL or a path").help("write `https://{host}{path}{query}` or `/new`"));
+    }
+    header_value(text)?;
+    let mut rest = text;
+    while let Some(at) = rest.find(['{', '}']) {
+        let Some(after) = ["{host}", "{path}", "{query}"].iter().find_map(|name| rest[at..].strip_prefix(name)) else {
+            return Err(Fault::says("only `{host}`, `{path}` and `{query}` stand in braces")
+                .help("percent-encode other braces: `%7B`, `%7D`"));
+        };
+        rest = after;
+    }
+    let http = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
+    if !http && (!text.starts_with('/') && !text.starts_with("{path}")) {
+        return Err(Fault::expected("a URL or a path").help("begin with `https://`, `http://` or `/`"));
+    }
+    if text.bytes().any(|b| !b.is_ascii_graphic()) {
+        return Err(Fault::expected("a URL or a path").help("percent-encode spaces and characters outside ASCII"));
+    }
+    Ok(())
+}
+
+/// The name of a thing: what metrics, paths of the admin API and command lines can carry without quoting.
+pub(super) fn name(text: &str) -> Result<(), Fault> {
+    let good = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    if text.is_empty() || !good || text.len() > NAME_MAX || text.starts_with(['-', '.']) {
+        let help = "a name has letters, digits, `-`, `_` and `.`, begins with a letter, a digit or `_`, and has at most 100 characters";
+        return Err(Fault::expected("a name").help(help));
+    }
+    Ok(())
+}
+
+/// A bearer token: empty, or what fits after `Bearer `.
+pub(super) fn token(text: &str) -> Result<(), Fault> {
+    if text.bytes().any(|b| !b.is_ascii_graphic()) || text.len() > HEADER_VALUE_MAX {
+        return Err(
+            Fault::says("a token has visible ASCII characters only, and no space").help("clients could not send it")
+        );
+    }
+    Ok(())
+}
+
+/// A path of a file.
+pub(super) fn file(text: &str) -> Result<(), Fault> {
+    if text.contains('\0') { Err(Fault::says("a path holds no NUL")) } else { Ok(()) }
+}
+
+/// Whether `text` is a token of RFC 9110.
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+/// Leading digits, and the rest without the space between.
+fn split_number(text: &str) -> (&str, &str) {
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    (number, unit.trim_start())
+}
+
+/// 366 days.
+const DURATION_MAX_MS: u64 = 366 * 24 * 3_600_000;
+/// 1 PiB.
+const SIZE_MAX: u64 = 1 << 50;
+const HEADER_NAME_MAX: usize = 256;
+const HEADER_VALUE_MAX: usize = 16 << 10;
+const METHOD_MAX: usize = 32;
+const PATH_MAX: usize = 4096;
+const NAME_MAX: usize = 100;

@@ -1,0 +1,758 @@
+//! The shape of the whole `gateway.yaml`: every key, its type, its default, its meaning, and whether it is built.
+//!
+//! This table is the one place that knows. Unknown keys and wrong types are found with it ([`super::conform`]), decoding
+//! takes its defaults ([`super::decode`]), the JSON Schema and the key table of the documentation are printed from it
+//! ([`super::schema`]). A key that is not built is here so that writing it can be answered with more than "unknown".
+
+/// One key of a mapping.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) default: Standard,
+    /// One line, for the schema and the key table. Empty where the key is not built.
+    pub(super) meaning: &'static str,
+    pub(super) built: bool,
+}
+
+/// What holds where a key is not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standard {
+    /// It must be written.
+    Required,
+    /// What it does is off.
+    Off,
+    /// This, as YAML.
+    Is(&'static str),
+}
+
+/// What a value must be.
+#[derive(Debug)]
+pub(super) enum Kind {
+    Bool,
+    Int(u64, u64),
+    Fraction,
+    Text,
+    Secret,
+    /// Any scalar, as it is written.
+    Value,
+    /// The same, never shown.
+    SecretValue,
+    Duration,
+    /// A duration that may be zero, which turns it off.
+    DurationOrOff,
+    Size(u64, u64),
+    ByteRate,
+    Rate,
+    Bind,
+    Cidr,
+    ProviderUrl,
+    Host,
+    HostPattern,
+    HostRule,
+    HeaderName,
+    Method,
+    PathPattern,
+    PathPrefix,
+    Regex,
+    File,
+    Location,
+    /// A new name.
+    Name,
+    /// The name of something defined in that section.
+    Reference(&'static str),
+    Words(&'static [Word]),
+    List(&'static Kind, usize, usize),
+    /// Names of the user's choice to values of one kind.
+    Map(Names, &'static Kind),
+    Object(&'static [Key]),
+    Either(&'static [Kind]),
+}
+
+/// One word of a fixed set.
+#[derive(Debug)]
+pub(super) struct Word {
+    pub(super) word: &'static str,
+    pub(super) built: bool,
+}
+
+/// What the keys of a map are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Names {
+    /// Names of providers, pools and the like.
+    Names,
+    HeaderNames,
+    /// Query parameters, fields of JSON.
+    Any,
+}
+
+// === impl Key ===
+
+const fn key(name: &'static str, kind: Kind, default: Standard, meaning: &'static str) -> Key {
+    Key { name, kind, default, meaning, built: true }
+}
+
+/// A key of the contract that is not built yet.
+const fn later(name: &'static str, kind: Kind) -> Key {
+    Key { name, kind, default: Standard::Off, meaning: "", built: false }
+}
+
+// === impl Word ===
+
+const fn word(word: &'static str) -> Word {
+    Word { word, built: true }
+}
+
+const fn later_word(word: &'static str) -> Word {
+    Word { word, built: false }
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// Whether nothing under it may be shown.
+    pub(super) fn is_secret(&self) -> bool {
+        matches!(self, Kind::Secret | Kind::SecretValue)
+    }
+
+    /// The type, for the key table and for messages: "expected …".
+    pub(super) fn describe(&self) -> String {
+        match self {
+            Kind::Bool => "true or false".into(),
+            Kind::Int(min, u64::MAX) => format!("an integer, at least {min}"),
+            Kind::Int(min, max) if min == max => format!("the number {min}"),
+            Kind::Int(min, max) => format!("an integer from {min} to {max}"),
+            Kind::Fraction => "a number".into(),
+            Kind::Text | Kind::Location => "text".into(),
+            Kind::Secret => "text, a secret".into(),
+            Kind::Value => "text, a number or a boolean".into(),
+            Kind::SecretValue => "text, a number or a boolean; a secret".into(),
+            Kind::Duration => "a duration".into(),
+            Kind::DurationOrOff => "a duration, 0s is off".into(),
+            Kind::Size(..) => "a size".into(),
+            Kind::ByteRate => "a rate in bytes".into(),
+            Kind::Rate => "a rate".into(),
+            Kind::Bind => "an address and port".into(),
+            Kind::Cidr => "an address range".into(),
+            Kind::ProviderUrl => "a URL".into(),
+            Kind::Host => "a host name".into(),
+            Kind::HostPattern => "a host name, `*.` and a host name, or `*`".into(),
+            Kind::HostRule => "`upstream`, `preserve` or a host name".into(),
+            Kind::HeaderName => "a field name".into(),
+            Kind::Method => "a method".into(),
+            Kind::PathPattern => "a path, `/*` at its end for all below".into(),
+            Kind::PathPrefix => "a path prefix".into(),
+            Kind::Regex => "a regular expression".into(),
+            Kind::File => "a path".into(),
+            Kind::Name => "a name".into(),
+            Kind::Reference(section) => format!("the name of one of `{section}`"),
+            Kind::Words(words) => one_of(words),
+            Kind::List(of, ..) => format!("a list of: {}", of.describe()),
+            Kind::Map(Names::Names, _) => "a mapping of names".into(),
+            Kind::Map(Names::HeaderNames, of) => format!("a mapping of field names to: {}", of.describe()),
+            Kind::Map(Names::Any, of) => format!("a mapping of text to: {}", of.describe()),
+            Kind::Object(_) => "a mapping".into(),
+            Kind::Either(kinds) => {
+                kinds.iter().filter(|kind| kind.is_built()).map(Kind::describe).collect::<Vec<_>>().join(", or ")
+            }
+        }
+    }
+
+    /// Whether any of it can be written today.
+    fn is_built(&self) -> bool {
+        match self {
+            Kind::Words(words) => words.iter().any(|word| word.built),
+            Kind::Object(keys) => keys.iter().any(|key| key.built),
+            _ => true,
+        }
+    }
+}
+
+/// The words that are built, for people.
+pub(super) fn one_of(words: &[Word]) -> String {
+    let built: Vec<String> = words.iter().filter(|w| w.built).map(|w| format!("`{}`", w.word)).collect();
+    match built.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => built.concat(),
+    }
+}
+
+/// Whether the values of `key`, wherever it stands, can be shown when the file around it cannot be read.
+pub(super) fn is_harmless(key: &str) -> bool {
+    fn find(keys: &'static [Key], name: &str, found: &mut bool, secret: &mut bool) {
+        for key in keys {
+            *found |= key.name == name;
+            *secret |= key.name == name && holds_secret(&key.kind);
+            inner(&key.kind, &mut |keys| find(keys, name, found, secret));
+        }
+    }
+    let (mut found, mut secret) = (false, false);
+    find(ROOT, key, &mut found, &mut secret);
+    found && !secret && !matches!(key, "key" | "redis" | "webhook" | "otlp" | "url" | "body")
+}
+
+/// Calls `visit` with the keys of every object directly within `kind`.
+pub(super) fn inner(kind: &'static Kind, visit: &mut impl FnMut(&'static [Key])) {
+    match kind {
+        Kind::Object(keys) => visit(keys),
+        Kind::List(of, ..) | Kind::Map(_, of) => inner(of, visit),
+        Kind::Either(kinds) => kinds.iter().for_each(|kind| inner(kind, visit)),
+        _ => {}
+    }
+}
+
+/// Whether a scalar directly under `kind` is a secret.
+fn holds_secret(kind: &Kind) -> bool {
+    match kind {
+        Kind::List(of, ..) | Kind::Map(_, of) => holds_secret(of),
+        Kind::Either(kinds) => kinds.iter().any(holds_secret),
+        kind => kind.is_secret(),
+    }
+}
+
+use Standard::{Is, Off, Required};
+
+/// The whole file.
+pub(super) static FILE: Kind = Kind::Object(ROOT);
+
+/// The top of the file.
+pub(super) static ROOT: &[Key] = &[
+    key("version", Kind::Int(1, 1), Is("1"), "The version of this file's shape."),
+    key(
+        "workers",
+        Kind::Either(&[Kind::Words(&[word("auto")]), Kind::Int(1, 1024)]),
+        Is("auto"),
+        "Threads that serve requests; `auto` is one per core the process may use.",
+    ),
+    key("listeners", Kind::List(&Kind::Object(LISTENER), 1, 256), Required, "The sockets that clients connect to."),
+    key("admin", Kind::Object(ADMIN), Off, "The operators' socket: health, metrics, the admin API."),
+    key("shutdown", Kind::Object(SHUTDOWN), Off, "How the gateway stops."),
+    key("reload", Kind::Object(RELOAD), Off, "How a changed file is taken over."),
+    key("log", Kind::Object(LOG), Off, "What is logged, and where."),
+    later("telemetry", Kind::Object(&[later("otlp", Kind::Text), later("sample", Kind::Fraction)])),
+    later("store", Kind::Object(&[later("path", Kind::File), later("redis", Kind::Object(REDIS))])),
+    later(
+        "memory",
+        Kind::Object(&[later("buffers", Kind::Size(0, u64::MAX)), later("cache", Kind::Size(0, u64::MAX))]),
+    ),
+    later("clients", Kind::Map(Names::Names, &Kind::Object(CLIENT))),
+    key("providers", Kind::Map(Names::Names, &Kind::Object(PROVIDER)), Off, "The upstreams, by name."),
+    key(
+        "pools",
+        Kind::Map(Names::Names, &Kind::Object(POOL)),
+        Off,
+        "Sets of providers that can stand in for each other, by name.",
+    ),
+    key(
+        "routes",
+        Kind::List(&Kind::Object(ROUTE), 1, 1_000_000),
+        Required,
+        "Which requests, and what happens to them. The most specific wins: exact host, then wildcard, then any; exact path, then the longest prefix; more predicates; then file order.",
+    ),
+    key(
+        "defaults",
+        Kind::Object(DEFAULTS),
+        Off,
+        "Settings laid under each route, pool or provider: mappings merge, lists replace.",
+    ),
+    later("flags", Kind::Map(Names::Names, &Kind::Object(FLAG_OBJECT))),
+    later("rollouts", Kind::Map(Names::Names, &Kind::Object(ROLLOUT))),
+    later("jobs", Kind::Object(JOBS)),
+    later("alerts", Kind::Object(ALERTS)),
+];
+
+static LISTENER: &[Key] = &[
+    key("name", Kind::Name, Required, "Unique among listeners; shown in logs and metrics."),
+    key(
+        "bind",
+        Kind::Bind,
+        Required,
+        "Where it listens: `127.0.0.1:8080`, `0.0.0.0:80`, `[::]:80`. Port 0 takes a free one.",
+    ),
+    key(
+        "protocols",
+        Kind::List(&Kind::Words(&[word("http1"), later_word("http2")]), 1, 2),
+        Is("[http1]"),
+        "What is spoken on it.",
+    ),
+    later("tls", Kind::Object(LISTENER_TLS)),
+    later("proxy_protocol", Kind::Bool),
+    key(
+        "trusted_proxies",
+        Kind::List(&Kind::Cidr, 0, 10_000),
+        Is("[]"),
+        "Peers whose `Forwarded`, `X-Forwarded-*`, `X-Request-Id` and `traceparent` are believed.",
+    ),
+    key("limits", Kind::Object(LISTENER_LIMITS), Off, "Bounds on what this listener accepts."),
+];
+
+static LISTENER_TLS: &[Key] = &[
+    later("certificates", Kind::List(&Kind::Object(CERTIFICATE), 1, 1000)),
+    later("min_version", Kind::Text),
+    later("client_ca", Kind::File),
+];
+
+static CERTIFICATE: &[Key] = &[later("cert", Kind::File), later("key", Kind::File)];
+
+static LISTENER_LIMITS: &[Key] = &[
+    key(
+        "connections",
+        Kind::Int(1, 10_000_000),
+        Is("20000"),
+        "Connections open at once; a further one waits to be accepted.",
+    ),
+    later("connections_per_address", Kind::Int(1, 10_000_000)),
+    key(
+        "header_timeout",
+        Kind::Duration,
+        Is("10s"),
+        "From the first byte of a head, or the accept, to its end; then 408.",
+    ),
+    key("header_bytes", Kind::Size(1024, 1 << 20), Is("64KiB"), "Bytes of a request head, 1KiB to 1MiB; more is 431."),
+    key("headers", Kind::Int(1, 1000), Is("100"), "Fields in a request head; more is 431."),
+    key("body_bytes", Kind::Size(0, u64::MAX), Is("100MiB"), "Bytes of a request body; more is 413."),
+    key(
+        "idle_timeout",
+        Kind::Duration,
+        Is("75s"),
+        "Between two requests of a connection, and for a client that takes nothing of its answer.",
+    ),
+    later("h2_streams", Kind::Int(1, 100_000)),
+    key(
+        "min_body_rate",
+        Kind::ByteRate,
+        Is("1KiB/s"),
+        "What a request body must keep up on average once 10 s have passed, or 408; 0 is off.",
+    ),
+    later("connection_age", Kind::DurationOrOff),
+];
+
+static ADMIN: &[Key] = &[
+    key("bind", Kind::Bind, Is("127.0.0.1:9900"), "Where it listens. An address that is not loopback needs a token."),
+    key("token", Kind::Secret, Is("\"\""), "A bearer token that may do everything; empty is none."),
+    key(
+        "tokens",
+        Kind::List(&Kind::Object(TOKEN), 0, 1000),
+        Is("[]"),
+        "Several tokens with roles, instead of `token`.",
+    ),
+    key(
+        "hosts",
+        Kind::List(&Kind::Host, 0, 1000),
+        Is("[]"),
+        "Host names accepted beside IP addresses and `localhost`.",
+    ),
+];
+
+static TOKEN: &[Key] = &[
+    key("name", Kind::Name, Required, "Unique among tokens; named in logs instead of the token."),
+    key("token", Kind::Secret, Required, "The token itself."),
+    key(
+        "role",
+        Kind::Words(&[later_word("evaluate"), word("read"), word("operate")]),
+        Required,
+        "What it allows: `read` changes nothing, `operate` may do everything.",
+    ),
+];
+
+static SHUTDOWN: &[Key] =
+    &[key("grace", Kind::DurationOrOff, Is("30s"), "How long a stopping gateway waits for requests under way.")];
+
+static RELOAD: &[Key] = &[
+    key("watch", Kind::Bool, Is("true"), "Take over the file when it changes, not only on SIGHUP and on request."),
+    later("guard", Kind::Object(&[later("error_rate_rise", Kind::Fraction), later("within", Kind::Duration)])),
+];
+
+static LOG: &[Key] = &[
+    key(
+        "level",
+        Kind::Words(&[word("error"), word("warn"), word("info"), word("debug"), word("trace")]),
+        Is("info"),
+        "The least severe level written.",
+    ),
+    key(
+        "format",
+        Kind::Words(&[word("auto"), word("json"), word("text")]),
+        Is("auto"),
+        "`auto` is text on a terminal and JSON otherwise.",
+    ),
+    key("access", Kind::Bool, Is("true"), "Write a line for each request."),
+    key("file", Kind::File, Is("\"\""), "A file to append to instead of standard output; reopened on USR1."),
+];
+
+static REDIS: &[Key] = &[
+    later("url", Kind::Secret),
+    later("prefix", Kind::Text),
+    later("sentinel", Kind::List(&Kind::Text, 1, 100)),
+    later("tls", Kind::Object(&[later("ca", Kind::File), later("cert", Kind::File), later("key", Kind::File)])),
+];
+
+static CLIENT: &[Key] = &[
+    later("keys", Kind::List(&Kind::Secret, 1, 1000)),
+    later("addresses", Kind::List(&Kind::Cidr, 1, 10_000)),
+    later("max_class", Kind::Words(CLASSES)),
+    later("share", Kind::Int(1, 1_000_000)),
+    later("rate_limit", Kind::Rate),
+];
+
+static CLASSES: &[Word] = &[later_word("high"), later_word("normal"), later_word("low")];
+
+static PROVIDER: &[Key] = &[
+    key(
+        "url",
+        Kind::ProviderUrl,
+        Required,
+        "Where it is reached, with `http` or `https`. A path here is laid before every request's path.",
+    ),
+    key("headers", Kind::Object(HEADER_RULES), Off, "Changes to request fields for this provider, made last."),
+    later("limits", Kind::Object(PROVIDER_LIMITS)),
+    later("cost", Kind::Fraction),
+    key("timeouts", Kind::Object(PROVIDER_TIMEOUTS), Off, "How long each phase of an attempt may take."),
+    later("circuit_breaker", Kind::Object(CIRCUIT_BREAKER)),
+    later("health_check", Kind::Object(HEALTH_CHECK)),
+    key("tls", Kind::Object(PROVIDER_TLS), Off, "Verification of an `https` provider."),
+    key("host", Kind::HostRule, Is("upstream"), "The Host it sees: its URL's, the client's, or a name."),
+    later("proxy_protocol", Kind::Text),
+    later("slow_start", Kind::Duration),
+    later("discover", Kind::Words(&[later_word("dns")])),
+    later("json", Kind::Map(Names::Any, &Kind::Map(Names::Any, &Kind::Value))),
+    key(
+        "connections",
+        Kind::Object(PROVIDER_CONNECTIONS),
+        Off,
+        "Bounds on pooled connections; each worker has a pool of its own.",
+    ),
+    later("flag", Kind::Reference("flags")),
+];
+
+static HEADER_RULES: &[Key] = &[
+    key(
+        "set",
+        Kind::Map(Names::HeaderNames, &Kind::SecretValue),
+        Is("{}"),
+        "Fields to set; each replaces all of its name. Never shown in logs, dumps or errors.",
+    ),
+    key("remove", Kind::List(&Kind::HeaderName, 0, 1000), Is("[]"), "Fields to remove."),
+];
+
+static PROVIDER_LIMITS: &[Key] = &[
+    later("concurrency", Kind::Int(1, 1_000_000)),
+    later("rate", Kind::Rate),
+    later("burst", Kind::Int(1, 1_000_000)),
+    later("max_cooldown", Kind::Duration),
+];
+
+static PROVIDER_TIMEOUTS: &[Key] = &[
+    key("connect", Kind::Duration, Is("2s"), "Resolving the name, TCP and TLS together."),
+    key("first_byte", Kind::Duration, Is("10s"), "From the request sent to the first byte of the answer."),
+    key("idle", Kind::Duration, Is("60s"), "Between two reads of an answer, or two writes of a request."),
+];
+
+static CIRCUIT_BREAKER: &[Key] = &[
+    later("failure_threshold", Kind::Int(1, 1_000_000)),
+    later("failure_rate", Kind::Fraction),
+    later("window", Kind::Duration),
+    later("minimum_requests", Kind::Int(1, 1_000_000)),
+    later("recovery_timeout", Kind::Duration),
+    later("max_recovery_timeout", Kind::Duration),
+    later("half_open_requests", Kind::Int(1, 1_000_000)),
+    later("success_threshold", Kind::Int(1, 1_000_000)),
+    later("failures", Kind::List(&Kind::Value, 1, 100)),
+];
+
+static HEALTH_CHECK: &[Key] = &[
+    later("path", Kind::PathPrefix),
+    later("interval", Kind::Duration),
+    later("timeout", Kind::Duration),
+    later("healthy_after", Kind::Int(1, 1000)),
+    later("unhealthy_after", Kind::Int(1, 1000)),
+];
+
+static PROVIDER_TLS: &[Key] = &[
+    key("ca", Kind::File, Off, "A PEM file of the roots to trust instead of the system's."),
+    key("server_name", Kind::Host, Off, "The name its certificate must have, where that is not the URL's host."),
+    later("client", Kind::Object(CERTIFICATE)),
+];
+
+static PROVIDER_CONNECTIONS: &[Key] = &[
+    key("idle", Kind::Int(0, 100_000), Is("32"), "Idle connections kept by each worker; 0 turns reuse off."),
+    key("idle_timeout", Kind::Duration, Is("30s"), "How long an idle connection is kept."),
+    key("max_age", Kind::Duration, Is("10m"), "A connection older than this is closed instead of kept."),
+];
+
+static POOL: &[Key] = &[
+    key(
+        "balance",
+        Kind::Either(&[Kind::Words(BALANCES), Kind::Object(BALANCE_BY)]),
+        Is("round_robin"),
+        "How a provider is chosen.",
+    ),
+    key(
+        "providers",
+        Kind::List(&Kind::Either(&[Kind::Reference("providers"), Kind::Object(MEMBER)]), 1, 10_000),
+        Required,
+        "Its members: names, or mappings with `name`.",
+    ),
+    later("queue", Kind::Object(QUEUE)),
+];
+
+static BALANCES: &[Word] = &[
+    word("round_robin"),
+    later_word("weighted"),
+    later_word("least_connections"),
+    later_word("peak_ewma"),
+    later_word("consistent_hash"),
+];
+
+static BALANCE_BY: &[Key] = &[later("consistent_hash", Kind::Object(&[later("by", Kind::Text)]))];
+
+static MEMBER: &[Key] = &[
+    key("name", Kind::Reference("providers"), Required, "A provider."),
+    later("weight", Kind::Int(1, 1_000_000)),
+    later("backup", Kind::Bool),
+    later("flag", Kind::Reference("flags")),
+];
+
+static QUEUE: &[Key] = &[
+    later("capacity", Kind::Int(0, 10_000_000)),
+    later("timeout", Kind::Duration),
+    later("weights", Kind::Object(&[later("high", INT), later("normal", INT), later("low", INT)])),
+    later("reserve_high", Kind::Fraction),
+];
+
+const INT: Kind = Kind::Int(0, u64::MAX);
+
+const ROUTE_NAME: Key = key("name", Kind::Name, Required, "Unique among routes; shown in logs and metrics.");
+
+pub(super) static ROUTE: &[Key] = &[
+    ROUTE_NAME,
+    key("match", Kind::Object(MATCH), Off, "Which requests; without it, all."),
+    key(
+        "pool",
+        Kind::Reference("pools"),
+        Off,
+        "Send them to a provider of this pool. A route has `pool`, `respond` or `redirect`.",
+    ),
+    key("respond", Kind::Object(RESPOND), Off, "Answer them at once."),
+    key("redirect", Kind::Object(REDIRECT), Off, "Send the client elsewhere."),
+    later("auth", Kind::Words(&[later_word("required")])),
+    later("cors", Kind::Object(&[later("origins", Kind::List(&Kind::Text, 1, 1000))])),
+    later("mirror", Kind::Object(&[later("pool", Kind::Reference("pools")), later("sample", Kind::Fraction)])),
+    later("class", Kind::Either(&[Kind::Words(CLASSES), Kind::Object(CLASS)])),
+    key("timeout", Kind::Duration, Is("30s"), "For everything until the answer is committed to the client."),
+    key("stream_timeout", Kind::DurationOrOff, Is("0s"), "For the whole of a committed answer; 0s is off."),
+    key("rewrite", Kind::Object(REWRITE), Off, "Changes on the way to the provider and back."),
+    later("retry", Kind::Object(RETRY)),
+    later("cache", Kind::Object(CACHE)),
+    later("rate_limit", Kind::Object(&[later("key", Kind::Text), later("rate", Kind::Rate), later("burst", INT)])),
+    later("degrade", Kind::List(&Kind::Object(RUNG), 1, 100)),
+    later("jobs", Kind::Object(JOBS)),
+    later("flag", Kind::Reference("flags")),
+];
+
+static MATCH: &[Key] = &[
+    key(
+        "hosts",
+        Kind::List(&Kind::HostPattern, 1, 1000),
+        Is("[\"*\"]"),
+        "Any of these hosts: `example.com`, `*.example.com` or `*`.",
+    ),
+    key("path", Kind::PathPattern, Is("/*"), "`/health` is that path; `/api/*` is `/api` and everything below."),
+    key("path_regex", Kind::Regex, Off, "An expression that the whole path must match as well."),
+    key("methods", Kind::List(&Kind::Method, 1, 64), Off, "Any of these methods; without it, all."),
+    key(
+        "headers",
+        Kind::Map(Names::HeaderNames, &MATCH_VALUE),
+        Off,
+        "Fields that must be there: a value, `{ present: true }` or `{ regex: … }`.",
+    ),
+    key(
+        "query",
+        Kind::Map(Names::Any, &MATCH_VALUE),
+        Off,
+        "Query parameters that must be there, in the same three ways.",
+    ),
+    later("flag", Kind::Reference("flags")),
+];
+
+static MATCH_VALUE: Kind = Kind::Either(&[Kind::Value, Kind::Object(MATCH_BY)]);
+
+static MATCH_BY: &[Key] = &[
+    key("present", Kind::Bool, Off, "`true`: anything, as long as it is there."),
+    key("regex", Kind::Regex, Off, "Something this expression finds."),
+];
+
+static RESPOND: &[Key] = &[
+    key("status", Kind::Int(200, 599), Is("200"), "The status."),
+    key("headers", Kind::Map(Names::HeaderNames, &Kind::SecretValue), Is("{}"), "Fields of the answer."),
+    key("body", Kind::Text, Is("\"\""), "Its body."),
+];
+
+static REDIRECT: &[Key] = &[
+    key(
+        "to",
+        Kind::Location,
+        Required,
+        "The new place; `{host}`, `{path}` and `{query}` (with its `?`) stand for the request's.",
+    ),
+    key(
+        "status",
+        Kind::Words(&[word("301"), word("302"), word("303"), word("307"), word("308")]),
+        Is("308"),
+        "The status; 307 and 308 keep the method.",
+    ),
+];
+
+static CLASS: &[Key] = &[later("default", Kind::Words(CLASSES)), later("header", Kind::HeaderName)];
+
+static REWRITE: &[Key] = &[
+    key("strip_prefix", Kind::PathPrefix, Off, "Cut this from the front of the path, as whole segments."),
+    key("add_prefix", Kind::PathPrefix, Off, "Lay this before what is left."),
+    key("headers", Kind::Object(HEADER_RULES), Off, "Changes to request fields."),
+    key("response_headers", Kind::Object(HEADER_RULES), Off, "Changes to answer fields."),
+];
+
+static RETRY: &[Key] = &[
+    later("attempts", Kind::Int(1, 100)),
+    later("on", Kind::List(&Kind::Value, 0, 100)),
+    later("methods", Kind::Either(&[Kind::Text, Kind::List(&Kind::Method, 0, 64)])),
+    later("idempotency_key", Kind::Bool),
+    later("refused", Kind::List(&Kind::Int(400, 599), 0, 100)),
+    later("backoff", Kind::Object(BACKOFF)),
+    later("attempt_timeout", Kind::Duration),
+    later("budget", Kind::Object(&[later("ratio", Kind::Fraction), later("min_per_second", Kind::Fraction)])),
+    later("replay_bytes", Kind::Size(0, u64::MAX)),
+    later("commit", Kind::Object(&[later("bytes", Kind::Size(0, u64::MAX)), later("within", Kind::DurationOrOff)])),
+    later("rules", Kind::List(&Kind::Object(RETRY_RULE), 0, 100)),
+    later("hedge", Kind::Object(&[later("after", Kind::Text), later("budget", Kind::Fraction)])),
+];
+
+static BACKOFF: &[Key] = &[
+    later("initial", Kind::Duration),
+    later("multiplier", Kind::Fraction),
+    later("max", Kind::Duration),
+    later("jitter", Kind::Words(&[later_word("full"), later_word("none")])),
+];
+
+static RETRY_RULE: &[Key] = &[
+    later("on", Kind::List(&Kind::Value, 0, 100)),
+    later("attempts", Kind::Int(1, 100)),
+    later("backoff", Kind::Object(BACKOFF)),
+    later("flag", Kind::Reference("flags")),
+];
+
+static CACHE: &[Key] = &[
+    later("ttl", Kind::Duration),
+    later("stale_while_revalidate", Kind::DurationOrOff),
+    later("stale_if_error", Kind::DurationOrOff),
+    later("max_object", Kind::Size(0, u64::MAX)),
+    later("flag", Kind::Reference("flags")),
+];
+
+static RUNG: &[Key] = &[
+    later("pool", Kind::Reference("pools")),
+    later(
+        "reduced",
+        Kind::Object(&[
+            later("set_headers", Kind::Map(Names::HeaderNames, &Kind::SecretValue)),
+            later("path", Kind::PathPrefix),
+        ]),
+    ),
+    later("stale", Kind::Object(&[later("max_age", Kind::Duration)])),
+    later(
+        "static",
+        Kind::Object(&[
+            later("status", Kind::Int(200, 599)),
+            later("headers", Kind::Map(Names::HeaderNames, &Kind::SecretValue)),
+            later("body", Kind::Text),
+        ]),
+    ),
+    later("on", Kind::List(&Kind::Text, 1, 100)),
+    later(
+        "enter",
+        Kind::Object(&[
+            later("queue", Kind::Fraction),
+            later("latency", Kind::Duration),
+            later("error_rate", Kind::Fraction),
+        ]),
+    ),
+    later(
+        "leave",
+        Kind::Object(&[
+            later("queue", Kind::Fraction),
+            later("latency", Kind::Duration),
+            later("error_rate", Kind::Fraction),
+        ]),
+    ),
+    later("methods", Kind::Text),
+    later("flag", Kind::Reference("flags")),
+];
+
+static DEFAULTS: &[Key] = &[
+    key("route", Kind::Object(ROUTE), Off, "Laid under each route; any of a route's keys but `name`."),
+    key("pool", Kind::Object(POOL), Off, "Laid under each pool."),
+    key("provider", Kind::Object(PROVIDER), Off, "Laid under each provider."),
+];
+
+static FLAG_OBJECT: &[Key] = &[
+    later("enabled", Kind::Bool),
+    later("description", Kind::Text),
+    later("rollout", Kind::Fraction),
+    later("users", Kind::List(&Kind::Text, 0, 100_000)),
+    later("by", Kind::Text),
+];
+
+static ROLLOUT: &[Key] = &[
+    later("route", Kind::Reference("routes")),
+    later("candidate", Kind::Object(ROUTE)),
+    later("steps", Kind::List(&Kind::Fraction, 1, 100)),
+    later("interval", Kind::Duration),
+    later("by", Kind::Text),
+    later("guard", Kind::Object(GUARD)),
+    later("bake", Kind::Duration),
+];
+
+static GUARD: &[Key] = &[
+    later("minimum_requests", INT),
+    later("success_drop", Kind::Fraction),
+    later("p95_rise", Kind::Fraction),
+    later("rejected_rise", Kind::Fraction),
+    later("timeout_rise", Kind::Fraction),
+    later("cpu_rise", Kind::Fraction),
+    later("memory_rise", Kind::Fraction),
+];
+
+static JOBS: &[Key] = &[
+    later("enabled", Kind::Bool),
+    later("path", Kind::PathPrefix),
+    later("timeout", Kind::Duration),
+    later("attempts", INT),
+    later("backoff", Kind::Object(BACKOFF)),
+    later("workers", Kind::Object(&[later("min", INT), later("max", INT)])),
+    later("retention", Kind::Duration),
+    later("checkpoint_ttl", Kind::Duration),
+    later("max_queued", INT),
+    later("redeliver", Kind::Bool),
+    later("flag", Kind::Reference("flags")),
+];
+
+static ALERTS: &[Key] = &[
+    later("webhook", Kind::Secret),
+    later("error_rate", Kind::Object(ALERT)),
+    later("latency_p95", Kind::Object(ALERT)),
+    later("circuit_open", Kind::Object(ALERT)),
+    later("provider_unhealthy", Kind::Object(ALERT)),
+    later("provider_saturated", Kind::Object(ALERT)),
+    later("connect_errors", Kind::Object(ALERT)),
+    later("queue_high", Kind::Object(ALERT)),
+    later("degraded", Kind::Object(ALERT)),
+    later("cache_hit_low", Kind::Object(ALERT)),
+    later("imbalance", Kind::Object(ALERT)),
+    later("memory_high", Kind::Object(ALERT)),
+    later("latency_regression", Kind::Object(ALERT)),
+    later("reload_failed", Kind::Object(ALERT)),
+    later("rollout_rolled_back", Kind::Object(ALERT)),
+];
+
+static ALERT: &[Key] =
+    &[later("above", Kind::Value), later("below", Kind::Fraction), later("for", Kind::DurationOrOff)];
