@@ -182,7 +182,7 @@ fn where_to_look(gateway: &Running) -> String {
          Try, from another terminal:\n  \
          curl -i http://{web}/api/hello\n  \
          curl -d 'some text' http://{web}/api/echo\n  \
-         curl -N http://{web}/api/stream\n  \
+         curl -N http://{web}/live/stream\n  \
          curl -i http://{web}/spare/hello          # a few times: it is down for 5 s of every 20 s\n  \
          curl -s http://{admin}/metrics | grep sluice_requests_total\n"
     )
