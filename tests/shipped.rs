@@ -35,7 +35,7 @@ fn load(name: &str, text: &str) -> Config {
 fn in_config_map() -> String {
     let (_, rest) = KUBERNETES.split_once("  gateway.yaml: |\n").expect("a literal block");
     let (block, _) = rest.split_once("---\n").expect("another document after it");
-    block.lines().map(|line| format!("{}\n", line.strip_prefix("    ").unwrap_or(line))).collect()
+    block.lines().flat_map(|line| [line.strip_prefix("    ").unwrap_or(line), "\n"]).collect()
 }
 
 /// Seconds written after `key`, as in `TimeoutStopSec=40s`.
