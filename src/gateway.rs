@@ -3,7 +3,9 @@
 //! A reload is: read, parse, check, build, swap one snapshot. Everything that can fail comes before the swap, so that a
 //! configuration that is rejected changes nothing. Reloads come one at a time; requests never wait for one.
 
-use crate::admin::{self, Check, ConfigStatus, Control, OnDisk, ProviderView, Readiness, Rejected, Reloaded, Reloading, Version};
+use crate::admin::{
+    self, Check, ConfigStatus, Control, OnDisk, ProviderView, Readiness, Rejected, Reloaded, Reloading, Version,
+};
 use crate::clock;
 use crate::config::{self, Config, Environment, Loaded, Problems, UnknownEnvironment};
 use crate::observe::logs::{Logs, Prepared};
@@ -130,6 +132,11 @@ impl Gateway {
         &self.core.shared.logs
     }
 
+    /// Notes how many files may be open, for the metrics.
+    pub fn set_open_files_limit(&self, limit: u64) {
+        self.core.shared.metrics.set_open_files_limit(limit);
+    }
+
     /// Reads the file again and applies it, or says why not.
     ///
     /// # Errors
@@ -176,7 +183,12 @@ impl Gateway {
 
 impl Core {
     /// Builds the first configuration, starts the workers and lets them listen.
-    fn start(source: Source, loaded: Loaded, metrics: Arc<Metrics>, logs: Arc<Logs>) -> Result<(Arc<Core>, Vec<JoinHandle<()>>), StartError> {
+    fn start(
+        source: Source,
+        loaded: Loaded,
+        metrics: Arc<Metrics>,
+        logs: Arc<Logs>,
+    ) -> Result<(Arc<Core>, Vec<JoinHandle<()>>), StartError> {
         let count = loaded.config.workers.map_or_else(limits::cores, usize::from);
         let notes = loaded.notes.len();
         let version = version(&loaded);
@@ -189,8 +201,15 @@ impl Core {
         });
         let (workers, threads) = spawn_workers(count, &shared).map_err(|error| StartError::Build(error.to_string()))?;
         let on_disk = OnDisk { hash: Some(version.hash.clone()), seen_at: version.at, error: None };
-        let state = State { registry: Registry::default(), ports: Vec::new(), leaving: Vec::new(), applied: version.clone(), on_disk };
-        let core = Arc::new_cyclic(|me| Core { me: Weak::clone(me), source, shared, workers, state: Mutex::new(state) });
+        let state = State {
+            registry: Registry::default(),
+            ports: Vec::new(),
+            leaving: Vec::new(),
+            applied: version.clone(),
+            on_disk,
+        };
+        let core =
+            Arc::new_cyclic(|me| Core { me: Weak::clone(me), source, shared, workers, state: Mutex::new(state) });
         core.shared.metrics.set_workers(count);
         core.apply(&mut core.state(), built, version).map_err(StartError::Build)?;
         tracing::info!(workers = count, notes, "the gateway is ready");
@@ -293,7 +312,8 @@ impl Core {
     /// What a reload cannot change, as notes.
     fn needs_restart(&self, new: &Config) -> Vec<Value> {
         let old = self.config();
-        let restart = |what: &str| json!({ "message": format!("`{what}` has changed; it takes effect at the next start") });
+        let restart =
+            |what: &str| json!({ "message": format!("`{what}` has changed; it takes effect at the next start") });
         let workers = (old.workers != new.workers).then(|| restart("workers"));
         let admin = (old.admin.bind != new.admin.bind).then(|| restart("admin.bind"));
         workers.into_iter().chain(admin).collect()
@@ -368,7 +388,8 @@ impl Control for Core {
     }
 
     fn check(&self, yaml: &[u8]) -> Result<Vec<Value>, Rejected> {
-        let loaded = config::parse("request body", yaml, &UnknownEnvironment).map_err(|problems| rejected(&problems))?;
+        let loaded =
+            config::parse("request body", yaml, &UnknownEnvironment).map_err(|problems| rejected(&problems))?;
         Ok(loaded.notes.iter().map(value).collect())
     }
 }
@@ -380,7 +401,14 @@ impl std::fmt::Debug for Core {
 }
 
 /// Everything that can fail, before anything is changed.
-fn build(loaded: Loaded, registry: &Registry, ports: &[Arc<Port>], workers: usize, metrics: &Metrics, logs: &Logs) -> Result<Built, String> {
+fn build(
+    loaded: Loaded,
+    registry: &Registry,
+    ports: &[Arc<Port>],
+    workers: usize,
+    metrics: &Metrics,
+    logs: &Logs,
+) -> Result<Built, String> {
     let config = Arc::new(loaded.config);
     let (registry, pools) = registry.build(&config, workers, metrics).map_err(|error| error.to_string())?;
     let log = logs.prepare(&config.log).map_err(|error| format!("log: {error}"))?;
@@ -398,7 +426,9 @@ fn build(loaded: Loaded, registry: &Registry, ports: &[Arc<Port>], workers: usiz
 fn cannot_listen(name: &str, bind: SocketAddr, error: &io::Error) -> String {
     let next = match error.kind() {
         io::ErrorKind::AddrInUse => "another process has it: stop that one, or choose another `bind`",
-        io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE: grant it, or choose a higher port",
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE: grant it, or choose a higher port"
+        }
         io::ErrorKind::AddrNotAvailable => "this machine does not have that address: choose another `bind`",
         _ => "choose another `bind`",
     };
@@ -438,7 +468,7 @@ fn changes(old: &Value, new: &Value) -> Vec<Value> {
 }
 
 fn rejected(problems: &Problems) -> Rejected {
-    Rejected { rendered: problems.to_string(), problems: problems.iter().map(value).collect() }
+    Rejected { rendered: problems.to_string(), problems: problems.problems.iter().map(value).collect() }
 }
 
 /// As JSON; what cannot be shown is left empty rather than failing the request that wanted to see it.

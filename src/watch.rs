@@ -34,7 +34,10 @@ impl Watch {
         for folder in folders(file) {
             watcher.watch(&folder, RecursiveMode::NonRecursive)?;
         }
-        std::thread::Builder::new().name("watch".to_owned()).spawn(move || listen(&told, changed)).map_err(notify::Error::io)?;
+        std::thread::Builder::new()
+            .name("watch".to_owned())
+            .spawn(move || listen(&told, changed))
+            .map_err(notify::Error::io)?;
         Ok(Watch { _watcher: watcher })
     }
 }

@@ -4,8 +4,8 @@ use crate::observe::metrics::ListenerMetrics;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, watch};
 
 /// An address clients connect to, alive from the reload that adds it to the one that removes it, whatever else changes.

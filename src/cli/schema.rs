@@ -1,0 +1,2 @@
+//! `sluice schema`.
+pub use crate::config::schema;
