@@ -278,7 +278,7 @@ impl Core {
         let (stay, leave) = state.ports.drain(..).partition(stays);
         state.ports = stay;
         for port in &leave {
-            port.closing.send_replace(true);
+            port.close();
         }
         state.leaving.retain(|port| port.open() > 0);
         state.leaving.extend(leave);
@@ -325,7 +325,7 @@ impl Core {
         let state = self.state();
         let ports: Vec<_> = state.ports.iter().chain(&state.leaving).cloned().collect();
         for port in &ports {
-            port.closing.send_replace(true);
+            port.close();
         }
         ports
     }

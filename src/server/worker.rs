@@ -39,8 +39,11 @@ pub fn spawn(worker: Worker) -> io::Result<(mpsc::Sender<Order>, JoinHandle<()>)
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (orders, inbox) = mpsc::channel(ORDERS);
     let name = format!("worker-{}", worker.index);
-    let thread =
-        std::thread::Builder::new().name(name).spawn(move || runtime.block_on(work(Arc::new(worker), inbox)))?;
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
+        runtime.block_on(work(Arc::new(worker), inbox));
+        // Not waiting for name look-ups under way: the system may take its time.
+        runtime.shutdown_background();
+    })?;
     Ok((orders, thread))
 }
 
