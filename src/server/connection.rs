@@ -49,8 +49,7 @@ enum Next {
 
 /// Serves one connection to its end.
 pub async fn serve(io: Io, address: SocketAddr, place: Place, port: Arc<Port>, worker: Arc<Worker>) {
-    // A listener that a reload has just removed has nobody to speak for the connection.
-    let Some(listener) = worker.shared.snapshot.load().listener(port.bind).cloned() else { return };
+    let listener = port.listener();
     let mut connection = Connection { address, port, worker, listener };
     let mut io = io;
     let mut head_by = Some(clock::after(clock::now(), connection.listener.limits.header_timeout));

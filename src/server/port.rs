@@ -1,5 +1,6 @@
 //! A listening address: its sockets, and the count of what came in through them.
 
+use crate::config::Listener;
 use crate::observe::metrics::ListenerMetrics;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -18,11 +19,18 @@ pub struct Port {
     closing: watch::Sender<bool>,
     /// The same, for those who only look: a look costs nothing and disturbs no other core.
     closed: AtomicBool,
-    /// Its series; another one after a reload that gives the listener another name. A std mutex: taken once a connection.
-    metrics: Mutex<ListenerMetrics>,
+    /// What the file says of it, or said last. A std mutex: taken once a connection.
+    settings: Mutex<Settings>,
     open: AtomicUsize,
     /// Told whenever a connection ends.
     ended: Notify,
+}
+
+/// What a reload can change about a port.
+#[derive(Debug, Clone)]
+struct Settings {
+    listener: Arc<Listener>,
+    metrics: ListenerMetrics,
 }
 
 /// One connection's place in the count; given back when dropped.
@@ -35,15 +43,16 @@ pub struct Place {
 // === impl Port ===
 
 impl Port {
-    /// Listens on `bind` with one socket for each worker.
+    /// Listens where `listener` says, with one socket for each worker.
     ///
     /// # Errors
     /// The address is in use or not ours.
     pub fn listen(
-        bind: SocketAddr,
+        listener: &Arc<Listener>,
         workers: usize,
         metrics: ListenerMetrics,
     ) -> io::Result<(Arc<Port>, Vec<TcpListener>)> {
+        let bind = listener.bind;
         let first = claim(bind)?;
         let local = first.local_addr()?;
         let mut sockets = vec![first];
@@ -55,7 +64,7 @@ impl Port {
             local,
             closing: watch::Sender::new(false),
             closed: AtomicBool::new(false),
-            metrics: Mutex::new(metrics),
+            settings: Mutex::new(Settings { listener: Arc::clone(listener), metrics }),
             open: AtomicUsize::new(0),
             ended: Notify::new(),
         };
@@ -65,14 +74,24 @@ impl Port {
     /// A place for a connection.
     pub fn enter(self: &Arc<Self>) -> Place {
         self.open.fetch_add(1, Ordering::Relaxed);
-        let metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let metrics = self.settings().metrics;
         metrics.opened(PROTOCOL);
         Place { port: Arc::clone(self), metrics }
     }
 
-    /// The listener at this address has another name now.
-    pub fn rename(&self, metrics: ListenerMetrics) {
-        *self.metrics.lock().unwrap_or_else(PoisonError::into_inner) = metrics;
+    /// What the file says of it; what it said last, once it is gone from there.
+    pub fn listener(&self) -> Arc<Listener> {
+        self.settings().listener
+    }
+
+    /// The file says this of it now.
+    pub fn follow(&self, listener: &Arc<Listener>, metrics: ListenerMetrics) {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) =
+            Settings { listener: Arc::clone(listener), metrics };
+    }
+
+    fn settings(&self) -> Settings {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Connections open now.
