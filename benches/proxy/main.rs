@@ -213,8 +213,7 @@ impl Bench {
         }
         let connections = self.arguments.idle_connections;
         for contender in &self.contenders {
-            let setup = Setup { connections: connections + CONNECTIONS, ..self.stage.setup() };
-            match Idle::take(contender, &setup, connections, &mut self.progress) {
+            match Idle::take(contender, &self.stage.setup(), connections, &mut self.progress) {
                 Ok(idle) => self.report.idle.push(idle),
                 Err(error) => {
                     let name = contender.kind.name();

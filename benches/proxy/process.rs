@@ -113,7 +113,10 @@ impl Group {
     pub(crate) fn stop(&mut self) -> Option<ExitStatus> {
         // The group may be gone already; then there is nothing to signal.
         let _ = kill_process_group(self.pid, Signal::TERM);
-        let status = self.wait(STOP_PATIENCE);
+        let status = self.wait(STOP_PATIENCE / 2).or_else(|| {
+            let _ = kill_process_group(self.pid, Signal::TERM);
+            self.wait(STOP_PATIENCE / 2)
+        });
         if status.is_none() || test_kill_process_group(self.pid).is_ok() {
             let _ = kill_process_group(self.pid, Signal::KILL);
         }

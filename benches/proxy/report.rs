@@ -138,10 +138,14 @@ impl Report {
         );
         let mebibytes = |kib: u64| plain(format!("{:.1}", kib as f64 / 1024.0));
         let row = |idle: &Idle| {
-            let per = plain(thousands(idle.per_connection()));
-            vec![plain("idle connections"), plain(idle.kind.name()), per, mebibytes(idle.before), mebibytes(idle.with)]
+            let bytes = |value| plain(thousands(value));
+            let words = [plain("idle connections"), plain(idle.kind.name())];
+            let figures =
+                [bytes(idle.with_set_aside()), bytes(idle.grown()), mebibytes(idle.small), mebibytes(idle.with)];
+            words.into_iter().chain(figures).collect()
         };
-        let header = ["workload", "proxy", "bytes each", "MiB before", "MiB with"].map(str::to_owned).into();
+        let header =
+            ["workload", "proxy", "bytes each", "of it grown", "MiB without", "MiB with"].map(str::to_owned).into();
         Table { title, header, rows: self.idle.iter().map(row).collect() }
     }
 }
