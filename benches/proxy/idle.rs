@@ -44,7 +44,7 @@ impl Idle {
         let mut held = Vec::with_capacity(connections);
         for index in 0..connections {
             if index % 500 == 0 {
-                progress.step(&format!("idle: {index}/{connections} connections to {}", contender.kind.name()));
+                progress.step(&format!("idle connections: {index}/{connections} to {}", contender.kind.name()));
             }
             held.push(open(&running, index).map_err(|error| format!("connection {index}: {error}"))?);
         }

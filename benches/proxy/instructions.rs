@@ -24,7 +24,7 @@ pub(crate) fn per_request(
 ) -> Outcome<f64> {
     let (few, many) = workload.counted;
     let mut count = |requests: u32| {
-        progress.step(&format!("{}: instructions of {} requests to {}", workload.key, requests, contender.kind.name()));
+        progress.step(&format!("{} instructions: {} requests to {}", workload.key, requests, contender.kind.name()));
         counted_run(contender, workload, setup, requests)
     };
     let (short, long) = (count(few)?, count(many)?);
