@@ -112,6 +112,8 @@ fn start_for_demo(config: Option<&Path>) -> Result<Running, String> {
     let admin = gateway.admin_address();
     let log = folder.log.clone();
     let stop = Box::new(move || {
+        let grace = gateway.config().shutdown_grace;
+        tokio::runtime::Handle::current().block_on(gateway.drain(grace));
         gateway.stop();
         drop(folder);
     });
