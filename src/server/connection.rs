@@ -155,7 +155,7 @@ async fn next_head(client: &mut Client, listener: &Listener, head_by: Option<Ins
                     wire.skip_empty_line();
                     continue;
                 }
-                Poll::Ready(found) => return Poll::Ready(judge(found)),
+                Poll::Ready(found) => return Poll::Ready(judge(&found)),
                 Poll::Pending => {}
             }
             let first = wire.first_unread();
@@ -177,17 +177,17 @@ async fn next_head(client: &mut Client, listener: &Listener, head_by: Option<Ins
     .await
 }
 
-fn judge(found: Result<usize, HeadReadError>) -> Next {
+fn judge(found: &Result<usize, HeadReadError>) -> Next {
     match found {
-        Ok(len) => Next::Head(len),
+        Ok(len) => Next::Head(*len),
         Err(HeadReadError::Ended { .. } | HeadReadError::Io(_)) => Next::Silence,
         Err(HeadReadError::TooLong) => Next::Refused(Refusal::HeadTooLarge, HEAD_TOO_LONG),
         Err(HeadReadError::Malformed(error)) => refuse_malformed(error),
     }
 }
 
-fn refuse_malformed(error: HeadError) -> Next {
-    match error {
+fn refuse_malformed(error: &HeadError) -> Next {
+    match *error {
         HeadError::Malformed(why) => Next::Refused(Refusal::BadRequest, why),
         HeadError::TooManyFields => Next::Refused(Refusal::HeadTooLarge, "The request head has too many fields."),
     }
@@ -207,7 +207,7 @@ fn refuse_first(byte: u8) -> Option<Next> {
 async fn answer(client: &mut Client, len: usize, here: &Here<'_>) -> After {
     client.peer.judge(here.listener);
     if let Err(error) = client.head.parse(client.wire.head(len), here.listener.limits.headers) {
-        if let Next::Refused(refusal, detail) = refuse_malformed(error) {
+        if let Next::Refused(refusal, detail) = refuse_malformed(&error) {
             proxy::refuse_head(client, refusal, detail, here);
         }
         return After::Close;
