@@ -81,9 +81,9 @@ impl Endpoint {
             return;
         }
         connection.wire.shrink();
-        let shelf = &self.workers[worker];
-        shelf.idle.lock().unwrap_or_else(PoisonError::into_inner).put(connection.wire, connection.born, now, keep);
-        if !shelf.tidied.swap(true, Ordering::AcqRel) {
+        let place = &self.workers[worker];
+        place.idle.lock().unwrap_or_else(PoisonError::into_inner).put(connection.wire, connection.born, now, keep);
+        if !place.tidied.swap(true, Ordering::AcqRel) {
             tokio::spawn(tidy(Arc::clone(self), worker));
         }
     }
