@@ -225,7 +225,7 @@ fn a_bomb_is_refused_before_it_costs_anything() {
     let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for level in 1..30 {
         let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
-        bomb.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
+        bomb += &format!("a{level}: &a{level} [{aliases}]\n");
     }
     let begun = sluice::clock::now();
     let problems = load_text(&bomb).expect_err("a bomb");

@@ -122,6 +122,11 @@ impl Node {
         self.entry(key).map(|entry| &entry.node)
     }
 
+    /// Values in it, itself included.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
     /// A mapping made of others' entries, standing at `span`.
     pub(super) fn map(span: Span, entries: Vec<Entry>) -> Node {
         Node { span, size: 1, height: 1, value: Value::Map(Rc::new(entries)) }
