@@ -1,1 +1,20 @@
-//! admin.
+//! The operators' listener: health, metrics and the configuration, over HTTP/1 on a socket of its own.
+//!
+//! It is axum on hyper, because convenience matters more than microseconds here; nothing of it is on a request's way.
+//! `control.rs` is all it knows of the gateway, `guard.rs` decides who may do what before a handler runs, `api.rs` has
+//! the handlers, `views.rs` what they show, `server.rs` the sockets.
+
+mod api;
+mod control;
+mod guard;
+mod problem;
+mod server;
+mod views;
+
+pub use control::{
+    Check, ConfigStatus, Control, OnDisk, ProviderView, Readiness, Rejected, Reloaded, Reloading, Version,
+};
+pub use server::serve;
+
+#[cfg(test)]
+mod tests;

@@ -57,6 +57,14 @@ pub fn load(path: &Path, env: &dyn Environment) -> Result<Loaded, Problems> {
     }
 }
 
+/// The hash that [`load`] would give the file at `path` now.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn hash_file(path: &Path) -> std::io::Result<String> {
+    read(path).map(|bytes| hash(&bytes))
+}
+
 /// Reads `bytes` as the file called `name`; relative paths in it start at that file's folder.
 ///
 /// # Errors

@@ -355,6 +355,16 @@ impl Config {
     }
 }
 
+// === impl ProviderUrl ===
+
+impl std::fmt::Display for ProviderUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "{scheme}://{open}{}{close}:{}{}", self.host, self.port, self.prefix)
+    }
+}
+
 // === impl Pattern ===
 
 impl PartialEq for Pattern {

@@ -1,3 +1,11 @@
-//! Sockets as the proxy uses them: one byte stream for every kind of connection, and what is read and written through it.
+//! Sockets as the proxy uses them: one byte stream for every kind of connection, HTTP/1 messages read and written through
+//! it, bodies moved between two of them, one lazy timer.
+//!
+//! Everything is polled by the one task that owns it. There is no lock, no channel and no second task between a client's
+//! socket and a provider's, so backpressure is simply not reading.
 
+pub mod buffer;
 pub mod io;
+pub mod pump;
+pub mod timer;
+pub mod wire;

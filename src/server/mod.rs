@@ -1,1 +1,10 @@
-//! server.
+//! Sockets for clients: workers, listening, connections, and how all of them end.
+//!
+//! A worker is a thread with a runtime of its own. Each listens on its own socket of every address (`SO_REUSEPORT`), and a
+//! connection stays with the worker that accepted it until it ends.
+
+pub mod connection;
+pub mod contain;
+pub mod limits;
+pub mod port;
+pub mod worker;

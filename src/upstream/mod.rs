@@ -1,2 +1,13 @@
-//! Live state of providers.
+//! Providers as they live: connections kept, calls in flight, whose turn it is. This state outlives any configuration.
+//!
+//! A configuration names providers and pools; what is alive is found by that name again after a reload. An [`Endpoint`](endpoint::Endpoint) (an
+//! address and the connections to it) lives on as long as everything that decides where a connection leads is unchanged, so
+//! that no connection is ever reused for another address or another certificate check.
+
 pub mod connect;
+pub mod endpoint;
+pub mod idle;
+pub mod pool;
+pub mod registry;
+pub mod resolve;
+pub mod tls;

@@ -1,0 +1,156 @@
+//! Nanoseconds of the pure decisions on a request's way: `cargo bench --bench policy`.
+//!
+//! Each line is the median of several rounds and their spread. The requests of a round cycle through
+//! many different routes, so that large indexes are measured with the cache misses they cause.
+#![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
+#![allow(missing_docs, reason = "nothing here is called by others")]
+
+use sluice::clock;
+use sluice::config::{Action, HostPattern, Match, PathPattern, Rewrite, Route};
+use sluice::http1::target;
+use sluice::proxy::path;
+use sluice::proxy::route::{Asked, Found, Routes};
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+fn main() {
+    println!("{:<44} {:>10} {:>12}", "", "ns/op", "spread");
+    for count in [10, 1_000, 10_000] {
+        for kind in Kind::ALL {
+            lookups(kind, count);
+        }
+    }
+    paths();
+    targets();
+}
+
+/// What tells the routes of a table apart.
+#[derive(Clone, Copy)]
+enum Kind {
+    ExactPath,
+    Prefix,
+    ExactHost,
+    WildcardHost,
+    Missing,
+}
+
+impl Kind {
+    const ALL: [Kind; 5] = [Kind::ExactPath, Kind::Prefix, Kind::ExactHost, Kind::WildcardHost, Kind::Missing];
+
+    fn name(self) -> &'static str {
+        match self {
+            Kind::ExactPath => "exact path",
+            Kind::Prefix => "prefix",
+            Kind::ExactHost => "exact host, prefix",
+            Kind::WildcardHost => "wildcard host, prefix",
+            Kind::Missing => "no route",
+        }
+    }
+
+    fn pattern(self, number: usize) -> (HostPattern, PathPattern) {
+        let below_api = PathPattern::Prefix("/api".into());
+        match self {
+            Kind::ExactPath => (HostPattern::Any, PathPattern::Exact(format!("/service-{number}/v1/status"))),
+            Kind::Prefix | Kind::Missing => (HostPattern::Any, PathPattern::Prefix(format!("/service-{number}/v1"))),
+            Kind::ExactHost => (HostPattern::Exact(format!("tenant-{number}.example.com")), below_api),
+            Kind::WildcardHost => (HostPattern::Wildcard(format!(".tenant-{number}.example.com")), below_api),
+        }
+    }
+
+    fn asked(self, number: usize) -> (String, String) {
+        match self {
+            Kind::ExactPath => ("www.example.com".into(), format!("/service-{number}/v1/status")),
+            Kind::Prefix => ("www.example.com".into(), format!("/service-{number}/v1/items/42")),
+            Kind::ExactHost => (format!("tenant-{number}.example.com"), "/api/items/42".into()),
+            Kind::WildcardHost => (format!("eu.tenant-{number}.example.com"), "/api/items/42".into()),
+            Kind::Missing => ("www.example.com".into(), format!("/service-{number}/v2/items/42")),
+        }
+    }
+}
+
+fn lookups(kind: Kind, count: usize) {
+    let routes: Vec<Arc<Route>> = (0..count).map(|number| route(number, kind.pattern(number))).collect();
+    let index = Routes::compile(&routes);
+    let requests: Vec<(String, String)> = (0..REQUESTS).map(|at| kind.asked(scattered(at) % count)).collect();
+    measure(&format!("route, {count} by {}", kind.name()), |turn| {
+        let (host, path) = &requests[turn % REQUESTS];
+        let asked = Asked { host, path, query: None, method: "GET", headers: &Vec::new() };
+        let found = index.find(black_box(&asked));
+        assert_eq!(matches!(found, Found::Route(_)), !matches!(kind, Kind::Missing));
+        black_box(found);
+    });
+}
+
+fn paths() {
+    let spellings = [
+        ("normal, short", "/api/items/42"),
+        (
+            "normal, 100 bytes",
+            "/api/v1/organisations/0123456789abcdef/projects/0123456789abcdef/issues/0123456789/comments/42/body",
+        ),
+        ("an encoded blank", "/files/annual%20report.pdf"),
+        ("dots and encodings", "/api/./items/../%69tems//%34%32"),
+    ];
+    let mut scratch = String::new();
+    for (name, spelling) in spellings {
+        measure(&format!("path, {name}"), |_| {
+            black_box(path::normalise(black_box(spelling), &mut scratch)).ok();
+        });
+    }
+}
+
+fn targets() {
+    let target: &[u8] = b"/api/items/42?page=2&sort=name";
+    measure("request-target", |_| {
+        black_box(target::parse("GET", black_box(target))).ok();
+    });
+    let host: &[u8] = b"www.example.com:8080";
+    measure("host", |_| {
+        black_box(target::host(black_box(host))).ok();
+    });
+}
+
+fn route(number: usize, (host, path): (HostPattern, PathPattern)) -> Arc<Route> {
+    Arc::new(Route {
+        name: format!("route-{number}").into(),
+        matches: Match {
+            hosts: vec![host],
+            path,
+            path_regex: None,
+            methods: None,
+            headers: Vec::new(),
+            query: Vec::new(),
+        },
+        action: Action::Pool(0),
+        timeout: Duration::from_secs(30),
+        stream_timeout: None,
+        rewrite: Rewrite::default(),
+    })
+}
+
+/// Spreads neighbouring numbers (a prime stride), so that requests do not walk the table in the order it was built.
+fn scattered(at: usize) -> usize {
+    at * 7_919
+}
+
+/// Times `operation`, which is told its turn, and prints a line.
+fn measure(name: &str, mut operation: impl FnMut(usize)) {
+    let mut rounds: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let start = clock::now();
+            (0..TURNS).for_each(&mut operation);
+            (clock::now() - start).as_secs_f64() * 1e9 / TURNS as f64
+        })
+        .collect();
+    rounds.sort_by(f64::total_cmp);
+    let spread = format!("{:.0}-{:.0}", rounds[0], rounds[ROUNDS - 1]);
+    println!("{name:<44} {:>10.1} {spread:>12}", rounds[ROUNDS / 2]);
+}
+
+/// Rounds of each line; odd, so that one of them is the median.
+const ROUNDS: usize = 11;
+/// Operations a round.
+const TURNS: usize = 100_000;
+/// Different requests that a round cycles through.
+const REQUESTS: usize = 4_096;

@@ -1,0 +1,370 @@
+//! The proxies under test: how each is configured for the same job, started, checked, and given up on.
+//!
+//! The job: one worker, keep-alive to clients and to the upstream, no access log unless asked for, and the forwarding
+//! fields that Sluice writes (`X-Forwarded-For`, `X-Forwarded-Proto`, `X-Request-Id`, `Via`) written by everyone. The
+//! upstream is asked what it really received, so a contender that does less than the others is not measured.
+
+use crate::Outcome;
+use crate::client;
+use crate::process::{Group, now, pause};
+use crate::upstream;
+use crate::workloads::Workload;
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// A proxy that takes part.
+#[derive(Debug, Clone)]
+pub(crate) struct Contender {
+    /// Which one.
+    pub(crate) kind: Kind,
+    /// The program.
+    pub(crate) program: PathBuf,
+    /// What it says its version is.
+    pub(crate) version: String,
+}
+
+/// The proxies this benchmark knows. To add one: a variant, its name, its configuration, its command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// Ours.
+    Sluice,
+    /// Debian's nginx.
+    Nginx,
+    /// Debian's HAProxy.
+    Haproxy,
+}
+
+/// How contenders are configured.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct Settings {
+    /// Every contender writes its access log to a file
+    #[arg(long)]
+    pub(crate) access_log: bool,
+    /// nginx and HAProxy only forward: they write none of the fields that Sluice does
+    #[arg(long)]
+    pub(crate) bare_peers: bool,
+    /// nginx reads answers in pieces of 16 KiB, as HAProxy does, instead of its default of 4 KiB
+    #[arg(long)]
+    pub(crate) large_buffers: bool,
+}
+
+/// What a contender is started for.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup<'a> {
+    /// Files of this run.
+    pub(crate) scratch: &'a Path,
+    /// Where requests go.
+    pub(crate) upstream: SocketAddr,
+    /// The contender's core.
+    pub(crate) core: usize,
+    /// What was asked for on the command line.
+    pub(crate) settings: Settings,
+    /// Connections it must be able to hold at once, to both sides.
+    pub(crate) connections: usize,
+    /// A program and its arguments to run the contender under, as a single process; it may be slow.
+    pub(crate) under: Vec<String>,
+}
+
+/// A contender that runs and answers.
+#[derive(Debug)]
+pub(crate) struct Running {
+    /// Which one.
+    pub(crate) kind: Kind,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// Its processes.
+    pub(crate) group: Group,
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// In the order they are shown.
+    pub(crate) const ALL: [Kind; 3] = [Kind::Sluice, Kind::Nginx, Kind::Haproxy];
+
+    /// For people.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Sluice => "Sluice",
+            Kind::Nginx => "nginx",
+            Kind::Haproxy => "HAProxy",
+        }
+    }
+
+    fn version_argument(self) -> &'static str {
+        match self {
+            Kind::Sluice => "--version",
+            Kind::Nginx | Kind::Haproxy => "-v",
+        }
+    }
+
+    fn configuration(self, setup: &Setup, port: u16) -> Outcome<String> {
+        match self {
+            Kind::Sluice => sluice_configuration(setup, port),
+            Kind::Nginx => Ok(nginx_configuration(setup, port)),
+            Kind::Haproxy => Ok(haproxy_configuration(setup, port)),
+        }
+    }
+
+    fn arguments(self, file: &Path) -> Vec<String> {
+        let file = file.display().to_string();
+        match self {
+            Kind::Sluice => vec!["run".into(), "-c".into(), file],
+            Kind::Nginx => vec!["-c".into(), file],
+            // -db: no daemon, no master.
+            Kind::Haproxy => vec!["-db".into(), "-f".into(), file],
+        }
+    }
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// For the head of a report.
+    pub(crate) fn describe(self) -> String {
+        let log = if self.access_log { "access log on" } else { "access log off" };
+        let fields = if self.bare_peers { ", peers add no fields" } else { "" };
+        let buffers = if self.large_buffers { ", nginx with buffers of 16 KiB" } else { "" };
+        format!("one worker each, {log}{fields}{buffers}")
+    }
+}
+
+// === impl Contender ===
+
+impl Contender {
+    /// A contender whose program runs, with the version it prints.
+    pub(crate) fn find(kind: Kind, program: &Path) -> Outcome<Contender> {
+        let output = Command::new(program).arg(kind.version_argument()).output();
+        let output = output.map_err(|error| format!("{} cannot be run: {error}", program.display()))?;
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        let version = text.lines().next().unwrap_or("").split([' ', '/']).find(|word| word.contains('.'));
+        let version = version.unwrap_or("of unknown version").to_owned();
+        Ok(Contender { kind, program: program.to_owned(), version })
+    }
+
+    /// Starts it and waits until it answers as it should.
+    pub(crate) fn start(&self, setup: &Setup) -> Outcome<Running> {
+        let address = free_address()?;
+        let home = setup.scratch.join(format!("{}-{}", self.kind.name(), address.port()));
+        fs::create_dir(&home)?;
+        let file = home.join(if self.kind == Kind::Sluice { "gateway.yaml" } else { "conf" });
+        let setup_here = Setup { scratch: &home, ..setup.clone() };
+        fs::write(&file, self.kind.configuration(&setup_here, address.port())?)?;
+
+        let mut line = setup.under.clone();
+        line.push(self.program.display().to_string());
+        line.extend(self.kind.arguments(&file));
+        let group = Group::start(Path::new(&line[0]), &line[1..], setup.core, &home.join("output"))?;
+        let mut running = Running { kind: self.kind, address, group };
+        let patience = if setup.under.is_empty() { PATIENCE } else { PATIENCE_INSTRUMENTED };
+        running.wait_until_it_answers(patience)?;
+        check_answers(address)?;
+        if self.kind == Kind::Sluice || !setup.settings.bare_peers {
+            check_fields(address)?;
+        }
+        Ok(running)
+    }
+}
+
+// === impl Running ===
+
+impl Running {
+    fn wait_until_it_answers(&mut self, patience: Duration) -> Outcome<()> {
+        let deadline = now() + patience;
+        loop {
+            let Err(problem) = client::fetch(self.address, "GET /1k", b"") else { return Ok(()) };
+            let fate = match (self.group.alive(), now() < deadline) {
+                (true, true) => {
+                    pause(Duration::from_millis(20));
+                    continue;
+                }
+                (true, false) => format!("did not answer within {} s ({problem})", patience.as_secs()),
+                (false, _) => "ended".to_owned(),
+            };
+            return Err(format!("it {fate}; it printed:\n{}", indent(&self.group.last_words())).into());
+        }
+    }
+}
+
+/// Whether every workload's answer arrives complete through the proxy at `address`.
+fn check_answers(address: SocketAddr) -> Outcome<()> {
+    for workload in Workload::ALL {
+        let reply = client::fetch(address, &workload.request_line(), &workload.body())?;
+        if reply.body.len() != workload.answer_bytes {
+            let (got, want) = (reply.body.len(), workload.answer_bytes);
+            return Err(format!("{} brought {got} bytes instead of {want}", workload.path).into());
+        }
+    }
+    Ok(())
+}
+
+/// Whether the upstream and the client see the fields that all contenders must write.
+fn check_fields(address: SocketAddr) -> Outcome<()> {
+    let reply = client::fetch(address, &format!("GET {}", upstream::HEAD_PATH), b"")?;
+    let head = String::from_utf8_lossy(&reply.body).to_ascii_lowercase();
+    for name in ["x-forwarded-for", "x-forwarded-proto", "x-request-id", "via"] {
+        if !head.contains(&format!("\n{name}:")) {
+            return Err(format!("it does not send {name} to the upstream, as the others do").into());
+        }
+    }
+    for name in ["x-request-id", "via"] {
+        reply.field(name).ok_or_else(|| format!("its answers lack {name}, which the others write"))?;
+    }
+    Ok(())
+}
+
+// === configurations ===
+
+fn sluice_configuration(setup: &Setup, port: u16) -> Outcome<String> {
+    let admin = free_address()?;
+    let log = if setup.settings.access_log {
+        format!("{{ access: true, format: json, file: {}/access.log }}", setup.scratch.display())
+    } else {
+        "{ access: false }".to_owned()
+    };
+    let upstream = setup.upstream;
+    Ok(format!(
+        "\
+version: 1
+workers: 1
+listeners:
+  - name: web
+    bind: 127.0.0.1:{port}
+admin:
+  bind: {admin}
+log: {log}
+providers:
+  upstream: {{ url: \"http://{upstream}\" }}
+pools:
+  main: {{ providers: [upstream] }}
+routes:
+  - name: all
+    match: {{ path: \"/*\" }}
+    pool: main
+"
+    ))
+}
+
+fn nginx_configuration(setup: &Setup, port: u16) -> String {
+    let (upstream, home, connections) = (setup.upstream, setup.scratch.display(), setup.connections);
+    let access = if setup.settings.access_log { format!("{home}/access.log combined") } else { "off".into() };
+    let buffers = if setup.settings.large_buffers { "proxy_buffer_size 16k; proxy_buffers 8 16k;" } else { "" };
+    let fields = if setup.settings.bare_peers { "" } else { NGINX_FIELDS };
+    // Under an instrument there is one process to look at; otherwise a master and its worker, as everywhere.
+    let master = if setup.under.is_empty() { "on" } else { "off" };
+    // The worker would otherwise become a user who may not enter the scratch folder.
+    let user = if rustix::process::getuid().is_root() { "user root;" } else { "" };
+    format!(
+        "\
+{user}
+daemon off;
+master_process {master};
+worker_processes 1;
+pid {home}/pid;
+error_log {home}/error.log warn;
+events {{ worker_connections {connections}; }}
+http {{
+  access_log {access};
+  client_body_temp_path {home}/body;
+  proxy_temp_path {home}/proxy;
+  fastcgi_temp_path {home}/fastcgi;
+  uwsgi_temp_path {home}/uwsgi;
+  scgi_temp_path {home}/scgi;
+  keepalive_timeout 75s;
+  keepalive_requests 1000000000;
+  # Nothing is spooled to disk: with a client this fast it would only cost nginx time.
+  proxy_max_temp_file_size 0;
+  {buffers}
+  proxy_http_version 1.1;
+  proxy_set_header Connection \"\";
+  proxy_set_header Host $http_host;
+  {fields}
+  upstream main {{
+    server {upstream};
+    keepalive 128;
+    keepalive_requests 1000000000;
+  }}
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    location / {{ proxy_pass http://main; }}
+    location /stream {{ proxy_pass http://main; proxy_buffering off; }}
+  }}
+}}
+"
+    )
+}
+
+fn haproxy_configuration(setup: &Setup, port: u16) -> String {
+    let (upstream, connections) = (setup.upstream, setup.connections);
+    let fields = if setup.settings.bare_peers { "" } else { HAPROXY_FIELDS };
+    // Its standard output is a file here.
+    let (log, httplog) = if setup.settings.access_log {
+        ("log stdout format raw local0 info", "log global\n  option httplog")
+    } else {
+        ("", "")
+    };
+    format!(
+        "\
+global
+  nbthread 1
+  maxconn {connections}
+  # It asks for two files per connection, also where clients are idle; fewer are no reason not to start.
+  no strict-limits
+  {log}
+defaults
+  mode http
+  {httplog}
+  timeout connect 5s
+  timeout client 75s
+  timeout server 60s
+  timeout http-keep-alive 75s
+  http-reuse always
+frontend web
+  bind 127.0.0.1:{port} backlog 4096
+  {fields}
+  default_backend main
+backend main
+  server upstream {upstream}
+"
+    )
+}
+
+// === small things ===
+
+/// A loopback address whose port was free a moment ago.
+fn free_address() -> Outcome<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+fn indent(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// What Sluice writes into requests and answers, in nginx's words.
+const NGINX_FIELDS: &str = "\
+proxy_set_header X-Forwarded-For $remote_addr;
+  proxy_set_header X-Forwarded-Proto $scheme;
+  proxy_set_header X-Request-Id $request_id;
+  proxy_set_header Via \"1.1 nginx\";
+  add_header X-Request-Id $request_id;
+  add_header Via \"1.1 nginx\";";
+
+/// The same in HAProxy's.
+const HAPROXY_FIELDS: &str = "\
+http-request set-var(txn.id) uuid()
+  http-request set-header X-Forwarded-For %[src]
+  http-request set-header X-Forwarded-Proto http
+  http-request set-header X-Request-Id %[var(txn.id)]
+  http-request add-header Via \"1.1 haproxy\"
+  http-response set-header X-Request-Id %[var(txn.id)]
+  http-response add-header Via \"1.1 haproxy\"";
+
+/// How long a contender may take until its first answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The same under valgrind.
+const PATIENCE_INSTRUMENTED: Duration = Duration::from_mins(2);

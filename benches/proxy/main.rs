@@ -1,0 +1,301 @@
+//! Sluice beside Debian's nginx and HAProxy, in one run: `cargo bench --bench proxy`. `benches/README.md` says how to read it.
+//!
+//! Each contender has one worker on one core; the upstream and the load generator share another. Rounds are interleaved,
+//! so that a ratio compares neighbours in time. All traffic stays on loopback, and everything that was started is stopped.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark reports to its terminal")]
+
+mod client;
+mod contenders;
+mod idle;
+mod instructions;
+mod process;
+mod progress;
+mod report;
+mod rounds;
+mod spread;
+mod tools;
+mod upstream;
+mod workloads;
+
+use clap::Parser;
+use contenders::{Contender, Kind, Running, Settings, Setup};
+use idle::Idle;
+use process::Cores;
+use progress::Progress;
+use report::Report;
+use rounds::{Plan, Timing, Wrk};
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use upstream::Upstream;
+use workloads::Workload;
+
+/// What a step comes to; an error is a sentence for the person at the terminal.
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// Measures Sluice beside nginx and HAProxy on this machine.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo bench --bench proxy --")]
+struct Arguments {
+    /// Timed rounds of each workload; 0 leaves the timing out
+    #[arg(long, value_name = "N")]
+    rounds: Option<usize>,
+    /// Seconds of one round
+    #[arg(long, value_name = "S")]
+    seconds: Option<u32>,
+    /// Fewer and shorter rounds: to see that it works, not to publish
+    #[arg(long)]
+    quick: bool,
+    /// Only these workloads: 1k, post, 100k, 10m, stream
+    #[arg(long, value_name = "A,B", value_delimiter = ',', value_parser = Workload::named)]
+    workloads: Vec<&'static Workload>,
+    /// Also count user instructions per request (valgrind)
+    #[arg(long)]
+    instructions: bool,
+    /// Also measure the memory of idle connections
+    #[arg(long)]
+    idle: bool,
+    /// How many idle connections
+    #[arg(long, value_name = "N", default_value_t = 10_000, requires = "idle")]
+    idle_connections: usize,
+    #[command(flatten)]
+    settings: Settings,
+    /// The Sluice binary; by default the one cargo built beside this benchmark
+    #[arg(long, value_name = "PATH")]
+    sluice: Option<PathBuf>,
+    /// Print the tables as Markdown
+    #[arg(long)]
+    markdown: bool,
+    /// Draw the ratios against nginx into this file
+    #[arg(long, value_name = "PATH")]
+    svg: Option<PathBuf>,
+    /// Passed by `cargo bench`
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// One run of the benchmark.
+struct Bench {
+    arguments: Arguments,
+    stage: Stage,
+    contenders: Vec<Contender>,
+    progress: Progress,
+    report: Report,
+}
+
+/// What all contenders are given. The upstream ends before its folder goes.
+struct Stage {
+    upstream: Upstream,
+    scratch: tempfile::TempDir,
+    cores: Cores,
+    settings: Settings,
+}
+
+fn main() -> ExitCode {
+    let words: Vec<_> = std::env::args_os().collect();
+    let result = match words.get(1) {
+        Some(word) if word == upstream::ARGUMENT => {
+            upstream::serve(&words.get(2).map(PathBuf::from).unwrap_or_default())
+        }
+        _ => run(Arguments::parse()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) if process::abandoned() => ExitCode::from(process::INTERRUPTED),
+        Err(error) => {
+            eprintln!("\nproxy benchmark: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Outcome<()> {
+    if !arguments.bench {
+        // `cargo test --all-targets` runs benchmarks too, without this argument, and must not measure for minutes.
+        println!("nothing measured: run `cargo bench --bench proxy` (or pass --bench)");
+        return Ok(());
+    }
+    let mut bench = Bench::prepare(arguments)?;
+    bench.time_all()?;
+    bench.count_all();
+    bench.hold_all();
+    bench.show()
+}
+
+// === impl Bench ===
+
+impl Bench {
+    fn prepare(arguments: Arguments) -> Outcome<Bench> {
+        let mut wanted = vec!["nginx", "haproxy", "wrk"];
+        wanted.extend(arguments.instructions.then_some("valgrind"));
+        tools::install_missing(&wanted)?;
+        let files = tools::raise_open_files();
+        let stage = Stage::set(arguments.settings)?;
+        let mut report = Report::empty(arguments.plan());
+        if !stage.cores.apart() {
+            report.warnings.push("there is one core only; a contender shares it with its load".to_owned());
+        }
+        if arguments.idle && files < (arguments.idle_connections + CONNECTIONS) as u64 {
+            report.warnings.push(format!("only {files} files may be open; raise `ulimit -n` or run as root"));
+        }
+        let mut bench = Bench { arguments, stage, contenders: Vec::new(), progress: Progress::new(), report };
+        bench.find_contenders()?;
+        bench.report.facts = tools::facts(&bench.contenders);
+        bench.report.facts.push(("settings", bench.arguments.settings.describe()));
+        Ok(bench)
+    }
+
+    /// Those that do the whole job. Sluice is left out with a message where it does not; the peers may not be missing.
+    fn find_contenders(&mut self) -> Outcome<()> {
+        for kind in Kind::ALL {
+            let program = match kind {
+                Kind::Sluice => self.arguments.sluice_program(),
+                Kind::Nginx => tools::need("nginx")?,
+                Kind::Haproxy => tools::need("haproxy")?,
+            };
+            self.progress.step(&format!("trying {}", kind.name()));
+            match self.stage.try_out(kind, &program) {
+                Ok(contender) => self.contenders.push(contender),
+                Err(error) if kind == Kind::Sluice => self.leave_sluice_out(&program, &error.to_string()),
+                Err(error) => return Err(format!("{} is not ready: {error}", kind.name()).into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn leave_sluice_out(&mut self, program: &Path, error: &str) {
+        self.progress.note(&format!("Sluice is left out ({}): {error}", program.display()));
+        let first = error.lines().next().unwrap_or_default();
+        self.report.warnings.push(format!("Sluice took no part: {}", first.trim_end_matches(':')));
+    }
+
+    /// The timed rounds. Contenders that are not asked wait in the kernel and cost nothing.
+    fn time_all(&mut self) -> Outcome<()> {
+        let plan = self.report.plan;
+        if plan.rounds == 0 {
+            return Ok(());
+        }
+        let setup = self.stage.setup();
+        let running: Vec<Running> = self.contenders.iter().map(|one| one.start(&setup)).collect::<Outcome<_>>()?;
+        let wrk = Wrk::new(self.stage.scratch.path(), self.stage.cores)?;
+        for workload in self.arguments.workloads() {
+            let timing = Timing::take(workload, &running, &wrk, plan, &mut self.progress)?;
+            self.report.warnings.extend(timing.warnings());
+            self.report.timings.push(timing);
+        }
+        Ok(())
+    }
+
+    /// User instructions of every workload.
+    fn count_all(&mut self) {
+        if !self.arguments.instructions {
+            return;
+        }
+        for workload in self.arguments.workloads() {
+            let mut counts = BTreeMap::new();
+            for contender in &self.contenders {
+                match instructions::per_request(contender, workload, &self.stage.setup(), &mut self.progress) {
+                    Ok(count) => drop(counts.insert(contender.kind, count)),
+                    Err(error) => {
+                        let (name, title) = (contender.kind.name(), workload.title);
+                        self.report.warnings.push(format!("{name}, {title}: no instructions counted: {error}"));
+                    }
+                }
+            }
+            self.report.instructions.push((workload, counts));
+        }
+    }
+
+    /// Idle connections, one contender at a time.
+    fn hold_all(&mut self) {
+        if !self.arguments.idle {
+            return;
+        }
+        let connections = self.arguments.idle_connections;
+        for contender in &self.contenders {
+            match Idle::take(contender, &self.stage.setup(), connections, &mut self.progress) {
+                Ok(idle) => self.report.idle.push(idle),
+                Err(error) => {
+                    let name = contender.kind.name();
+                    self.report
+                        .warnings
+                        .push(format!("{name}: {connections} idle connections could not be held: {error}"));
+                }
+            }
+        }
+    }
+
+    fn show(&mut self) -> Outcome<()> {
+        self.progress.clear();
+        if self.arguments.markdown {
+            print!("{}", self.report.markdown());
+        } else {
+            print!("{}", self.report.plain(colour_wanted()));
+        }
+        if let Some(place) = &self.arguments.svg {
+            std::fs::write(place, self.report.svg())
+                .map_err(|error| format!("cannot write the picture to {}: {error}", place.display()))?;
+        }
+        Ok(())
+    }
+}
+
+// === impl Stage ===
+
+impl Stage {
+    fn set(settings: Settings) -> Outcome<Stage> {
+        let scratch = tempfile::Builder::new().prefix("sluice-bench-").tempdir()?;
+        process::clean_up_on_signals(scratch.path())?;
+        let cores = Cores::pick()?;
+        let upstream = Upstream::start(scratch.path(), cores.driver)?;
+        Ok(Stage { upstream, scratch, cores, settings })
+    }
+
+    fn setup(&self) -> Setup<'_> {
+        Setup {
+            scratch: self.scratch.path(),
+            upstream: self.upstream.address,
+            core: self.cores.contender,
+            settings: self.settings,
+            connections: CONNECTIONS,
+            under: Vec::new(),
+        }
+    }
+
+    /// Starts a contender once, only to see that it does its job.
+    fn try_out(&self, kind: Kind, program: &Path) -> Outcome<Contender> {
+        let contender = Contender::find(kind, program)?;
+        contender.start(&self.setup())?;
+        Ok(contender)
+    }
+}
+
+// === impl Arguments ===
+
+impl Arguments {
+    fn plan(&self) -> Plan {
+        let (rounds, seconds) = if self.quick { (6, 1) } else { (15, 2) };
+        Plan { rounds: self.rounds.unwrap_or(rounds), seconds: self.seconds.unwrap_or(seconds).max(1) }
+    }
+
+    fn workloads(&self) -> Vec<&'static Workload> {
+        if self.workloads.is_empty() { Workload::ALL.iter().collect() } else { self.workloads.clone() }
+    }
+
+    /// What was named, or what cargo built beside this benchmark.
+    fn sluice_program(&self) -> PathBuf {
+        let built = option_env!("CARGO_BIN_EXE_sluice").unwrap_or("sluice");
+        let named = self.sluice.clone().unwrap_or_else(|| built.into());
+        // Contenders run in folders of their own, where a relative path leads nowhere.
+        std::path::absolute(&named).ok().filter(|path| path.is_file()).unwrap_or(named)
+    }
+}
+
+/// Colours on a terminal, unless `NO_COLOR` is set to something.
+fn colour_wanted() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// More connections than any workload opens, on both sides of a contender.
+const CONNECTIONS: usize = 1024;

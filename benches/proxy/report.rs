@@ -1,0 +1,392 @@
+//! The figures as a table for a terminal, as a table for a README, and as a picture.
+
+use crate::contenders::Kind;
+use crate::idle::Idle;
+use crate::rounds::{Plan, Timing};
+use crate::spread::{ENOUGH, Spread};
+use crate::workloads::Workload;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// Everything one run found out.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// Where the figures come from.
+    pub(crate) facts: Vec<(&'static str, String)>,
+    /// How the timed rounds were made.
+    pub(crate) plan: Plan,
+    /// Timed rounds, one entry a workload.
+    pub(crate) timings: Vec<Timing>,
+    /// User instructions per request.
+    pub(crate) instructions: Vec<(&'static Workload, BTreeMap<Kind, f64>)>,
+    /// Memory of idle connections.
+    pub(crate) idle: Vec<Idle>,
+    /// What a reader must know before believing the figures.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Cells in rows; the first two columns hold words, the others figures.
+struct Table {
+    title: String,
+    header: Vec<String>,
+    rows: Vec<Vec<Cell>>,
+}
+
+struct Cell {
+    text: String,
+    tone: Tone,
+}
+
+/// How sure it is that a ratio is good or bad.
+#[derive(Clone, Copy, PartialEq)]
+enum Tone {
+    Plain,
+    /// The whole interval is below 1.
+    Better,
+    /// The whole interval is above 1.
+    Worse,
+}
+
+// === impl Report ===
+
+impl Report {
+    /// Nothing found out yet.
+    pub(crate) fn empty(plan: Plan) -> Report {
+        let (facts, timings, warnings) = (Vec::new(), Vec::new(), Vec::new());
+        Report { facts, plan, timings, instructions: Vec::new(), idle: Vec::new(), warnings }
+    }
+
+    /// For a terminal.
+    pub(crate) fn plain(&self, colour: bool) -> String {
+        let mut text = String::from("\n");
+        for (name, value) in &self.facts {
+            let _ = writeln!(text, "{name:<12} {value}");
+        }
+        for table in self.tables() {
+            let _ = write!(text, "\n{}", table.plain(colour));
+        }
+        for warning in &self.warnings {
+            let _ = write!(text, "\nwarning: {warning}");
+        }
+        if !self.warnings.is_empty() {
+            text.push('\n');
+        }
+        text
+    }
+
+    /// For a README.
+    pub(crate) fn markdown(&self) -> String {
+        let mut text = String::new();
+        for table in self.tables() {
+            let _ = writeln!(text, "{}", table.markdown());
+        }
+        let facts: Vec<String> = self.facts.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        let _ = writeln!(text, "{}.", facts.join("; "));
+        for warning in &self.warnings {
+            let _ = writeln!(text, "\nWarning: {warning}.");
+        }
+        text
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        let made = [self.timing_table(), self.instruction_table(), self.idle_table()];
+        made.into_iter().filter(|table| !table.rows.is_empty()).collect()
+    }
+
+    fn timing_table(&self) -> Table {
+        let interval = if self.plan.rounds < ENOUGH { "whole range" } else { "95 % interval" };
+        let title = format!(
+            "Processor time per request; medians of {} rounds of {} s, paired ratios with {interval}",
+            self.plan.rounds, self.plan.seconds
+        );
+        let header = ["workload", "proxy", "CPU µs", "/ nginx", "/ HAProxy", "requests/s", "p50 µs", "p99 µs", "MiB"];
+        let rows = self.timings.iter().flat_map(|timing| timing.samples.keys().map(|kind| timing_row(timing, *kind)));
+        Table { title, header: header.map(str::to_owned).into(), rows: rows.collect() }
+    }
+
+    fn instruction_table(&self) -> Table {
+        let title = "User instructions per request (one connection, counted by cachegrind)".to_owned();
+        let mut rows = Vec::new();
+        for (workload, counts) in &self.instructions {
+            for (kind, count) in counts {
+                let against =
+                    |peer| counts.get(&peer).map_or("–".into(), |peer: &f64| format!("{:.2}", count / peer));
+                rows.push(vec![
+                    plain(workload.title),
+                    plain(kind.name()),
+                    plain(thousands(*count)),
+                    plain(if *kind == Kind::Nginx { "1".into() } else { against(Kind::Nginx) }),
+                    plain(if *kind == Kind::Haproxy { "1".into() } else { against(Kind::Haproxy) }),
+                ]);
+            }
+        }
+        Table {
+            title,
+            header: ["workload", "proxy", "instructions", "/ nginx", "/ HAProxy"].map(str::to_owned).into(),
+            rows,
+        }
+    }
+
+    fn idle_table(&self) -> Table {
+        let connections = self.idle.first().map_or(0, |idle| idle.connections);
+        let title = format!(
+            "Memory with {} idle keep-alive connections, each after one request",
+            thousands(connections as f64)
+        );
+        let mebibytes = |kib: u64| plain(format!("{:.1}", kib as f64 / 1024.0));
+        let row = |idle: &Idle| {
+            let bytes = |value| plain(thousands(value));
+            let words = [plain("idle connections"), plain(idle.kind.name())];
+            let figures =
+                [bytes(idle.with_set_aside()), bytes(idle.grown()), mebibytes(idle.small), mebibytes(idle.with)];
+            words.into_iter().chain(figures).collect()
+        };
+        let header =
+            ["workload", "proxy", "bytes each", "of it grown", "MiB without", "MiB with"].map(str::to_owned).into();
+        Table { title, header, rows: self.idle.iter().map(row).collect() }
+    }
+}
+
+fn timing_row(timing: &Timing, kind: Kind) -> Vec<Cell> {
+    let median = |of: fn(&crate::rounds::Sample) -> f64| timing.median(kind, of);
+    let ratio = |peer| if kind == peer { plain("1") } else { ratio_cell(timing.ratio(kind, peer)) };
+    vec![
+        plain(timing.workload.title),
+        plain(kind.name()),
+        plain(microseconds(median(|sample| sample.cpu))),
+        ratio(Kind::Nginx),
+        ratio(Kind::Haproxy),
+        plain(thousands(median(|sample| sample.rate))),
+        plain(thousands(median(|sample| sample.p50))),
+        plain(thousands(median(|sample| sample.p99))),
+        plain(format!("{:.1}", median(|sample| sample.memory) / 1024.0)),
+    ]
+}
+
+// === impl Table ===
+
+impl Table {
+    fn plain(&self, colour: bool) -> String {
+        let widths: Vec<usize> = (0..self.header.len()).map(|column| self.width(column)).collect();
+        let mut text = format!("{}\n", paint(&self.title, "1", colour));
+        let header: Vec<String> =
+            self.header.iter().zip(&widths).enumerate().map(|(at, (cell, width))| pad(cell, at, *width)).collect();
+        let _ = writeln!(text, "{}", paint(header.join("  ").trim_end(), "2", colour));
+        let mut last = "";
+        for row in &self.rows {
+            let mut cells = Vec::new();
+            for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
+                // A workload is named once, above its contenders' figures.
+                let shown = if at == 0 && cell.text == last { "" } else { &cell.text };
+                cells.push(paint(&pad(shown, at, *width), cell.tone.code(), colour));
+            }
+            last = &row[0].text;
+            let _ = writeln!(text, "{}", cells.join("  ").trim_end());
+        }
+        text
+    }
+
+    fn markdown(&self) -> String {
+        let rule: Vec<&str> = (0..self.header.len()).map(|at| if at < WORDS { "---" } else { "---:" }).collect();
+        let mut text = format!("{}:\n\n| {} |\n| {} |\n", self.title, self.header.join(" | "), rule.join(" | "));
+        for row in &self.rows {
+            let cells: Vec<&str> = row.iter().map(|cell| cell.text.as_str()).collect();
+            let _ = writeln!(text, "| {} |", cells.join(" | "));
+        }
+        text
+    }
+
+    fn width(&self, column: usize) -> usize {
+        let cells = self.rows.iter().map(|row| row[column].text.chars().count());
+        cells.chain([self.header[column].chars().count()]).max().unwrap_or(0)
+    }
+}
+
+// === impl Tone ===
+
+impl Tone {
+    fn of(spread: Spread) -> Tone {
+        match spread {
+            Spread { high, .. } if high < 1.0 => Tone::Better,
+            Spread { low, .. } if low > 1.0 => Tone::Worse,
+            _ => Tone::Plain,
+        }
+    }
+
+    /// The terminal's code for it.
+    fn code(self) -> &'static str {
+        match self {
+            Tone::Plain => "",
+            Tone::Better => "32",
+            Tone::Worse => "33",
+        }
+    }
+}
+
+// === the picture ===
+
+impl Report {
+    /// Horizontal bars: processor time against nginx's, with intervals. Readable on light and on dark ground.
+    pub(crate) fn svg(&self) -> String {
+        let highest = self
+            .timings
+            .iter()
+            .flat_map(|timing| timing.samples.keys().filter_map(|kind| ratio_to_nginx(timing, *kind)));
+        let top = highest.map(|spread| spread.high).fold(1.0, f64::max);
+        let scale = Scale { pixels_per_unit: (WIDTH - LEFT - RIGHT) / ((top * 4.0).ceil() / 4.0) };
+        let mut body = String::new();
+        let mut y = TOP;
+        for timing in &self.timings {
+            let _ =
+                writeln!(body, r#"<text x="16" y="{:.0}" class="title">{}</text>"#, y + 14.0, timing.workload.title);
+            y += 22.0;
+            for kind in timing.samples.keys() {
+                if let Some(spread) = ratio_to_nginx(timing, *kind) {
+                    body += &scale.bar(y, *kind, spread, timing.median(*kind, |sample| sample.cpu));
+                    y += ROW;
+                }
+            }
+            y += 12.0;
+        }
+        let height = y + 30.0;
+        let head = picture_head(height, self.plan.rounds);
+        format!("{head}{body}{}{}</svg>\n", scale.line_at_one(TOP, y), picture_foot(height, &self.facts))
+    }
+}
+
+struct Scale {
+    pixels_per_unit: f64,
+}
+
+// === impl Scale ===
+
+impl Scale {
+    fn x(&self, ratio: f64) -> f64 {
+        LEFT + ratio * self.pixels_per_unit
+    }
+
+    fn bar(&self, y: f64, kind: Kind, spread: Spread, cpu: f64) -> String {
+        let middle = y + ROW / 2.0;
+        let (low, high) = (self.x(spread.low), self.x(spread.high));
+        let mut text = format!(
+            r#"<text x="{:.0}" y="{:.1}" class="name">{}</text>
+<rect x="{LEFT:.0}" y="{:.1}" width="{:.1}" height="{:.1}" rx="2" class="{}"/>
+<text x="{:.1}" y="{:.1}">{:.2} · {} µs</text>
+"#,
+            LEFT - 8.0,
+            middle + 4.0,
+            kind.name(),
+            y + 3.0,
+            spread.median * self.pixels_per_unit,
+            ROW - 6.0,
+            kind.name().to_lowercase(),
+            WIDTH - RIGHT + 16.0,
+            middle + 4.0,
+            spread.median,
+            microseconds(cpu),
+        );
+        if high > low {
+            let _ = writeln!(
+                text,
+                r#"<path class="whisker" d="M{low:.1} {middle:.1}H{high:.1}M{low:.1} {0:.1}v8M{high:.1} {0:.1}v8"/>"#,
+                middle - 4.0
+            );
+        }
+        text
+    }
+
+    fn line_at_one(&self, from: f64, to: f64) -> String {
+        format!("<path class=\"one\" d=\"M{:.1} {from:.1}V{to:.1}\"/>\n", self.x(1.0))
+    }
+}
+
+fn ratio_to_nginx(timing: &Timing, kind: Kind) -> Option<Spread> {
+    timing.ratio(kind, Kind::Nginx)
+}
+
+fn picture_head(height: f64, rounds: usize) -> String {
+    let interval = if rounds < ENOUGH { "range" } else { "95 % interval" };
+    format!(
+        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH:.0} {height:.0}" role="img" aria-label="Processor time per request against nginx">
+<style>
+text {{ font: 12px system-ui, sans-serif; fill: #1f2328 }}
+.title, .head {{ font-weight: 600 }} .head {{ font-size: 14px }} .name {{ text-anchor: end }} .note {{ fill: #59636e }}
+.sluice {{ fill: #0969da }} .nginx {{ fill: #9aa4ae }} .haproxy {{ fill: #c3cad1 }}
+.whisker {{ stroke: #1f2328; stroke-width: 1.5; fill: none }} .one {{ stroke: #59636e; stroke-dasharray: 3 3 }}
+@media (prefers-color-scheme: dark) {{
+text {{ fill: #e6edf3 }} .note {{ fill: #9198a1 }}
+.sluice {{ fill: #4493f8 }} .nginx {{ fill: #6e7681 }} .haproxy {{ fill: #484f58 }}
+.whisker {{ stroke: #e6edf3 }} .one {{ stroke: #9198a1 }}
+}}
+</style>
+<text x="16" y="24" class="head">Processor time per request, nginx = 1</text>
+<text x="16" y="42" class="note">Shorter is better. Median of {rounds} interleaved rounds with its {interval}.</text>
+"#
+    )
+}
+
+fn picture_foot(height: f64, facts: &[(&str, String)]) -> String {
+    let wanted = ["date", "contenders", "settings"];
+    let words: Vec<&str> =
+        facts.iter().filter(|(name, _)| wanted.contains(name)).map(|(_, value)| value.as_str()).collect();
+    format!("<text x=\"16\" y=\"{:.0}\" class=\"note\">{}</text>\n", height - 14.0, escape(&words.join(" · ")))
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+// === small things ===
+
+fn plain(text: impl Into<String>) -> Cell {
+    Cell { text: text.into(), tone: Tone::Plain }
+}
+
+fn ratio_cell(spread: Option<Spread>) -> Cell {
+    match spread {
+        None => plain("–"),
+        Some(spread) => Cell {
+            text: format!("{:.2} [{:.2}–{:.2}]", spread.median, spread.low, spread.high),
+            tone: Tone::of(spread),
+        },
+    }
+}
+
+/// Three figures that count.
+fn microseconds(value: f64) -> String {
+    if value < 100.0 { format!("{value:.1}") } else { thousands(value) }
+}
+
+/// `19300.4` as `19,300`.
+fn thousands(value: f64) -> String {
+    if !value.is_finite() {
+        return "–".to_owned();
+    }
+    let digits = format!("{:.0}", value.abs());
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    if value <= -0.5 { format!("-{text}") } else { text }
+}
+
+fn pad(text: &str, column: usize, width: usize) -> String {
+    if column < WORDS { format!("{text:<width$}") } else { format!("{text:>width$}") }
+}
+
+fn paint(text: &str, code: &str, colour: bool) -> String {
+    if colour && !code.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+/// Columns of words, aligned left.
+const WORDS: usize = 2;
+
+/// The picture's measures, in pixels.
+const WIDTH: f64 = 760.0;
+const LEFT: f64 = 96.0;
+const RIGHT: f64 = 150.0;
+const TOP: f64 = 60.0;
+const ROW: f64 = 20.0;

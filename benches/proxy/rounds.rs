@@ -1,0 +1,182 @@
+//! Timed rounds: every contender in turn, over and over, so that whatever disturbs the machine disturbs them alike.
+//!
+//! A round is one run of wrk against one contender. What the contender's processes used of their core between its start
+//! and its end, divided by the answers wrk counted, is the processor time of one request. Ratios are taken inside a round,
+//! between neighbours in time, and only then summed up.
+
+use crate::Outcome;
+use crate::contenders::{Kind, Running};
+use crate::process::{self, Cores};
+use crate::progress::Progress;
+use crate::spread::{Spread, median_of};
+use crate::tools;
+use crate::workloads::Workload;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// How long and how often.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    /// Rounds of each workload.
+    pub(crate) rounds: usize,
+    /// Seconds of one round.
+    pub(crate) seconds: u32,
+}
+
+/// One contender's round.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sample {
+    /// Microseconds of processor time per request, user and system.
+    pub(crate) cpu: f64,
+    /// Answers per second.
+    pub(crate) rate: f64,
+    /// Median latency in microseconds.
+    pub(crate) p50: f64,
+    /// 99th percentile of latency in microseconds.
+    pub(crate) p99: f64,
+    /// Requests without a good answer.
+    pub(crate) failed: f64,
+    /// Memory after the round, in KiB.
+    pub(crate) memory: f64,
+}
+
+/// All rounds of one workload; each contender has as many samples as the others, in the same order.
+#[derive(Debug)]
+pub(crate) struct Timing {
+    /// What was asked.
+    pub(crate) workload: &'static Workload,
+    /// What came of it.
+    pub(crate) samples: BTreeMap<Kind, Vec<Sample>>,
+}
+
+/// The load generator.
+#[derive(Debug)]
+pub(crate) struct Wrk<'a> {
+    program: PathBuf,
+    scratch: &'a Path,
+    core: usize,
+}
+
+// === impl Timing ===
+
+impl Timing {
+    /// Runs all rounds of `workload`.
+    pub(crate) fn take(
+        workload: &'static Workload,
+        running: &[Running],
+        wrk: &Wrk,
+        plan: Plan,
+        progress: &mut Progress,
+    ) -> Outcome<Timing> {
+        for one in running {
+            progress.step(&format!("{}: warming up {}", workload.key, one.kind.name()));
+            wrk.round(workload, one, 1)?;
+        }
+        let mut samples: BTreeMap<Kind, Vec<Sample>> = BTreeMap::new();
+        for round in 0..plan.rounds {
+            for turn in 0..running.len() {
+                // Each begins a round as often as the others.
+                let one = &running[(round + turn) % running.len()];
+                progress.step(&format!("{}: round {}/{} {}", workload.key, round + 1, plan.rounds, one.kind.name()));
+                samples.entry(one.kind).or_default().push(wrk.round(workload, one, plan.seconds)?);
+            }
+        }
+        Ok(Timing { workload, samples })
+    }
+
+    /// A contender's figures, one a round.
+    pub(crate) fn figures(&self, kind: Kind, of: impl Fn(&Sample) -> f64) -> Vec<f64> {
+        self.samples.get(&kind).map(|samples| samples.iter().map(of).collect()).unwrap_or_default()
+    }
+
+    /// The median of a contender's figures.
+    pub(crate) fn median(&self, kind: Kind, of: impl Fn(&Sample) -> f64) -> f64 {
+        median_of(self.figures(kind, of)).unwrap_or(f64::NAN)
+    }
+
+    /// Processor time of `kind` against `peer`, round by round. `None` if one of them did not take part.
+    pub(crate) fn ratio(&self, kind: Kind, peer: Kind) -> Option<Spread> {
+        Spread::of_ratios(&self.figures(kind, |sample| sample.cpu), &self.figures(peer, |sample| sample.cpu))
+    }
+
+    /// What makes a figure doubtful.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let failed = |kind: &Kind| self.figures(*kind, |sample| sample.failed).iter().sum::<f64>();
+        let bad = self.samples.keys().filter(|kind| failed(kind) > 0.0);
+        let say = |kind: &Kind| format!("{}, {}: {} requests failed", self.workload.title, kind.name(), failed(kind));
+        bad.map(say).collect()
+    }
+}
+
+// === impl Wrk ===
+
+impl Wrk<'_> {
+    /// The generator, on the driver's core.
+    pub(crate) fn new(scratch: &Path, cores: Cores) -> Outcome<Wrk<'_>> {
+        Ok(Wrk { program: tools::need("wrk")?, scratch, core: cores.driver })
+    }
+
+    /// One round against one contender.
+    fn round(&self, workload: &Workload, one: &Running, seconds: u32) -> Outcome<Sample> {
+        let blame =
+            |error: Box<dyn std::error::Error>| format!("{} under {}: {error}", one.kind.name(), workload.title);
+        let script = self.script(workload)?;
+        let before = one.group.usage().map_err(blame)?;
+        let printed = self.run(workload, &script, one, seconds)?;
+        let after = one.group.usage().map_err(blame)?;
+
+        let figure = |name| figure(&printed, name).ok_or_else(|| format!("wrk printed no {name}:\n{printed}"));
+        let requests = figure("requests")?;
+        if requests < 1.0 {
+            return Err(blame(format!("not one request was answered:\n{printed}").into()).into());
+        }
+        Ok(Sample {
+            cpu: (after.cpu_ns - before.cpu_ns) as f64 / 1000.0 / requests,
+            rate: requests / figure("microseconds")? * 1e6,
+            p50: figure("p50")?,
+            p99: figure("p99")?,
+            failed: figure("failed")?,
+            memory: after.memory_kib as f64,
+        })
+    }
+
+    fn run(&self, workload: &Workload, script: &Path, one: &Running, seconds: u32) -> Outcome<String> {
+        let args = [
+            "--threads=1".to_owned(),
+            format!("--connections={}", workload.connections),
+            format!("--duration={seconds}s"),
+            "--timeout=10s".to_owned(),
+            format!("--script={}", script.display()),
+            format!("http://{}{}", one.address, workload.path),
+        ];
+        process::run_pinned(&self.program, &args, self.core)
+    }
+
+    /// What wrk is told to send, and how to print its figures. It makes the request once: no Lua runs per request.
+    fn script(&self, workload: &Workload) -> Outcome<PathBuf> {
+        let mut text = String::from(PRINT_FIGURES);
+        if workload.body_bytes > 0 {
+            writeln!(text, "wrk.method = \"POST\"\nwrk.body = string.rep(\"x\", {})", workload.body_bytes)?;
+        }
+        let file = self.scratch.join(format!("{}.lua", workload.key));
+        fs::write(&file, text)?;
+        Ok(file)
+    }
+}
+
+/// The value of `name=` among what wrk printed.
+fn figure(printed: &str, name: &str) -> Option<f64> {
+    let line = printed.lines().find_map(|line| line.strip_prefix("figures "))?;
+    line.split(' ').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+}
+
+const PRINT_FIGURES: &str = "\
+done = function(summary, latency, requests)
+  local errors = summary.errors
+  local failed = errors.connect + errors.read + errors.write + errors.status + errors.timeout
+  io.write(string.format(\"\\nfigures requests=%d microseconds=%d failed=%d p50=%d p99=%d\\n\",
+    summary.requests, summary.duration, failed, latency:percentile(50), latency:percentile(99)))
+end
+";

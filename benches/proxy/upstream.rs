@@ -1,0 +1,188 @@
+//! The upstream all contenders share: the least work an HTTP/1 server can do, so that it is never what is measured.
+//!
+//! The benchmark starts itself again with [`ARGUMENT`] to run it as a process of its own on the driver's core. Answers are
+//! bytes made once at the start; a request is read just far enough to find its path and its length.
+
+use crate::Outcome;
+use crate::client;
+use crate::process::{Group, now, pause};
+use std::collections::HashMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// The hidden argument; the file to write the address to follows it.
+pub(crate) const ARGUMENT: &str = "serve-upstream";
+
+/// Answers with the request head as it arrived: how the contenders' forwarding fields are checked.
+pub(crate) const HEAD_PATH: &str = "/head";
+
+/// The upstream while it runs.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    _group: Group,
+}
+
+/// What is sent for one path.
+#[derive(Debug, Clone)]
+enum Answer {
+    /// Head and body in one piece.
+    Whole(Arc<Vec<u8>>),
+    /// Pieces written one by one.
+    Pieces(Arc<Vec<Vec<u8>>>),
+}
+
+/// One request, as far as anybody here cares.
+#[derive(Debug, PartialEq, Eq)]
+struct Request {
+    path: String,
+    head: usize,
+    body: usize,
+}
+
+// === impl Upstream ===
+
+impl Upstream {
+    /// Starts this program again as the upstream, on `core`.
+    pub(crate) fn start(scratch: &Path, core: usize) -> Outcome<Upstream> {
+        let place = scratch.join("upstream.address");
+        let args = [ARGUMENT.into(), place.clone().into_os_string()];
+        let mut group = Group::start(&std::env::current_exe()?, &args, core, &scratch.join("upstream.log"))?;
+        let deadline = now() + Duration::from_secs(10);
+        while now() < deadline && group.alive() {
+            if let Some(address) = fs::read_to_string(&place).ok().and_then(|text| text.parse().ok()) {
+                client::fetch(address, "GET /1k", b"")?;
+                return Ok(Upstream { address, _group: group });
+            }
+            pause(Duration::from_millis(5));
+        }
+        Err(format!("the benchmark's own upstream did not start: {}", group.last_words()).into())
+    }
+}
+
+/// The upstream's whole life: listens on a free port, writes its address to `place`, serves until it is killed.
+pub(crate) fn serve(place: &Path) -> Outcome<()> {
+    let answers = Arc::new(answers());
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        // Written aside and renamed, so that nobody reads half an address.
+        let aside = place.with_extension("new");
+        fs::write(&aside, listener.local_addr()?.to_string())?;
+        fs::rename(&aside, place)?;
+        loop {
+            let (stream, _) = listener.accept().await?;
+            // A connection that fails is its peer's business: contenders are stopped while they hold some.
+            tokio::spawn(converse(stream, Arc::clone(&answers)));
+        }
+    })
+}
+
+async fn converse(mut stream: TcpStream, answers: Arc<HashMap<String, Answer>>) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut buffer = Vec::with_capacity(READ);
+    loop {
+        let Some(request) = parse(&buffer) else {
+            if buffer.len() > LONGEST_HEAD || stream.read_buf(&mut buffer).await? == 0 {
+                return Ok(());
+            }
+            continue;
+        };
+        let whole = request.head + request.body;
+        while buffer.len() < whole {
+            if stream.read_buf(&mut buffer).await? == 0 {
+                return Ok(());
+            }
+        }
+        if request.path == HEAD_PATH {
+            stream.write_all(&whole_answer("200 OK", &buffer[..request.head])).await?;
+        } else {
+            send(&mut stream, answers.get(&request.path).unwrap_or(&answers["missing"])).await?;
+        }
+        buffer.drain(..whole);
+    }
+}
+
+async fn send(stream: &mut TcpStream, answer: &Answer) -> std::io::Result<()> {
+    match answer {
+        Answer::Whole(bytes) => stream.write_all(bytes).await,
+        Answer::Pieces(pieces) => {
+            for piece in pieces.iter() {
+                stream.write_all(piece).await?;
+                // Pieces written at once would arrive as one; a proxy that keeps up sees each by itself.
+                tokio::time::sleep(BETWEEN_PIECES).await;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// The request at the start of `buffer`, once its head is whole. Contenders always send a Content-Length with a body.
+fn parse(buffer: &[u8]) -> Option<Request> {
+    let head = memchr::memmem::find(buffer, b"\r\n\r\n")? + 4;
+    let text = String::from_utf8_lossy(&buffer[..head]);
+    let path = text.split(' ').nth(1)?.to_owned();
+    let length = text.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+    });
+    Some(Request { path, head, body: length.unwrap_or(0) })
+}
+
+// === answers ===
+
+fn answers() -> HashMap<String, Answer> {
+    let text = |size| whole_answer("200 OK", &filling(size));
+    let whole = |bytes| Answer::Whole(Arc::new(bytes));
+    HashMap::from([
+        ("/1k".into(), whole(text(1024))),
+        ("/100k".into(), whole(text(100 * 1024))),
+        ("/10m".into(), whole(text(10 * 1024 * 1024))),
+        ("/post".into(), whole(text(16))),
+        ("/stream".into(), Answer::Pieces(Arc::new(stream_pieces()))),
+        ("missing".into(), whole(whole_answer("404 Not Found", b"no such path\n"))),
+    ])
+}
+
+fn whole_answer(status: &str, body: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("HTTP/1.1 {status}\r\n{FIELDS}Content-Length: {}\r\n\r\n", body.len()).into_bytes();
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// The head, then chunks, then the last chunk; each is one write.
+fn stream_pieces() -> Vec<Vec<u8>> {
+    let head = format!("HTTP/1.1 200 OK\r\n{FIELDS}Transfer-Encoding: chunked\r\n\r\n").into_bytes();
+    let chunk = [format!("{CHUNK:x}\r\n").as_bytes(), &filling(CHUNK), b"\r\n"].concat();
+    let mut pieces = vec![head];
+    pieces.extend(std::iter::repeat_n(chunk, CHUNKS));
+    pieces.push(b"0\r\n\r\n".to_vec());
+    pieces
+}
+
+fn filling(size: usize) -> Vec<u8> {
+    b"0123456789abcdef".iter().copied().cycle().take(size).collect()
+}
+
+/// Fields an ordinary service sends.
+const FIELDS: &str = "Date: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-Type: text/plain\r\nCache-Control: no-store\r\n";
+
+/// Bytes in one chunk of `/stream`.
+const CHUNK: usize = 100;
+
+/// Chunks in `/stream`.
+pub(crate) const CHUNKS: usize = 50;
+
+/// Between two pieces of `/stream`; the timer's own grain adds up to as much again.
+const BETWEEN_PIECES: Duration = Duration::from_millis(1);
+
+/// First size of a connection's buffer.
+const READ: usize = 16 * 1024;
+
+/// A head longer than this is not one of ours.
+const LONGEST_HEAD: usize = 64 * 1024;

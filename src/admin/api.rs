@@ -1,0 +1,220 @@
+//! The handlers, one per path: read the gateway through [`Control`], answer with a view.
+
+use super::control::{Control, Rejected};
+use super::guard;
+use super::problem::Problem;
+use super::views;
+use crate::observe::Exposition;
+use axum::Json;
+use axum::body::{Body, HttpBody};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{Router, get, post};
+use serde_json::{Value, json};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+/// What handlers share.
+#[derive(Clone)]
+struct Desk {
+    control: Arc<dyn Control>,
+    /// A check may hold 32 MiB and a core, so there is one at a time.
+    checks: Arc<Semaphore>,
+}
+
+/// Everything the listener answers, behind the guard.
+pub(super) fn router(control: Arc<dyn Control>) -> Router {
+    let desk = Desk { control, checks: Arc::new(Semaphore::new(CHECKS_AT_ONCE)) };
+    Router::new()
+        .route("/", get(index))
+        .route("/metrics", get(metrics))
+        .route("/livez", get(live))
+        .route("/health", get(live))
+        .route("/health/live", get(live))
+        .route("/readyz", get(ready))
+        .route("/health/ready", get(ready))
+        .route("/health/providers", get(providers))
+        .route("/health/dependencies", get(dependencies))
+        .route("/api/v1/config", get(config))
+        .route("/api/v1/config/reload", post(reload))
+        .route("/api/v1/config/check", post(check))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(desk.clone(), guarded))
+        .with_state(desk)
+}
+
+/// Asks the guard, then lays the fields over the answer that every answer here has.
+async fn guarded(State(desk): State<Desk>, request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    let mut response = match guard::admit(&desk.control.admin(), &head) {
+        Ok(()) => next.run(Request::from_parts(head, body)).await,
+        Err(problem) => problem.at(head.uri.path()).into_response(),
+    };
+    for (name, value) in ALWAYS {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+async fn index() -> Html<&'static str> {
+    Html(include_str!("index.html"))
+}
+
+async fn metrics(State(desk): State<Desk>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let (content_type, page) = desk.control.metrics().render(exposition(accept.unwrap_or("")));
+    ([(header::CONTENT_TYPE, content_type)], page).into_response()
+}
+
+async fn live() -> Json<Value> {
+    Json(json!({ "status": "ok" }))
+}
+
+async fn ready(State(desk): State<Desk>, uri: Uri) -> Response {
+    let readiness = desk.control.readiness();
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(views::readiness(&readiness, guard::is_verbose(&uri)))).into_response()
+}
+
+async fn providers(State(desk): State<Desk>) -> Json<Value> {
+    Json(json!({ "providers": desk.control.providers().iter().map(views::provider).collect::<Vec<_>>() }))
+}
+
+/// Nothing that Sluice depends on exists yet: no store, no Redis, no key server.
+async fn dependencies() -> Json<Value> {
+    Json(json!({ "dependencies": [] }))
+}
+
+async fn config(State(desk): State<Desk>) -> Json<Value> {
+    Json(views::config(&desk.control.config()))
+}
+
+async fn reload(State(desk): State<Desk>, uri: Uri) -> Response {
+    // A task of its own: a caller who hangs up must not leave a reload half done.
+    match tokio::spawn(desk.control.reload()).await {
+        Ok(Ok(reloaded)) => Json(views::reloaded(&reloaded)).into_response(),
+        Ok(Err(rejected)) => self::rejected(rejected, "nothing was changed").at(uri.path()).into_response(),
+        Err(_) => failed(&desk).at(uri.path()).into_response(),
+    }
+}
+
+async fn check(State(desk): State<Desk>, uri: Uri, headers: HeaderMap, body: Body) -> Response {
+    match checked(&desk, &headers, body).await {
+        Ok(notes) => Json(json!({ "valid": true, "notes": notes })).into_response(),
+        Err(problem) => problem.at(uri.path()).into_response(),
+    }
+}
+
+async fn checked(desk: &Desk, headers: &HeaderMap, body: Body) -> Result<Vec<Value>, Problem> {
+    if announced_length(headers) > YAML_BYTES_MAX as u64 {
+        return Err(too_large());
+    }
+    let Ok(_turn) = desk.checks.clone().try_acquire_owned() else {
+        let busy = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "another check is running; try again");
+        return Err(busy.with_field(header::RETRY_AFTER, "1"));
+    };
+    let yaml = match timeout(BODY_TIME_MAX, read(body)).await {
+        Ok(read) => read?,
+        Err(_) => return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "deadline", "the body took too long")),
+    };
+    let control = Arc::clone(&desk.control);
+    match tokio::task::spawn_blocking(move || control.check(&yaml)).await {
+        Ok(Ok(notes)) => Ok(notes),
+        Ok(Err(rejected)) => Err(self::rejected(rejected, "it would be rejected")),
+        Err(_) => Err(failed(desk)),
+    }
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    let detail = "nothing is here; GET / lists what is";
+    Problem::new(StatusCode::NOT_FOUND, "not_found", detail).at(uri.path())
+}
+
+async fn method_not_allowed(uri: Uri) -> Problem {
+    let detail = "the path exists, but not for this method; see Allow";
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail).at(uri.path())
+}
+
+fn rejected(rejected: Rejected, and_so: &str) -> Problem {
+    let count = rejected.problems.len();
+    let detail = format!("the configuration has {count} problem{}: {and_so}", if count == 1 { "" } else { "s" });
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "config_rejected", detail)
+        .with("problems", rejected.problems.into())
+        .with("rendered", rejected.rendered.into())
+}
+
+fn failed(desk: &Desk) -> Problem {
+    desk.control.metrics().panicked();
+    let detail = "the gateway could not answer because of a defect; its log says more";
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
+}
+
+fn too_large() -> Problem {
+    let detail = format!("a configuration has at most {} MiB", YAML_BYTES_MAX >> 20);
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+}
+
+fn announced_length(headers: &HeaderMap) -> u64 {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    length.and_then(|length| length.parse().ok()).unwrap_or(0)
+}
+
+async fn read(mut body: Body) -> Result<Vec<u8>, Problem> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let broken = |_| Problem::new(StatusCode::BAD_REQUEST, "bad_request", "the body broke off");
+        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+        if bytes.len() + data.len() > YAML_BYTES_MAX {
+            return Err(too_large());
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes)
+}
+
+/// The format a scraper asks for: OpenMetrics where it is named and wanted at least as much as plain text.
+fn exposition(accept: &str) -> Exposition {
+    let wanted = |kind: &str| {
+        let ranges = accept.split(',').map(str::trim);
+        ranges.filter(|range| media_type(range).eq_ignore_ascii_case(kind)).map(quality).fold(0.0, f32::max)
+    };
+    let open_metrics = wanted("application/openmetrics-text");
+    if open_metrics > 0.0 && open_metrics >= wanted("text/plain") {
+        Exposition::OpenMetrics
+    } else {
+        Exposition::Prometheus
+    }
+}
+
+fn media_type(range: &str) -> &str {
+    range.split(';').next().unwrap_or("").trim()
+}
+
+fn quality(range: &str) -> f32 {
+    let weight = range.split(';').skip(1).find_map(|parameter| parameter.trim().strip_prefix("q="));
+    weight.map_or(1.0, |weight| weight.trim().parse().unwrap_or(0.0))
+}
+
+/// Answers are of the moment, are what they say they are, and belong into no other page.
+const ALWAYS: [(&str, &str); 4] = [
+    ("cache-control", "no-store"),
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+    ("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+];
+
+/// A configuration's bound, as for the file itself.
+const YAML_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Configurations checked at once for callers of the API; a further one is asked to come again.
+const CHECKS_AT_ONCE: usize = 1;
+
+/// How long a caller may take to send its body.
+const BODY_TIME_MAX: Duration = Duration::from_secs(30);

@@ -1,0 +1,488 @@
+//! The listener over real sockets, in front of a gateway that is only pretended.
+
+use super::*;
+use crate::clock;
+use crate::config::{Admin, Role, Secret, Token};
+use crate::observe::Metrics;
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+/// A gateway that answers what a test told it to.
+struct Pretended {
+    admin: Admin,
+    metrics: Arc<Metrics>,
+    draining: AtomicBool,
+    rejects: AtomicBool,
+    reloads: Arc<AtomicUsize>,
+    /// A reload waits for it, where a test set `slow`.
+    go_on: Arc<Notify>,
+    slow: AtomicBool,
+}
+
+/// A running listener.
+struct World {
+    gateway: Arc<Pretended>,
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<std::io::Result<()>>,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Control for Pretended {
+    fn admin(&self) -> Arc<Admin> {
+        Arc::new(self.admin.clone())
+    }
+
+    fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    fn readiness(&self) -> Readiness {
+        let draining = self.draining.load(Ordering::SeqCst);
+        let check = Check { name: "listeners", ok: !draining, detail: "1 listening".into() };
+        Readiness { ready: !draining, draining, checks: vec![check] }
+    }
+
+    fn providers(&self) -> Vec<ProviderView> {
+        let alpha =
+            ProviderView { name: "alpha".into(), url: "http://127.0.0.1:9001".into(), healthy: true, in_flight: 2 };
+        vec![alpha]
+    }
+
+    fn config(&self) -> ConfigStatus {
+        ConfigStatus {
+            applied: Version { hash: "aa".into(), at: UNIX_EPOCH, effective: json!({ "version": 1 }) },
+            on_disk: OnDisk { hash: Some("bb".into()), seen_at: UNIX_EPOCH, error: Some(json!("wrong")) },
+            diff: vec![json!({ "path": "routes" })],
+        }
+    }
+
+    fn reload(&self) -> Reloading {
+        let (reloads, go_on) = (Arc::clone(&self.reloads), Arc::clone(&self.go_on));
+        let (rejects, slow) = (self.rejects.load(Ordering::SeqCst), self.slow.load(Ordering::SeqCst));
+        Box::pin(async move {
+            if slow {
+                go_on.notified().await;
+            }
+            reloads.fetch_add(1, Ordering::SeqCst);
+            if rejects { Err(rejected()) } else { Ok(Reloaded { hash: "bb".into(), changes: vec![], notes: vec![] }) }
+        })
+    }
+
+    fn check(&self, yaml: &[u8]) -> Result<Vec<Value>, Rejected> {
+        match yaml {
+            b"version: 1\n" => Ok(vec![json!("a note")]),
+            b"panic" => panic!("a defect"),
+            _ => Err(rejected()),
+        }
+    }
+}
+
+fn rejected() -> Rejected {
+    Rejected { rendered: "gateway.yaml:1:1: no".into(), problems: vec![json!({ "line": 1 })] }
+}
+
+impl World {
+    fn start(tokens: &[(&str, Role)]) -> World {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("port 0 is free");
+        let address = listener.local_addr().expect("bound");
+        let token = |&(text, role): &(&str, Role)| Token { name: text.into(), secret: Secret::new(text), role };
+        let gateway = Arc::new(Pretended {
+            admin: Admin {
+                bind: address,
+                tokens: tokens.iter().map(token).collect(),
+                hosts: vec!["gateway.example".into()],
+            },
+            metrics: Arc::default(),
+            draining: AtomicBool::default(),
+            rejects: AtomicBool::default(),
+            reloads: Arc::default(),
+            go_on: Arc::default(),
+            slow: AtomicBool::default(),
+        });
+        let (stop, stopped) = watch::channel(false);
+        let server = tokio::spawn(serve(listener, gateway.clone(), stopped));
+        World { gateway, address, stop, server }
+    }
+
+    /// Sends `request` as it stands and reads to the end of the connection.
+    async fn raw(&self, request: &[u8]) -> Answer {
+        let mut stream = TcpStream::connect(self.address).await.expect("accepted");
+        stream.write_all(request).await.expect("sent");
+        read_answer(&mut stream).await
+    }
+
+    /// One request with `Connection: close`, a Host and more fields.
+    async fn ask(&self, line: &str, fields: &[&str], body: &str) -> Answer {
+        let host = if fields.iter().any(|field| field.starts_with("Host:")) { "" } else { "Host: localhost\r\n" };
+        let fields: String = fields.iter().flat_map(|field| [*field, "\r\n"]).collect();
+        let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        let request = format!("{line} HTTP/1.1\r\n{host}Connection: close\r\n{fields}{length}\r\n{body}");
+        self.raw(request.as_bytes()).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask(&format!("GET {path}"), &[], "").await
+    }
+}
+
+impl Answer {
+    fn field(&self, name: &str) -> Option<&str> {
+        let line = |line: &'_ str| line.split_once(": ").is_some_and(|(field, _)| field.eq_ignore_ascii_case(name));
+        self.head.lines().find(|text| line(text)).and_then(|text| text.split_once(": ")).map(|(_, value)| value)
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).expect("a JSON body")
+    }
+
+    #[track_caller]
+    fn is_problem(&self, status: u16, reason: &str) -> &Self {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(self.field("content-type"), Some("application/problem+json"), "{self:?}");
+        let body = self.json();
+        assert_eq!((&body["status"], &body["reason"]), (&json!(status), &json!(reason)));
+        self
+    }
+}
+
+async fn read_answer(stream: &mut TcpStream) -> Answer {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await.expect("readable to its end");
+    let text = String::from_utf8(bytes).expect("text");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+    let status = head.get(9..12).expect("a status line").parse().expect("a status");
+    Answer { status, head: head.into(), body: body.into() }
+}
+
+/// Looks until `condition` holds.
+async fn until(mut condition: impl FnMut() -> bool) {
+    let deadline = clock::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(clock::now() < deadline, "the condition never held");
+        tokio::task::yield_now().await;
+    }
+}
+
+const TOKENS: &[(&str, Role)] = &[("reads", Role::Read), ("operates", Role::Operate), ("evaluates", Role::Evaluate)];
+
+#[tokio::test]
+async fn the_probes_tell_that_it_lives_and_whether_it_is_ready() {
+    let world = World::start(&[]);
+    for path in ["/livez", "/health", "/health/live"] {
+        let answer = world.get(path).await;
+        assert_eq!((answer.status, answer.json()), (200, json!({ "status": "ok" })));
+    }
+    for path in ["/readyz", "/health/ready"] {
+        let answer = world.get(path).await;
+        assert_eq!((answer.status, answer.json()), (200, json!({ "status": "ready" })));
+    }
+    world.gateway.draining.store(true, Ordering::SeqCst);
+    assert_eq!(world.get("/livez").await.status, 200);
+    let answer = world.get("/readyz?verbose").await;
+    let checks = json!([{ "name": "listeners", "ok": false, "detail": "1 listening" }]);
+    assert_eq!((answer.status, answer.json()), (503, json!({ "status": "draining", "checks": checks })));
+}
+
+#[tokio::test]
+async fn every_answer_forbids_caching_sniffing_and_framing() {
+    let world = World::start(&[]);
+    for answer in [world.get("/livez").await, world.get("/nowhere").await] {
+        assert_eq!(answer.field("cache-control"), Some("no-store"));
+        assert_eq!(answer.field("x-content-type-options"), Some("nosniff"));
+        assert!(answer.field("content-security-policy").is_some_and(|policy| policy.contains("default-src 'none'")));
+    }
+}
+
+#[tokio::test]
+async fn metrics_come_in_the_format_the_scraper_wants() {
+    let world = World::start(&[]);
+    let plain = world.get("/metrics").await;
+    assert_eq!(plain.field("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert!(plain.body.contains("\nsluice_panics_total 0\n"));
+    for (accept, open) in [
+        ("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1", true),
+        ("application/openmetrics-text", true),
+        ("text/plain, application/openmetrics-text;q=0.5", false),
+        ("application/openmetrics-text;q=0", false),
+        ("*/*", false),
+    ] {
+        let answer = world.ask("GET /metrics", &[&format!("Accept: {accept}")], "").await;
+        assert_eq!(answer.body.ends_with("# EOF\n"), open, "{accept}");
+        assert_eq!(answer.field("content-type").is_some_and(|kind| kind.contains("openmetrics")), open, "{accept}");
+    }
+}
+
+#[tokio::test]
+async fn providers_dependencies_and_the_configuration_are_shown() {
+    let world = World::start(&[]);
+    let alpha = json!({ "name": "alpha", "url": "http://127.0.0.1:9001", "healthy": true, "in_flight": 2 });
+    assert_eq!(world.get("/health/providers").await.json(), json!({ "providers": [alpha] }));
+    assert_eq!(world.get("/health/dependencies").await.json(), json!({ "dependencies": [] }));
+    let expected = json!({
+        "applied": { "hash": "aa", "at": "1970-01-01T00:00:00.000Z", "effective": { "version": 1 } },
+        "on_disk": { "hash": "bb", "seen_at": "1970-01-01T00:00:00.000Z", "error": "wrong" },
+        "in_sync": false,
+        "diff": [{ "path": "routes" }],
+    });
+    assert_eq!(world.get("/api/v1/config").await.json(), expected);
+}
+
+#[tokio::test]
+async fn a_reload_says_what_changed_or_every_problem() {
+    let world = World::start(&[]);
+    let applied = world.ask("POST /api/v1/config/reload", &[], "").await;
+    assert_eq!((applied.status, applied.json()), (200, json!({ "hash": "bb", "changes": [], "notes": [] })));
+    world.gateway.rejects.store(true, Ordering::SeqCst);
+    let refused = world.ask("POST /api/v1/config/reload", &[], "").await;
+    let body = refused.is_problem(422, "config_rejected").json();
+    assert_eq!(body["problems"], json!([{ "line": 1 }]));
+    assert_eq!(body["rendered"], "gateway.yaml:1:1: no");
+    assert_eq!(body["detail"], "the configuration has 1 problem: nothing was changed");
+    assert_eq!(body["instance"], "/api/v1/config/reload");
+}
+
+#[tokio::test]
+async fn a_reload_ends_although_its_caller_hung_up() {
+    let world = World::start(&[]);
+    world.gateway.slow.store(true, Ordering::SeqCst);
+    let mut caller = TcpStream::connect(world.address).await.expect("accepted");
+    caller.write_all(b"POST /api/v1/config/reload HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sent");
+    // The handler has begun once the reload waits, which it does from then on.
+    until(|| Arc::strong_count(&world.gateway.reloads) == 2).await;
+    drop(caller);
+    // By the time a later connection has its answer, the runtime has seen that the earlier one is gone.
+    assert_eq!(world.get("/livez").await.status, 200);
+    world.gateway.go_on.notify_one();
+    until(|| world.gateway.reloads.load(Ordering::SeqCst) == 1).await;
+}
+
+#[tokio::test]
+async fn a_check_answers_notes_or_problems_and_bounds_its_body() {
+    let world = World::start(&[]);
+    let good = world.ask("POST /api/v1/config/check", &[], "version: 1\n").await;
+    assert_eq!((good.status, good.json()), (200, json!({ "valid": true, "notes": ["a note"] })));
+    world.ask("POST /api/v1/config/check", &[], "version: 2\n").await.is_problem(422, "config_rejected");
+    let fields = ["Expect: 100-continue", "Content-Length: 33554433"];
+    world.ask("POST /api/v1/config/check", &fields, "").await.is_problem(413, "body_too_large");
+}
+
+#[tokio::test]
+async fn a_body_without_a_length_is_bounded_too() {
+    let world = World::start(&[]);
+    let mut stream = TcpStream::connect(world.address).await.expect("accepted");
+    let head = b"POST /api/v1/config/check HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(head).await.expect("sent");
+    let chunk = [b"100000\r\n".as_slice(), &vec![b'x'; 0x10_0000], b"\r\n"].concat();
+    for _ in 0..33 {
+        // The answer may come, and the connection end, before the last chunk is out.
+        if stream.write_all(&chunk).await.is_err() {
+            break;
+        }
+    }
+    let mut answer = vec![0; 12];
+    stream.read_exact(&mut answer).await.expect("an answer before the end");
+    assert_eq!(answer, b"HTTP/1.1 413");
+}
+
+#[tokio::test]
+async fn a_second_check_is_asked_to_come_again_while_one_is_read() {
+    let world = World::start(&[]);
+    let mut first = TcpStream::connect(world.address).await.expect("accepted");
+    let head = b"POST /api/v1/config/check HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\
+                 Connection: close\r\nContent-Length: 11\r\n\r\n";
+    first.write_all(head).await.expect("sent");
+    let mut waits = [0; 25];
+    first.read_exact(&mut waits).await.expect("its body is awaited now");
+    assert_eq!(&waits, b"HTTP/1.1 100 Continue\r\n\r\n");
+    let second = world.ask("POST /api/v1/config/check", &[], "version: 1\n").await;
+    assert_eq!(second.is_problem(503, "busy").field("retry-after"), Some("1"));
+    first.write_all(b"version: 1\n").await.expect("sent");
+    assert_eq!(read_answer(&mut first).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_defect_in_a_check_is_answered_and_counted() {
+    let world = World::start(&[]);
+    world.ask("POST /api/v1/config/check", &[], "panic").await.is_problem(500, "internal");
+    assert!(world.get("/metrics").await.body.contains("\nsluice_panics_total 1\n"));
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_a_problem() {
+    let world = World::start(&[]);
+    let missing = world.get("/api/v2").await;
+    assert_eq!(missing.is_problem(404, "not_found").json()["instance"], "/api/v2");
+    let wrong = world.ask("DELETE /api/v1/config", &[], "").await;
+    assert_eq!(wrong.is_problem(405, "method_not_allowed").field("allow"), Some("GET,HEAD"));
+}
+
+#[tokio::test]
+async fn head_is_get_without_a_body() {
+    let world = World::start(&[]);
+    let get = world.get("/livez").await;
+    let head = world.ask("HEAD /livez", &[], "").await;
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
+    assert_eq!(head.field("content-length"), get.field("content-length"));
+}
+
+#[tokio::test]
+async fn only_names_of_the_listener_are_answered_so_that_rebinding_a_name_gains_nothing() {
+    let world = World::start(TOKENS);
+    for host in ["127.0.0.1", "127.0.0.1:9900", "[::1]:9900", "localhost:1", "LOCALHOST", "Gateway.Example:9900"] {
+        assert_eq!(world.ask("GET /livez", &[&format!("Host: {host}")], "").await.status, 200, "{host}");
+    }
+    for host in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "0x7f000001"] {
+        let answer = world.ask("GET /livez", &[&format!("Host: {host}")], "").await;
+        answer.is_problem(421, "unknown_host");
+        let fields = [&format!("Host: {host}"), "Authorization: Bearer reads"];
+        assert_eq!(world.ask("GET /livez", &fields, "").await.status, 200, "{host} with a token");
+        let fields = [&format!("Host: {host}"), "Authorization: Bearer wrong"];
+        world.ask("GET /livez", &fields, "").await.is_problem(421, "unknown_host");
+    }
+}
+
+#[tokio::test]
+async fn a_request_names_its_host_exactly_once() {
+    let world = World::start(&[]);
+    for head in [
+        "GET /livez HTTP/1.1\r\n",
+        "GET /livez HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n",
+        "GET /livez HTTP/1.1\r\nHost: user@localhost\r\n",
+        "GET http://evil.example/livez HTTP/1.1\r\nHost: localhost\r\n",
+    ] {
+        let answer = world.raw(format!("{head}Connection: close\r\n\r\n").as_bytes()).await;
+        answer.is_problem(400, "bad_request");
+    }
+    assert_eq!(world.raw(b"GET /livez HTTP/1.0\r\n\r\n").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_can_do_nothing() {
+    let world = World::start(&[]);
+    for (host, origin) in [
+        ("localhost:9900", "http://evil.example"),
+        ("localhost:9900", "http://localhost:8080"),
+        ("localhost:9900", "null"),
+        ("localhost", "https://localhost:80"),
+        ("localhost", "file://localhost"),
+    ] {
+        let fields = [&*format!("Host: {host}"), &format!("Origin: {origin}")];
+        let answer = world.ask("POST /api/v1/config/reload", &fields, "").await;
+        answer.is_problem(403, "foreign_origin");
+    }
+    assert_eq!(world.gateway.reloads.load(Ordering::SeqCst), 0);
+    for (host, origin) in [
+        ("localhost:9900", "http://localhost:9900"),
+        ("gateway.example", "https://gateway.example"),
+        ("gateway.example:443", "https://gateway.example"),
+    ] {
+        let fields = [&*format!("Host: {host}"), &format!("Origin: {origin}")];
+        assert_eq!(world.ask("POST /api/v1/config/reload", &fields, "").await.status, 200, "{origin}");
+    }
+}
+
+#[tokio::test]
+async fn each_role_may_do_what_it_is_for() {
+    let world = World::start(TOKENS);
+    let ask = async |line: &str, token: &str| world.ask(line, &[&format!("Authorization: bearer {token}")], "").await;
+    assert_eq!(ask("GET /metrics", "reads").await.status, 200);
+    assert_eq!(ask("GET /metrics", "operates").await.status, 200);
+    assert_eq!(ask("POST /api/v1/config/reload", "operates").await.status, 200);
+    let refused = ask("POST /api/v1/config/reload", "reads").await;
+    let detail = refused.is_problem(403, "forbidden").json()["detail"].clone();
+    assert_eq!(detail, "POST needs a token of role operate; this one has the role read");
+    let challenge = "Bearer realm=\"sluice\", error=\"insufficient_scope\", scope=\"operate\"";
+    assert_eq!(refused.field("www-authenticate"), Some(challenge));
+    ask("GET /api/v1/config", "evaluates").await.is_problem(403, "forbidden");
+}
+
+#[tokio::test]
+async fn without_a_token_only_the_page_and_the_plain_probes_are_open() {
+    let world = World::start(TOKENS);
+    for path in ["/", "/livez", "/health", "/health/live", "/readyz", "/health/ready"] {
+        assert_eq!(world.get(path).await.status, 200, "{path}");
+    }
+    for path in [
+        "/metrics",
+        "/readyz?verbose",
+        "/health/ready?verbose=1",
+        "/health/providers",
+        "/health/dependencies",
+        "/api/v1/config",
+        "/nowhere",
+    ] {
+        let answer = world.get(path).await;
+        assert_eq!(answer.is_problem(401, "unauthorized").field("www-authenticate"), Some("Bearer realm=\"sluice\""));
+    }
+    world.ask("POST /livez", &[], "").await.is_problem(401, "unauthorized");
+    let wrong = ["Bearer", "Bearer ", "Bearer operate", "Bearer operatess", "Basic operates", "operates", "b"];
+    for authorization in wrong {
+        let answer = world.ask("GET /metrics", &[&format!("Authorization: {authorization}")], "").await;
+        let challenge = answer.is_problem(401, "unauthorized").field("www-authenticate");
+        assert_eq!(challenge, Some("Bearer realm=\"sluice\", error=\"invalid_token\""), "{authorization}");
+    }
+    let twice = ["Authorization: Bearer reads", "Authorization: Bearer operates"];
+    world.ask("GET /metrics", &twice, "").await.is_problem(401, "unauthorized");
+}
+
+#[tokio::test]
+async fn an_empty_token_opens_nothing() {
+    let world = World::start(&[("", Role::Operate)]);
+    world.ask("GET /metrics", &["Authorization: Bearer "], "").await.is_problem(401, "unauthorized");
+}
+
+#[tokio::test]
+async fn the_page_links_only_to_what_is_there() {
+    let world = World::start(&[]);
+    let page = world.get("/").await;
+    assert_eq!(page.field("content-type"), Some("text/html; charset=utf-8"));
+    let links: Vec<&str> = page.body.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(links.len() >= 5, "{links:?}");
+    for link in links {
+        assert_eq!(world.get(link).await.status, 200, "{link}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_under_way_is_finished_when_the_listener_stops() {
+    let world = World::start(&[]);
+    world.gateway.slow.store(true, Ordering::SeqCst);
+    let mut caller = TcpStream::connect(world.address).await.expect("accepted");
+    let mut idle = TcpStream::connect(world.address).await.expect("accepted");
+    caller.write_all(b"POST /api/v1/config/reload HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sent");
+    until(|| Arc::strong_count(&world.gateway.reloads) == 2).await;
+    world.stop.send(true).expect("the listener runs");
+    let mut nothing = [0; 1];
+    assert_eq!(idle.read(&mut nothing).await.expect("closed in order"), 0);
+    world.gateway.go_on.notify_one();
+    assert_eq!(read_answer(&mut caller).await.status, 200);
+    world.server.await.expect("no panic").expect("ended in order");
+    assert!(TcpStream::connect(world.address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn the_health_check_of_the_command_line_asks_both_probes() {
+    let world = World::start(TOKENS);
+    let url = format!("http://{}", world.address);
+    let ask = async |url: String| {
+        tokio::task::spawn_blocking(move || crate::cli::healthcheck::healthcheck(&url)).await.expect("no panic")
+    };
+    assert_eq!(ask(url.clone()).await, 0);
+    world.gateway.draining.store(true, Ordering::SeqCst);
+    assert_eq!(ask(url).await, 1);
+}

@@ -1,0 +1,50 @@
+//! How the gateway's state looks as JSON. ◇
+
+use super::control::{ConfigStatus, ProviderView, Readiness, Reloaded};
+use crate::observe::timestamp;
+use serde_json::{Value, json};
+
+pub(super) fn readiness(readiness: &Readiness, verbose: bool) -> Value {
+    let status = match readiness {
+        Readiness { draining: true, .. } => "draining",
+        Readiness { ready: true, .. } => "ready",
+        Readiness { .. } => "not_ready",
+    };
+    let mut view = json!({ "status": status });
+    if verbose {
+        let checks = readiness.checks.iter();
+        let checks = checks.map(|check| json!({ "name": check.name, "ok": check.ok, "detail": check.detail }));
+        view["checks"] = checks.collect();
+    }
+    view
+}
+
+pub(super) fn provider(provider: &ProviderView) -> Value {
+    json!({
+        "name": provider.name,
+        "url": provider.url,
+        "healthy": provider.healthy,
+        "in_flight": provider.in_flight,
+    })
+}
+
+pub(super) fn config(status: &ConfigStatus) -> Value {
+    json!({
+        "applied": {
+            "hash": status.applied.hash,
+            "at": timestamp(status.applied.at),
+            "effective": status.applied.effective,
+        },
+        "on_disk": {
+            "hash": status.on_disk.hash,
+            "seen_at": timestamp(status.on_disk.seen_at),
+            "error": status.on_disk.error,
+        },
+        "in_sync": status.on_disk.hash.as_deref() == Some(&*status.applied.hash),
+        "diff": status.diff,
+    })
+}
+
+pub(super) fn reloaded(reloaded: &Reloaded) -> Value {
+    json!({ "hash": reloaded.hash, "changes": reloaded.changes, "notes": reloaded.notes })
+}

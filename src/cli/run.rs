@@ -1,0 +1,182 @@
+//! `sluice run`: the gateway until a signal ends it; and the same gateway for `sluice demo`.
+
+use super::demo::{self, DemoOptions, Running};
+use crate::gateway::{Gateway, Source};
+use crate::server::limits;
+use crate::watch::Watch;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Serves until TERM, INT or QUIT, then drains. Returns the exit code: 0 after a whole drain, 1 where it could not start or
+/// the drain was cut short.
+pub fn run(source: &Source) -> i32 {
+    match serve(source) {
+        Ok(code) => code,
+        Err(problem) => complain(&problem),
+    }
+}
+
+/// Runs the demo around a gateway.
+pub fn demo(options: &DemoOptions) -> i32 {
+    demo::run(options, start_for_demo)
+}
+
+fn serve(source: &Source) -> Result<i32, String> {
+    let files = limits::raise_open_files();
+    let gateway = Gateway::start(source.clone()).map_err(|error| error.to_string())?;
+    gateway.logs().install().map_err(|error| error.to_string())?;
+    report(&gateway, files);
+    let watch = watch(&gateway, source);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("no runtime for signals: {error}"))?;
+    let whole = runtime.block_on(live(&gateway)).map_err(|error| format!("no signal handler: {error}"))?;
+    drop(watch);
+    gateway.stop();
+    Ok(i32::from(!whole))
+}
+
+/// Follows signals until one of them ends the gateway; whether everything under way came to its end.
+async fn live(gateway: &Gateway) -> std::io::Result<bool> {
+    let mut hup = signal(SignalKind::hangup())?;
+    let mut reopen = signal(SignalKind::user_defined1())?;
+    let mut replace = signal(SignalKind::user_defined2())?;
+    let mut ends = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit()].map(signal);
+    let [Ok(terminate), Ok(interrupt), Ok(quit)] = &mut ends else {
+        return Err(std::io::Error::other("TERM, INT or QUIT cannot be handled"));
+    };
+    loop {
+        tokio::select! {
+            // What came of a reload is in the log, the metrics and the API.
+            _ = hup.recv() => drop(gateway.reload()),
+            _ = reopen.recv() => reopen_logs(gateway),
+            _ = replace.recv() => tracing::warn!("USR2 does nothing yet: handing over to a new process is not built"),
+            () = any(terminate, interrupt, quit) => break,
+        }
+    }
+    let grace = gateway.config().shutdown_grace;
+    tracing::info!(grace = ?grace, "draining; a second signal stops at once");
+    tokio::select! {
+        whole = gateway.drain(grace) => {
+            if !whole {
+                tracing::warn!("the grace is over; what is still under way is cut");
+            }
+            Ok(whole)
+        }
+        () = any(terminate, interrupt, quit) => Ok(false),
+    }
+}
+
+async fn any(first: &mut Signal, second: &mut Signal, third: &mut Signal) {
+    tokio::select! {
+        _ = first.recv() => {}
+        _ = second.recv() => {}
+        _ = third.recv() => {}
+    }
+}
+
+fn reopen_logs(gateway: &Gateway) {
+    match gateway.logs().reopen() {
+        Ok(()) => tracing::info!("the log file is open anew"),
+        Err(error) => tracing::error!(%error, "the log file cannot be opened anew; the old one stays in use"),
+    }
+}
+
+/// Watches the file; without a watch, signals and the API still reload.
+fn watch(gateway: &Gateway, source: &Source) -> Option<Watch> {
+    let watch = Watch::start(&source.path, gateway.reloader());
+    watch.map_err(|error| tracing::warn!(%error, "the file is not watched; reload by SIGHUP or the API")).ok()
+}
+
+/// What this machine gives us, once, where an operator looks first.
+fn report(gateway: &Gateway, files: std::io::Result<limits::OpenFiles>) {
+    match files {
+        Ok(files) => {
+            gateway.set_open_files_limit(files.soft);
+            tracing::info!(soft = files.soft, hard = files.hard, was = files.was, "limit of open files");
+        }
+        Err(error) => tracing::warn!(%error, "the limit of open files could not be raised"),
+    }
+    let memory = limits::memory();
+    tracing::info!(limit = memory.limit, source = ?memory.source, cores = limits::cores(), "memory and cores");
+}
+
+fn start_for_demo(config: Option<&Path>) -> Result<Running, String> {
+    let folder = DemoFolder::with(config)?;
+    let source = super::source(folder.path.clone());
+    let gateway = Gateway::start(source).map_err(|error| error.to_string())?;
+    gateway.logs().install().map_err(|error| error.to_string())?;
+    let first = gateway.config().listeners.first().map(|listener| Arc::clone(&listener.name));
+    let web = first.and_then(|name| gateway.address(&name)).ok_or("the configuration has no listener")?;
+    let admin = gateway.admin_address();
+    let log = folder.log.clone();
+    let stop = Box::new(move || {
+        let grace = gateway.config().shutdown_grace;
+        tokio::runtime::Handle::current().block_on(gateway.drain(grace));
+        gateway.stop();
+        drop(folder);
+    });
+    Ok(Running { web, admin, log, stop })
+}
+
+/// The file the demo runs from. The built-in one is written to a temporary folder, so that it is read the way any file is.
+struct DemoFolder {
+    path: std::path::PathBuf,
+    /// The built-in configuration logs here, since standard output is the demo's own.
+    log: Option<std::path::PathBuf>,
+}
+
+// === impl DemoFolder ===
+
+impl DemoFolder {
+    fn with(config: Option<&Path>) -> Result<Self, String> {
+        if let Some(path) = config {
+            return Ok(DemoFolder { path: path.to_owned(), log: None });
+        }
+        let folder = std::env::temp_dir().join(format!("sluice-demo-{}", std::process::id()));
+        let path = folder.join("gateway.yaml");
+        let log = folder.join("sluice.log");
+        std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&path, logging_to(&log))).map_err(|error| {
+            format!("cannot write {}: {error}; set TMPDIR to a folder that can be written", path.display())
+        })?;
+        Ok(DemoFolder { path, log: Some(log) })
+    }
+}
+
+impl Drop for DemoFolder {
+    fn drop(&mut self) {
+        if let (Some(_), Some(folder)) = (&self.log, self.path.parent()) {
+            // What is left behind in a temporary folder harms nobody.
+            let _: std::io::Result<()> = std::fs::remove_dir_all(folder);
+        }
+    }
+}
+
+/// The built-in configuration, its log in a file.
+fn logging_to(file: &Path) -> String {
+    let file = file.display().to_string().replace('$', "$$").replace('\'', "''");
+    BUILT_IN.replacen("\nlog: { ", &format!("\nlog: {{ file: '{file}', "), 1)
+}
+
+fn complain(problem: &str) -> i32 {
+    // With standard error gone there is nobody left to tell.
+    let _: std::io::Result<()> = writeln!(std::io::stderr(), "sluice: {problem}");
+    1
+}
+
+/// The documented example, as `sluice demo` runs it.
+const BUILT_IN: &str = include_str!("../../gateway.yaml");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, ProcessEnvironment};
+
+    #[test]
+    fn the_demo_logs_to_the_file_it_names() {
+        let file = Path::new("/tmp/it's $HOME/sluice.log");
+        let loaded = config::parse("gateway.yaml", logging_to(file).as_bytes(), &ProcessEnvironment);
+        assert_eq!(loaded.expect("the built-in configuration is valid").config.log.file.as_deref(), Some(file));
+    }
+}

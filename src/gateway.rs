@@ -1,0 +1,496 @@
+//! The composition root: builds everything from a configuration, replaces it by another, and takes it down again.
+//!
+//! A reload is: read, parse, check, build, swap one snapshot. Everything that can fail comes before the swap, so that a
+//! configuration that is rejected changes nothing. Reloads come one at a time; requests never wait for one.
+
+use crate::admin::{
+    self, Check, ConfigStatus, Control, OnDisk, ProviderView, Readiness, Rejected, Reloaded, Reloading, Version,
+};
+use crate::clock;
+use crate::config::{self, Config, Environment, Loaded, Problems, UnknownEnvironment};
+use crate::observe::logs::{Logs, Prepared};
+use crate::observe::metrics::Metrics;
+use crate::proxy::Shared;
+use crate::proxy::snapshot::Snapshot;
+use crate::server::limits;
+use crate::server::port::Port;
+use crate::server::worker::{self, Order, Worker};
+use crate::upstream::registry::Registry;
+use arc_swap::ArcSwap;
+use serde_json::{Value, json};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+use tokio::sync::{mpsc, watch};
+
+/// Where the configuration comes from.
+#[derive(Clone)]
+pub struct Source {
+    /// The file.
+    pub path: PathBuf,
+    /// What `${…}` in it refers to.
+    pub environment: Arc<dyn Environment + Send + Sync>,
+}
+
+/// A gateway that runs, in threads of its own.
+#[derive(Debug)]
+pub struct Gateway {
+    core: Arc<Core>,
+    admin_address: SocketAddr,
+    admin_stop: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Why a gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration has problems; their text shows all.
+    #[error("{0}")]
+    Config(Problems),
+    /// Something the configuration asks for cannot be had.
+    #[error("{0}")]
+    Build(String),
+}
+
+/// What a reload works on, and the admin listener looks at.
+struct Core {
+    me: Weak<Core>,
+    source: Source,
+    shared: Arc<Shared>,
+    workers: Vec<mpsc::Sender<Order>>,
+    /// A std mutex: held while a reload builds, never across an await.
+    state: Mutex<State>,
+}
+
+/// What is applied now.
+struct State {
+    registry: Registry,
+    ports: Vec<Arc<Port>>,
+    /// Ports that accept no more, while they still have connections.
+    leaving: Vec<Arc<Port>>,
+    applied: Version,
+    on_disk: OnDisk,
+}
+
+/// Where each worker takes orders.
+type Inboxes = Vec<mpsc::Sender<Order>>;
+
+/// Everything a configuration needs, ready to be swapped in.
+struct Built {
+    registry: Registry,
+    snapshot: Arc<Snapshot>,
+    log: Prepared,
+    opened: Vec<(Arc<Port>, Vec<TcpListener>)>,
+}
+
+// === impl Source ===
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// Reads the configuration and starts everything it asks for.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing is left running.
+    pub fn start(source: Source) -> Result<Gateway, StartError> {
+        let loaded = config::load(&source.path, source.environment.as_ref()).map_err(StartError::Config)?;
+        let admin = bind_admin(loaded.config.admin.bind)?;
+        let metrics = Arc::new(Metrics::new());
+        let logs = Logs::start(&loaded.config.log, Arc::clone(&metrics))
+            .map_err(|error| StartError::Build(format!("log: {error}")))?;
+        let (core, threads) = Core::start(source, loaded, metrics, logs)?;
+        let mut gateway = Gateway {
+            admin_address: admin.local_addr().unwrap_or_else(|_| core.config().admin.bind),
+            core,
+            admin_stop: watch::Sender::new(false),
+            threads,
+        };
+        let control = Arc::clone(&gateway.core);
+        let stop = gateway.admin_stop.subscribe();
+        gateway.threads.push(serve_admin(admin, control, stop).map_err(|error| StartError::Build(error.to_string()))?);
+        Ok(gateway)
+    }
+
+    /// Where the listener of this name really listens.
+    pub fn address(&self, listener: &str) -> Option<SocketAddr> {
+        let config = self.core.config();
+        let bind = config.listeners.iter().find(|candidate| &*candidate.name == listener)?.bind;
+        self.core.state().ports.iter().find(|port| port.bind == bind).map(|port| port.local)
+    }
+
+    /// Where the admin listener really listens.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// What is applied.
+    pub fn config(&self) -> Arc<Config> {
+        self.core.config()
+    }
+
+    /// The logs.
+    pub fn logs(&self) -> &Arc<Logs> {
+        &self.core.shared.logs
+    }
+
+    /// Notes how many files may be open, for the metrics.
+    pub fn set_open_files_limit(&self, limit: u64) {
+        self.core.shared.metrics.set_open_files_limit(limit);
+    }
+
+    /// Reads the file again and applies it, or says why not.
+    ///
+    /// # Errors
+    /// All problems; nothing has changed then.
+    pub fn reload(&self) -> Result<Reloaded, Rejected> {
+        self.core.reload_now()
+    }
+
+    /// A handle that reloads when the file has changed, for a watcher.
+    pub fn reloader(&self) -> impl Fn() + Send + use<> {
+        let core = Arc::clone(&self.core);
+        move || core.reload_if_changed()
+    }
+
+    /// Accepts no more, lets what is under way end, for at most `grace`; whether all of it did.
+    pub async fn drain(&self, grace: Duration) -> bool {
+        let ports = self.core.close();
+        let ended = async {
+            for port in &ports {
+                port.is_empty().await;
+            }
+        };
+        tokio::time::timeout(grace, ended).await.is_ok()
+    }
+
+    /// Ends everything now.
+    pub fn stop(self) {
+        self.core.close();
+        for worker in &self.core.workers {
+            // A full inbox or a gone worker has nothing left to stop.
+            let _: Result<(), _> = worker.try_send(Order::Stop);
+        }
+        let _: Result<(), _> = self.admin_stop.send(true);
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the gateway had panicked");
+            }
+        }
+        self.core.shared.logs.flush(clock::after(clock::now(), FLUSH_TIME));
+    }
+}
+
+// === impl Core ===
+
+impl Core {
+    /// Builds the first configuration, starts the workers and lets them listen.
+    fn start(
+        source: Source,
+        loaded: Loaded,
+        metrics: Arc<Metrics>,
+        logs: Arc<Logs>,
+    ) -> Result<(Arc<Core>, Vec<JoinHandle<()>>), StartError> {
+        let count = loaded.config.workers.map_or_else(limits::cores, usize::from);
+        let notes = loaded.notes.len();
+        let version = version(&loaded);
+        let built = build(loaded, &Registry::default(), &[], count, &metrics, &logs).map_err(StartError::Build)?;
+        let shared = Arc::new(Shared {
+            snapshot: ArcSwap::new(Arc::clone(&built.snapshot)),
+            metrics,
+            logs,
+            draining: AtomicBool::new(false),
+        });
+        let (workers, threads) = spawn_workers(count, &shared).map_err(|error| StartError::Build(error.to_string()))?;
+        let on_disk = OnDisk { hash: Some(version.hash.clone()), seen_at: version.at, error: None };
+        let state = State {
+            registry: Registry::default(),
+            ports: Vec::new(),
+            leaving: Vec::new(),
+            applied: version.clone(),
+            on_disk,
+        };
+        let core =
+            Arc::new_cyclic(|me| Core { me: Weak::clone(me), source, shared, workers, state: Mutex::new(state) });
+        core.shared.metrics.set_workers(count);
+        core.apply(&mut core.state(), built, version).map_err(StartError::Build)?;
+        tracing::info!(workers = count, notes, "the gateway is ready");
+        Ok((core, threads))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.shared.snapshot.load().config)
+    }
+
+    fn reload_now(&self) -> Result<Reloaded, Rejected> {
+        let mut state = self.state();
+        let loaded = config::load(&self.source.path, self.source.environment.as_ref());
+        let result = loaded.map_err(|problems| rejected(&problems)).and_then(|loaded| self.replace(&mut state, loaded));
+        let now = clock::wall();
+        self.shared.metrics.reloaded(result.is_ok(), now);
+        let on_disk = hash_of_file(&self.source.path);
+        match &result {
+            Ok(reloaded) => {
+                state.on_disk = OnDisk { hash: on_disk, seen_at: now, error: None };
+                tracing::info!(hash = %reloaded.hash, changes = reloaded.changes.len(), "the configuration is applied");
+            }
+            Err(rejected) => {
+                let error = json!({ "message": rejected.rendered, "problems": rejected.problems });
+                state.on_disk = OnDisk { hash: on_disk, seen_at: now, error: Some(error) };
+                tracing::error!(problems = %rejected.rendered, "the configuration is rejected; the one before stays applied");
+            }
+        }
+        result
+    }
+
+    /// What a watcher calls: the folder has changed, perhaps the file has.
+    fn reload_if_changed(&self) {
+        if !self.config().reload_watch || hash_of_file(&self.source.path) == self.state().on_disk.hash {
+            return;
+        }
+        // The outcome is in the log, the metrics and the API.
+        let _: Result<Reloaded, Rejected> = self.reload_now();
+    }
+
+    /// Builds `loaded` beside what is applied, then swaps.
+    fn replace(&self, state: &mut State, loaded: Loaded) -> Result<Reloaded, Rejected> {
+        let version = version(&loaded);
+        let changes = changes(&state.applied.effective, &version.effective);
+        let mut notes: Vec<Value> = loaded.notes.iter().map(value).collect();
+        notes.extend(self.needs_restart(&loaded.config));
+        let shared = &self.shared;
+        let built = build(loaded, &state.registry, &state.ports, self.workers.len(), &shared.metrics, &shared.logs)
+            .and_then(|built| self.apply(state, built, version.clone()));
+        built.map_err(|message| Rejected { problems: vec![json!({ "message": message })], rendered: message })?;
+        Ok(Reloaded { hash: version.hash, changes, notes })
+    }
+
+    /// Swaps the snapshot; from here on nothing can fail but an order to a worker that hangs.
+    fn apply(&self, state: &mut State, built: Built, version: Version) -> Result<(), String> {
+        let config = Arc::clone(&built.snapshot.config);
+        self.shared.snapshot.store(built.snapshot);
+        self.shared.logs.apply(built.log);
+        state.registry = built.registry;
+        state.applied = version;
+        let stays = |port: &Arc<Port>| config.listeners.iter().any(|listener| listener.bind == port.bind);
+        let (stay, leave) = state.ports.drain(..).partition(stays);
+        state.ports = stay;
+        for port in &leave {
+            port.close();
+        }
+        state.leaving.retain(|port| port.open() > 0);
+        state.leaving.extend(leave);
+        for port in &state.ports {
+            for listener in config.listeners.iter().filter(|listener| listener.bind == port.bind) {
+                port.follow(listener, self.shared.metrics.listener(&listener.name));
+            }
+        }
+        for (port, sockets) in built.opened {
+            for (worker, socket) in self.workers.iter().zip(sockets) {
+                let order = Order::Accept(Arc::clone(&port), socket);
+                worker.try_send(order).map_err(|_| "a worker does not take orders; restart the gateway".to_owned())?;
+            }
+            tracing::info!(address = %port.local, "listening");
+            state.ports.push(port);
+        }
+        self.forget(&config);
+        self.shared.metrics.reloaded(true, clock::wall());
+        Ok(())
+    }
+
+    /// Drops the series of what the configuration no longer names.
+    fn forget(&self, config: &Config) {
+        let mut routes: Vec<&str> = config.routes.iter().map(|route| &*route.name).collect();
+        routes.push("none");
+        let providers: Vec<&str> = config.providers.iter().map(|provider| &*provider.name).collect();
+        let listeners: Vec<&str> = config.listeners.iter().map(|listener| &*listener.name).collect();
+        self.shared.metrics.retain(&routes, &providers, &listeners);
+    }
+
+    /// What a reload cannot change, as notes.
+    fn needs_restart(&self, new: &Config) -> Vec<Value> {
+        let old = self.config();
+        let restart =
+            |what: &str| json!({ "message": format!("`{what}` has changed; it takes effect at the next start") });
+        let workers = (old.workers != new.workers).then(|| restart("workers"));
+        let admin = (old.admin.bind != new.admin.bind).then(|| restart("admin.bind"));
+        workers.into_iter().chain(admin).collect()
+    }
+
+    /// Tells every port to accept no more, and every answer to close its connection.
+    fn close(&self) -> Vec<Arc<Port>> {
+        self.shared.draining.store(true, Ordering::Relaxed);
+        let state = self.state();
+        let ports: Vec<_> = state.ports.iter().chain(&state.leaving).cloned().collect();
+        for port in &ports {
+            port.close();
+        }
+        ports
+    }
+}
+
+impl Control for Core {
+    fn admin(&self) -> Arc<config::Admin> {
+        Arc::new(self.config().admin.clone())
+    }
+
+    fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.shared.metrics)
+    }
+
+    fn readiness(&self) -> Readiness {
+        let draining = self.shared.draining.load(Ordering::Relaxed);
+        let state = self.state();
+        let listening = !state.ports.is_empty();
+        let addresses: Vec<_> = state.ports.iter().map(|port| port.local.to_string()).collect();
+        let error = state.on_disk.error.is_some();
+        let on_disk = if error { "the file has problems; see /api/v1/config" } else { "the file is applied" };
+        let check = |name, ok, detail: String| Check { name, ok, detail };
+        Readiness {
+            ready: listening && !draining,
+            draining,
+            checks: vec![
+                check("configured", true, format!("applied {}", state.applied.hash)),
+                check("listening", listening, addresses.join(", ")),
+                check("accepting", !draining, if draining { "draining" } else { "taking requests" }.to_owned()),
+                check("configuration", !error, on_disk.to_owned()),
+            ],
+        }
+    }
+
+    fn providers(&self) -> Vec<ProviderView> {
+        let snapshot = self.shared.snapshot.load();
+        let view = |provider: &Arc<config::Provider>| ProviderView {
+            name: provider.name.to_string(),
+            url: provider.url.to_string(),
+            healthy: true,
+            in_flight: self.shared.metrics.provider(&provider.name).in_flight(),
+        };
+        snapshot.config.providers.iter().map(view).collect()
+    }
+
+    fn config(&self) -> ConfigStatus {
+        let file = config::load(&self.source.path, self.source.environment.as_ref());
+        let state = self.state();
+        let diff = file.map(|loaded| changes(&state.applied.effective, &config::effective(&loaded.config)));
+        ConfigStatus { applied: state.applied.clone(), on_disk: state.on_disk.clone(), diff: diff.unwrap_or_default() }
+    }
+
+    fn reload(&self) -> Reloading {
+        let core = Weak::clone(&self.me);
+        Box::pin(async move {
+            let gone = || Rejected { rendered: "the gateway is going".to_owned(), problems: Vec::new() };
+            let core = core.upgrade().ok_or_else(gone)?;
+            tokio::task::spawn_blocking(move || core.reload_now()).await.unwrap_or_else(|_| Err(gone()))
+        })
+    }
+
+    fn check(&self, yaml: &[u8]) -> Result<Vec<Value>, Rejected> {
+        let loaded =
+            config::parse("request body", yaml, &UnknownEnvironment).map_err(|problems| rejected(&problems))?;
+        Ok(loaded.notes.iter().map(value).collect())
+    }
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core").field("path", &self.source.path).finish_non_exhaustive()
+    }
+}
+
+/// Everything that can fail, before anything is changed.
+fn build(
+    loaded: Loaded,
+    registry: &Registry,
+    ports: &[Arc<Port>],
+    workers: usize,
+    metrics: &Metrics,
+    logs: &Logs,
+) -> Result<Built, String> {
+    let config = Arc::new(loaded.config);
+    let (registry, pools) = registry.build(&config, workers, metrics).map_err(|error| error.to_string())?;
+    let log = logs.prepare(&config.log).map_err(|error| format!("log: {error}"))?;
+    let mut opened = Vec::new();
+    for listener in &config.listeners {
+        if !ports.iter().any(|port| port.bind == listener.bind) {
+            let port = Port::listen(listener, workers, metrics.listener(&listener.name));
+            opened.push(port.map_err(|error| cannot_listen(&listener.name, listener.bind, &error))?);
+        }
+    }
+    let snapshot = Arc::new(Snapshot::new(config, &pools, metrics));
+    Ok(Built { registry, snapshot, log, opened })
+}
+
+fn cannot_listen(name: &str, bind: SocketAddr, error: &io::Error) -> String {
+    let next = match error.kind() {
+        io::ErrorKind::AddrInUse => "another process has it: stop that one, or choose another `bind`",
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE: grant it, or choose a higher port"
+        }
+        io::ErrorKind::AddrNotAvailable => "this machine does not have that address: choose another `bind`",
+        _ => "choose another `bind`",
+    };
+    format!("listener `{name}` cannot listen on {bind}: {error}; {next}")
+}
+
+fn bind_admin(bind: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(bind).map_err(|error| StartError::Build(cannot_listen("admin", bind, &error)))
+}
+
+fn spawn_workers(count: usize, shared: &Arc<Shared>) -> io::Result<(Inboxes, Vec<JoinHandle<()>>)> {
+    let spawned: io::Result<Vec<_>> =
+        (0..count).map(|index| worker::spawn(Worker { index, shared: Arc::clone(shared) })).collect();
+    Ok(spawned?.into_iter().unzip())
+}
+
+/// The admin listener has a thread and a runtime of its own: whatever it does, requests do not wait for it.
+fn serve_admin(listener: TcpListener, control: Arc<Core>, stop: watch::Receiver<bool>) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
+        if let Err(error) = runtime.block_on(admin::serve(listener, control, stop)) {
+            tracing::error!(%error, "the admin listener has ended; restart the gateway");
+        }
+    })
+}
+
+fn version(loaded: &Loaded) -> Version {
+    Version { hash: loaded.hash.clone(), at: now(), effective: config::effective(&loaded.config) }
+}
+
+fn now() -> SystemTime {
+    clock::wall()
+}
+
+fn changes(old: &Value, new: &Value) -> Vec<Value> {
+    config::diff(old, new).iter().map(value).collect()
+}
+
+fn rejected(problems: &Problems) -> Rejected {
+    Rejected { rendered: problems.to_string(), problems: problems.problems.iter().map(value).collect() }
+}
+
+/// As JSON; what cannot be shown is left empty rather than failing the request that wanted to see it.
+fn value(of: &impl serde::Serialize) -> Value {
+    serde_json::to_value(of).unwrap_or_default()
+}
+
+/// The hash of the file's bytes as they are now.
+fn hash_of_file(path: &std::path::Path) -> Option<String> {
+    config::hash_file(path).ok()
+}
+
+/// For the last log lines to reach their file.
+const FLUSH_TIME: Duration = Duration::from_secs(2);

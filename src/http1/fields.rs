@@ -1,0 +1,241 @@
+//! Header fields as an ordered list of slices over one buffer, with the ones the proxy reads recognised once.
+//!
+//! A `HeaderMap` would hash and allocate per field and lose order and case; a proxy mostly copies fields through. The list
+//! keeps what was received byte for byte, and a bit set answers "is there one?" for the names in [`Known`] without a search.
+
+/// Fields the proxy itself reads or replaces. Everything else is [`Known::Other`] and passes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+#[allow(missing_docs, reason = "each is the field of that name")]
+pub enum Known {
+    Other,
+    Host,
+    ContentLength,
+    TransferEncoding,
+    Connection,
+    KeepAlive,
+    ProxyConnection,
+    Upgrade,
+    Te,
+    Trailer,
+    Expect,
+    Via,
+    Forwarded,
+    XForwarded,
+    XForwardedFor,
+    XForwardedHost,
+    XForwardedProto,
+    XRealIp,
+    XRequestId,
+    Traceparent,
+    Tracestate,
+    Date,
+    Http2Settings,
+    /// A name that equals one of the above once `_` is read as `-`. CGI-style servers do read it so: it would smuggle a
+    /// forged `X-Forwarded-For` past us.
+    Disguised,
+}
+
+/// One field: where its name and value stand in the buffer.
+#[derive(Debug, Clone, Copy)]
+struct Field {
+    name_at: u32,
+    value_at: u32,
+    value_len: u32,
+    name_len: u16,
+    known: Known,
+}
+
+/// An ordered list of fields. Reused from message to message: clearing keeps the memory.
+#[derive(Debug, Default, Clone)]
+pub struct Fields {
+    bytes: Vec<u8>,
+    list: Vec<Field>,
+    present: u32,
+}
+
+// === impl Fields ===
+
+impl Fields {
+    /// Forgets everything, keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.list.clear();
+        self.present = 0;
+    }
+
+    /// How many fields there are.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Whether a field of this name is there.
+    #[inline]
+    pub fn has(&self, known: Known) -> bool {
+        self.present & (1 << known as u8) != 0
+    }
+
+    /// The value of the first field of this name.
+    #[inline]
+    pub fn get(&self, known: Known) -> Option<&[u8]> {
+        if !self.has(known) {
+            return None;
+        }
+        self.values(known).next()
+    }
+
+    /// The values of every field of this name, in order.
+    pub fn values(&self, known: Known) -> impl Iterator<Item = &[u8]> {
+        self.list.iter().filter(move |field| field.known == known).map(|field| self.value(field))
+    }
+
+    /// The values of every field called `name` (any case), in order; slower than [`Fields::values`].
+    pub fn named<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        self.iter().filter(move |(_, candidate, _)| candidate.eq_ignore_ascii_case(name)).map(|(_, _, value)| value)
+    }
+
+    /// Every field in order: what it is, its name as written, its value without surrounding space.
+    pub fn iter(&self) -> impl Iterator<Item = (Known, &[u8], &[u8])> {
+        self.list.iter().map(|field| (field.known, self.name(field), self.value(field)))
+    }
+
+    /// Adds a field to the end.
+    pub fn push(&mut self, name: &[u8], value: &[u8]) {
+        let name_at = self.bytes.len();
+        self.bytes.extend_from_slice(name);
+        let value_at = self.bytes.len();
+        self.bytes.extend_from_slice(value);
+        self.note(name_at, name.len(), value_at, value.len());
+    }
+
+    /// Whether the comma-separated list in the fields of this name has `token` (any case), as `Connection: close` has.
+    pub fn lists(&self, known: Known, token: &[u8]) -> bool {
+        self.has(known) && self.values(known).flat_map(elements).any(|element| element.eq_ignore_ascii_case(token))
+    }
+
+    /// Takes over the bytes of a head; spans noted afterwards refer to it.
+    pub(super) fn adopt(&mut self, head: &[u8]) {
+        self.clear();
+        self.bytes.extend_from_slice(head);
+    }
+
+    /// The bytes of the head that was adopted.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Adds a field that stands in the adopted bytes.
+    #[inline]
+    pub(super) fn note(&mut self, name_at: usize, name_len: usize, value_at: usize, value_len: usize) {
+        let known = recognise(&self.bytes[name_at..name_at + name_len]);
+        self.present |= 1 << known as u8;
+        self.list.push(Field {
+            name_at: name_at as u32,
+            value_at: value_at as u32,
+            value_len: value_len as u32,
+            name_len: name_len as u16,
+            known,
+        });
+    }
+
+    #[inline]
+    fn name(&self, field: &Field) -> &[u8] {
+        &self.bytes[field.name_at as usize..field.name_at as usize + usize::from(field.name_len)]
+    }
+
+    #[inline]
+    fn value(&self, field: &Field) -> &[u8] {
+        &self.bytes[field.value_at as usize..field.value_at as usize + field.value_len as usize]
+    }
+}
+
+/// The elements of a comma-separated list (RFC 9110 §5.6.1), without space and without empty ones.
+pub fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
+}
+
+/// Which of the fields we know this is. The length picks at most three candidates, so most names cost one comparison or none.
+#[inline]
+fn recognise(name: &[u8]) -> Known {
+    for (candidate, known) in candidates(name.len()) {
+        if name.eq_ignore_ascii_case(candidate) {
+            return *known;
+        }
+    }
+    if name.len() > 12 && name[..12].eq_ignore_ascii_case(b"x-forwarded-") {
+        return Known::XForwarded;
+    }
+    if memchr::memchr(b'_', name).is_some() { recognise_disguised(name) } else { Known::Other }
+}
+
+/// A name with underscores: what would it be with hyphens?
+#[cold]
+fn recognise_disguised(name: &[u8]) -> Known {
+    let plain: Vec<u8> = name.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect();
+    if recognise(&plain) == Known::Other { Known::Other } else { Known::Disguised }
+}
+
+/// The names of this length, in lower case.
+#[inline]
+fn candidates(len: usize) -> &'static [(&'static [u8], Known)] {
+    match len {
+        2 => &[(b"te", Known::Te)],
+        3 => &[(b"via", Known::Via)],
+        4 => &[(b"host", Known::Host), (b"date", Known::Date)],
+        6 => &[(b"expect", Known::Expect)],
+        7 => &[(b"upgrade", Known::Upgrade), (b"trailer", Known::Trailer)],
+        9 => &[(b"forwarded", Known::Forwarded), (b"x-real-ip", Known::XRealIp)],
+        10 => {
+            &[(b"connection", Known::Connection), (b"keep-alive", Known::KeepAlive), (b"tracestate", Known::Tracestate)]
+        }
+        11 => &[(b"traceparent", Known::Traceparent)],
+        12 => &[(b"x-request-id", Known::XRequestId)],
+        14 => &[(b"content-length", Known::ContentLength), (b"http2-settings", Known::Http2Settings)],
+        15 => &[(b"x-forwarded-for", Known::XForwardedFor)],
+        16 => &[(b"proxy-connection", Known::ProxyConnection), (b"x-forwarded-host", Known::XForwardedHost)],
+        17 => &[(b"transfer-encoding", Known::TransferEncoding), (b"x-forwarded-proto", Known::XForwardedProto)],
+        _ => &[],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_recognised_in_any_case_and_kept_as_written() {
+        let mut fields = Fields::default();
+        fields.push(b"hOsT", b"a");
+        fields.push(b"X-Custom", b"b");
+        assert_eq!(fields.get(Known::Host), Some(&b"a"[..]));
+        let names: Vec<_> = fields.iter().map(|(_, name, _)| name).collect();
+        assert_eq!(names, [&b"hOsT"[..], b"X-Custom"]);
+    }
+
+    #[test]
+    fn an_underscore_does_not_smuggle_a_forwarding_field() {
+        for name in ["X_Forwarded_For", "x_real_ip", "Content_Length", "X_Forwarded-Anything"] {
+            let mut fields = Fields::default();
+            fields.push(name.as_bytes(), b"1");
+            assert!(fields.has(Known::Disguised), "{name}");
+        }
+        let mut fields = Fields::default();
+        fields.push(b"my_own_field", b"1");
+        assert!(!fields.has(Known::Disguised));
+    }
+
+    #[test]
+    fn lists_are_read_across_fields_and_empty_elements() {
+        let mut fields = Fields::default();
+        fields.push(b"Connection", b"keep-alive, ,X-Foo");
+        fields.push(b"connection", b"Close");
+        assert!(fields.lists(Known::Connection, b"close"));
+        assert!(fields.lists(Known::Connection, b"x-foo"));
+        assert!(!fields.lists(Known::Connection, b"upgrade"));
+    }
+}

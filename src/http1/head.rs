@@ -1,0 +1,228 @@
+//! Finding the end of a head, and parsing it.
+//!
+//! Two passes, each over bytes that are in cache. [`Scan`] finds the empty line and refuses a bare LF; it remembers where it
+//! stopped, so that a head which arrives byte by byte costs linear time. Then httparse reads the head once, complete.
+
+use super::fields::Fields;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+/// Where the search for the end of a head stands.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Scan {
+    /// Everything before this has been looked at.
+    seen: usize,
+    /// Where the current line began.
+    line: usize,
+}
+
+/// HTTP/1.0 or HTTP/1.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Version {
+    /// HTTP/1.0: no chunks, no 1xx, no persistence unless asked for.
+    Http10,
+    /// HTTP/1.1.
+    #[default]
+    Http11,
+}
+
+/// A parsed request head. Reused from request to request.
+#[derive(Debug, Default, Clone)]
+pub struct RequestHead {
+    /// The fields, in order.
+    pub fields: Fields,
+    /// Its version.
+    pub version: Version,
+    method: Range<usize>,
+    target: Range<usize>,
+}
+
+/// A parsed answer head. Reused from answer to answer.
+#[derive(Debug, Default, Clone)]
+pub struct ResponseHead {
+    /// The fields, in order.
+    pub fields: Fields,
+    /// Its version.
+    pub version: Version,
+    /// 100 to 599.
+    pub status: u16,
+    reason: Range<usize>,
+}
+
+/// Why a head is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadError {
+    /// It is not HTTP/1 as we accept it; says what is wrong.
+    Malformed(&'static str),
+    /// More fields than allowed.
+    TooManyFields,
+}
+
+// === impl Scan ===
+
+impl Scan {
+    /// Looks for the end of the head in `buf`, which may only grow between calls.
+    ///
+    /// `Ok(Some(n))`: the head is `buf[..n]`, empty line included. `Ok(None)`: not there yet.
+    ///
+    /// # Errors
+    /// A line that ends in a bare LF (RFC 9112 §2.2 allows to accept it; we do not).
+    pub fn find(&mut self, buf: &[u8]) -> Result<Option<usize>, HeadError> {
+        while let Some(found) = memchr::memchr(b'\n', &buf[self.seen..]) {
+            let at = self.seen + found;
+            if at == 0 || buf[at - 1] != b'\r' {
+                return Err(HeadError::Malformed("a line ends in a bare LF"));
+            }
+            let empty = at == self.line + 1;
+            self.seen = at + 1;
+            self.line = at + 1;
+            if empty {
+                return Ok(Some(at + 1));
+            }
+        }
+        self.seen = buf.len();
+        Ok(None)
+    }
+}
+
+// === impl RequestHead ===
+
+impl RequestHead {
+    /// Parses the complete head `bytes`, allowing `max` fields.
+    ///
+    /// # Errors
+    /// See [`HeadError`].
+    pub fn parse(&mut self, bytes: &[u8], max: usize) -> Result<(), HeadError> {
+        self.fields.adopt(bytes);
+        let mut storage = [const { MaybeUninit::uninit() }; INLINE_FIELDS];
+        let mut larger;
+        let slots = if max <= INLINE_FIELDS {
+            &mut storage[..max]
+        } else {
+            larger = vec![MaybeUninit::uninit(); max];
+            &mut larger[..]
+        };
+        let mut request = httparse::Request::new(&mut []);
+        match request.parse_with_uninit_headers(bytes, slots) {
+            Ok(httparse::Status::Complete(len)) if len == bytes.len() => {}
+            Ok(_) => return Err(HeadError::Malformed("the head ends in the middle of a line")),
+            Err(error) => return Err(explain(error)),
+        }
+        let (Some(method), Some(target)) = (request.method, request.path) else {
+            return Err(HeadError::Malformed("the request line is incomplete"));
+        };
+        self.method = span(bytes, method.as_bytes());
+        self.target = span(bytes, target.as_bytes());
+        self.version = version(request.version);
+        note_all(&mut self.fields, bytes, request.headers);
+        Ok(())
+    }
+
+    /// The method as written.
+    pub fn method(&self) -> &str {
+        std::str::from_utf8(&self.fields.bytes()[self.method.clone()]).unwrap_or("")
+    }
+
+    /// The request-target as written.
+    pub fn target(&self) -> &[u8] {
+        &self.fields.bytes()[self.target.clone()]
+    }
+}
+
+// === impl ResponseHead ===
+
+impl ResponseHead {
+    /// Parses the complete head `bytes`, allowing `max` fields.
+    ///
+    /// # Errors
+    /// See [`HeadError`]; a status outside 100 to 599 is malformed (RFC 9110 §15).
+    pub fn parse(&mut self, bytes: &[u8], max: usize) -> Result<(), HeadError> {
+        self.fields.adopt(bytes);
+        let mut storage = [const { MaybeUninit::uninit() }; INLINE_FIELDS];
+        let mut larger;
+        let slots = if max <= INLINE_FIELDS {
+            &mut storage[..max]
+        } else {
+            larger = vec![MaybeUninit::uninit(); max];
+            &mut larger[..]
+        };
+        let mut response = httparse::Response::new(&mut []);
+        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, bytes, slots);
+        match parsed {
+            Ok(httparse::Status::Complete(len)) if len == bytes.len() => {}
+            Ok(_) => return Err(HeadError::Malformed("the head ends in the middle of a line")),
+            Err(error) => return Err(explain(error)),
+        }
+        self.status = response.code.unwrap_or(0);
+        if !(100..=599).contains(&self.status) {
+            return Err(HeadError::Malformed("the status is not between 100 and 599"));
+        }
+        self.reason = response.reason.map_or(0..0, |reason| span(bytes, reason.as_bytes()));
+        self.version = version(response.version);
+        note_all(&mut self.fields, bytes, response.headers);
+        Ok(())
+    }
+
+    /// The reason phrase as written; may be empty.
+    pub fn reason(&self) -> &[u8] {
+        self.fields.bytes().get(self.reason.clone()).unwrap_or(b"")
+    }
+}
+
+/// Parses a trailer section: field lines up to and including the empty line.
+///
+/// # Errors
+/// See [`HeadError`].
+pub fn parse_trailers(bytes: &[u8], fields: &mut Fields) -> Result<(), HeadError> {
+    fields.adopt(bytes);
+    let mut slots = [httparse::EMPTY_HEADER; TRAILER_FIELDS];
+    match httparse::parse_headers(bytes, &mut slots) {
+        Ok(httparse::Status::Complete((len, headers))) if len == bytes.len() => {
+            note_all(fields, bytes, headers);
+            Ok(())
+        }
+        Ok(_) => Err(HeadError::Malformed("the trailer section ends in the middle of a line")),
+        Err(error) => Err(explain(error)),
+    }
+}
+
+/// Writes down where each parsed field stands.
+fn note_all(fields: &mut Fields, bytes: &[u8], headers: &[httparse::Header<'_>]) {
+    for header in headers {
+        let name = span(bytes, header.name.as_bytes());
+        let value = span(bytes, header.value);
+        fields.note(name.start, name.len(), value.start, value.len());
+    }
+}
+
+/// Where `part`, a slice of `whole`, stands in it. An empty part may point anywhere.
+fn span(whole: &[u8], part: &[u8]) -> Range<usize> {
+    if part.is_empty() {
+        return 0..0;
+    }
+    let start = part.as_ptr() as usize - whole.as_ptr() as usize;
+    start..start + part.len()
+}
+
+fn version(minor: Option<u8>) -> Version {
+    if minor == Some(0) { Version::Http10 } else { Version::Http11 }
+}
+
+/// What is wrong, in words an operator can act on.
+fn explain(error: httparse::Error) -> HeadError {
+    HeadError::Malformed(match error {
+        httparse::Error::HeaderName => "a field name is not a token, or has space before its colon",
+        httparse::Error::HeaderValue => "a field value has a control character, a bare CR, or is folded",
+        httparse::Error::NewLine => "a line does not end in CR LF",
+        httparse::Error::Status => "the status line is not valid",
+        httparse::Error::Token => "the request line is not `METHOD target HTTP/1.1`",
+        httparse::Error::TooManyHeaders => return HeadError::TooManyFields,
+        httparse::Error::Version => "the version is not HTTP/1.0 or HTTP/1.1",
+    })
+}
+
+/// Fields whose slots live on the stack while a head is parsed; a higher limit uses the heap.
+const INLINE_FIELDS: usize = 100;
+
+/// Fields in a trailer section; more is malformed.
+const TRAILER_FIELDS: usize = 64;

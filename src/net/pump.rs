@@ -1,0 +1,76 @@
+//! Moving a body from one wire to the other, in one direction.
+
+use super::wire::{ReadError, Wire};
+use std::io;
+use std::task::{Context, Poll};
+
+/// One direction of an exchange.
+#[derive(Debug, Default)]
+pub struct Pump {
+    /// The source is complete and its end was handed to the sink.
+    ended: bool,
+    /// Bytes moved since this was last asked.
+    moved: u64,
+}
+
+/// Where a direction stands.
+#[derive(Debug)]
+pub enum Flow {
+    /// Everything was read, and written out.
+    Done,
+    /// Waiting for the source to send.
+    AwaitSource,
+    /// Waiting for the sink to take.
+    AwaitSink,
+    /// The source broke before its end.
+    SourceFailed(ReadError),
+    /// The sink broke.
+    SinkFailed(io::Error),
+}
+
+// === impl Pump ===
+
+impl Pump {
+    /// Moves what can be moved now. Whatever waits in the sink is flushed before this returns: nothing is held back.
+    pub fn run(&mut self, source: &mut Wire, sink: &mut Wire, cx: &mut Context<'_>) -> Flow {
+        loop {
+            if self.ended {
+                return flush(sink, cx, Flow::Done);
+            }
+            match source.poll_body(cx) {
+                Poll::Ready(Ok(0)) => {
+                    sink.finish(source.trailers());
+                    self.ended = true;
+                }
+                Poll::Ready(Ok(n)) => match sink.poll_send(cx, source.body(n)) {
+                    Poll::Ready(Ok(sent)) => {
+                        source.use_body(sent);
+                        self.moved += sent as u64;
+                    }
+                    Poll::Ready(Err(error)) => return Flow::SinkFailed(error),
+                    Poll::Pending => return Flow::AwaitSink,
+                },
+                Poll::Ready(Err(error)) => {
+                    // What came before the break is the peer's to have.
+                    let _: Flow = flush(sink, cx, Flow::Done);
+                    return Flow::SourceFailed(error);
+                }
+                Poll::Pending => return flush(sink, cx, Flow::AwaitSource),
+            }
+        }
+    }
+
+    /// Whether bytes were moved since this was last asked.
+    pub fn progressed(&mut self) -> bool {
+        std::mem::take(&mut self.moved) > 0
+    }
+}
+
+/// `then`, once the sink holds nothing any more.
+fn flush(sink: &mut Wire, cx: &mut Context<'_>, then: Flow) -> Flow {
+    match sink.poll_flush(cx) {
+        Poll::Ready(Ok(())) => then,
+        Poll::Ready(Err(error)) => Flow::SinkFailed(error),
+        Poll::Pending => Flow::AwaitSink,
+    }
+}

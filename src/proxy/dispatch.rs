@@ -1,0 +1,162 @@
+//! From a route to an answer: lease a provider, make the attempt, report how it ended, say what that means.
+//!
+//! One attempt for now. Retries, fallback pools and hedges become "take another lease" right here.
+
+use super::attempt::{self, Cause, Failed, Lent};
+use super::exchange::{Answered, Broken, Terms};
+use super::forward::Onward;
+use super::frame::Request;
+use super::identity::{Identity, Peer};
+use super::record::Record;
+use super::respond::Refusal;
+use super::snapshot::Route;
+use super::{Refused, Stop};
+use crate::clock;
+use crate::config::Listener;
+use crate::http1::fields::Known;
+use crate::policy::outcome::Outcome;
+use crate::upstream::connect::ConnectErrorKind;
+use crate::upstream::pool::{Ask, Lease, Pool};
+use std::time::Instant;
+
+/// A request that is to be sent to a pool.
+#[derive(Debug, Clone, Copy)]
+pub struct Errand<'a> {
+    /// The request.
+    pub request: &'a Request<'a>,
+    /// Its route.
+    pub route: &'a Route,
+    /// What it is called.
+    pub identity: &'a Identity,
+    /// Who sent it.
+    pub peer: &'a Peer,
+    /// The listener that took it.
+    pub listener: &'a Listener,
+    /// Whether the client's connection may stay open.
+    pub keep_alive: bool,
+    /// When its head was complete.
+    pub started: Instant,
+}
+
+/// Sends a request to a provider of `pool` and its answer to the client.
+///
+/// # Errors
+/// See [`Stop`].
+pub async fn send<'snapshot>(
+    errand: &Errand<'_>,
+    pool: &'snapshot Pool,
+    lent: &mut Lent<'_>,
+    record: &mut Record<'snapshot>,
+) -> Result<Answered, Stop> {
+    let ask = Ask { tried: &[], now: errand.started };
+    let lease = pool.lease(&ask).await.map_err(|_| no_provider(pool))?;
+    let provider = lease.provider;
+    let (terms, onward) = errand.for_provider(&lease);
+    let attempted = attempt::attempt(lent, &terms, &onward, provider, errand.started).await;
+    let now = clock::now();
+    let outcome = match &attempted {
+        Ok(answered) => judge(answered, lent),
+        Err(failed) => failed.outcome(),
+    };
+    let took = now.saturating_duration_since(lease.since);
+    record.attempted(provider, outcome, took);
+    lease.finish(outcome, now);
+    attempted.map_err(|failed| {
+        record.error = Some(failed.describe());
+        let trail = format!("{} {} {}ms", provider.config.name, failed.word(), took.as_millis());
+        stop(failed, trail)
+    })
+}
+
+// === impl Errand ===
+
+impl Errand<'_> {
+    /// What the exchange has to keep to, and what shapes the request, for the leased provider.
+    fn for_provider<'a>(&'a self, lease: &Lease<'a>) -> (Terms<'a>, Onward<'a>) {
+        let (route, provider) = (&self.route.config, &lease.provider.config);
+        let terms = Terms {
+            request: self.request,
+            identity: self.identity,
+            rewrite: &route.rewrite,
+            keep_alive: self.keep_alive,
+            deadline: clock::after(self.started, route.timeout),
+            stream_timeout: route.stream_timeout,
+            first_byte: provider.timeouts.first_byte,
+            provider_idle: provider.timeouts.idle,
+            client_idle: self.listener.limits.idle_timeout,
+            min_body_rate: self.listener.limits.min_body_rate,
+        };
+        let onward = Onward {
+            request: self.request,
+            rewrite: &route.rewrite,
+            provider,
+            peer: self.peer,
+            identity: self.identity,
+        };
+        (terms, onward)
+    }
+}
+
+/// How an answer counts for its provider (contract §3, "Outcomes").
+fn judge(answered: &Answered, lent: &Lent<'_>) -> Outcome {
+    match answered.status {
+        429 => Outcome::Rejected,
+        503 if is_hinted(lent) => Outcome::Rejected,
+        500.. => Outcome::Failure,
+        _ => Outcome::Success,
+    }
+}
+
+/// Whether the provider said when to come again.
+fn is_hinted(lent: &Lent<'_>) -> bool {
+    let fields = &lent.answer.fields;
+    let hint = |(known, name, _): (Known, &[u8], &[u8])| {
+        known == Known::Other
+            && (name.eq_ignore_ascii_case(b"retry-after") || name.eq_ignore_ascii_case(b"retry-after-ms"))
+    };
+    fields.iter().any(hint)
+}
+
+fn no_provider(pool: &Pool) -> Stop {
+    Refused::new(Refusal::NoProvider, format!("No provider of pool `{}` can take the request now.", pool.name)).into()
+}
+
+/// What a failed attempt means for the client.
+fn stop(failed: Failed, trail: String) -> Stop {
+    if let Cause::Exchange(Broken::ClientGone) = failed.cause {
+        return Stop::Gone;
+    }
+    if failed.committed {
+        return Stop::Cut;
+    }
+    let refused = match failed.cause {
+        Cause::Connect(error) => {
+            let refusal =
+                if error.kind() == ConnectErrorKind::Timeout { Refusal::TimedOut } else { Refusal::Unreachable };
+            Refused::new(refusal, "No connection to a provider could be opened.").error(error.token())
+        }
+        Cause::Exchange(broken) => refuse(&broken),
+    };
+    refused.trail(trail).into()
+}
+
+fn refuse(broken: &Broken) -> Refused {
+    match broken {
+        Broken::ClientBody(why) => Refused::new(Refusal::BadRequest, format!("The request body is broken: {why}.")),
+        Broken::ClientBodyTooLarge => Refused::body_too_large(),
+        Broken::ClientBodyTooSlow => {
+            Refused::new(Refusal::BodyTimeout, "The request body came more slowly than this gateway waits for.")
+        }
+        Broken::Deadline => {
+            Refused::new(Refusal::Deadline, "The time this route gives a request was over before an answer came.")
+        }
+        Broken::Protocol(_) => {
+            Refused::new(Refusal::Unreachable, "The provider's answer was not valid HTTP.").error("http_protocol_error")
+        }
+        Broken::FirstByte | Broken::Idle => Refused::new(Refusal::TimedOut, "The provider did not answer in time."),
+        Broken::Reset { .. } | Broken::ClientGone | Broken::StreamTimeout => {
+            Refused::new(Refusal::Unreachable, "The provider broke the connection before it answered.")
+                .error("http_response_incomplete")
+        }
+    }
+}

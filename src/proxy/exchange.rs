@@ -1,0 +1,452 @@
+//! One exchange between two wires: the request goes up while the answer comes down, in one task.
+//!
+//! Each poll moves what can be moved both ways, looks whether the client is still there, and then asks one timer. Nothing is
+//! decided here that a caller could decide: an exchange ends with what happened, and whose doing it was.
+
+use super::forward::{self, Back};
+use super::frame::Request;
+use super::identity::Identity;
+use crate::clock;
+use crate::config::Rewrite;
+use crate::http1::fields::{Known, elements};
+use crate::http1::framing::{self, Length};
+use crate::http1::head::{HeadError, ResponseHead, Version};
+use crate::net::pump::{Flow, Pump};
+use crate::net::timer::Timer;
+use crate::net::wire::{HeadReadError, ReadError, Wire};
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+/// What an exchange has to keep to.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// The request.
+    pub request: &'a Request<'a>,
+    /// What it is called.
+    pub identity: &'a Identity,
+    /// The route's changes.
+    pub rewrite: &'a Rewrite,
+    /// Whether the connection may stay open after the answer.
+    pub keep_alive: bool,
+    /// When the route's `timeout` is over, if the client kept nobody waiting.
+    pub deadline: Instant,
+    /// For the whole of a committed answer.
+    pub stream_timeout: Option<Duration>,
+    /// From the request sent to the answer's head.
+    pub first_byte: Duration,
+    /// Without any movement between us and the provider.
+    pub provider_idle: Duration,
+    /// Without the client taking anything.
+    pub client_idle: Duration,
+    /// Bytes a second that the request body has to come at; 0 is off.
+    pub min_body_rate: u64,
+}
+
+/// An exchange that came to its end.
+#[derive(Debug)]
+pub struct Answered {
+    /// The provider's status.
+    pub status: u16,
+    /// How long the provider's connection may be kept; `None` where it must not be used again.
+    pub reusable: Option<KeepFor>,
+    /// The client was told that its connection stays open.
+    pub keep_alive: bool,
+}
+
+/// What the provider says of keeping its connection.
+#[derive(Debug, Clone, Copy)]
+pub struct KeepFor(pub Option<Duration>);
+
+/// Why an exchange did not come to its end.
+#[derive(Debug)]
+pub enum Broken {
+    /// The client left.
+    ClientGone,
+    /// The client's body is broken; says how.
+    ClientBody(&'static str),
+    /// The client's body is larger than allowed.
+    ClientBodyTooLarge,
+    /// The client's body came too slowly.
+    ClientBodyTooSlow,
+    /// The route's `timeout` was over before an answer came.
+    Deadline,
+    /// A committed answer took longer than `stream_timeout`.
+    StreamTimeout,
+    /// The provider broke the connection. `silent`: not one byte of an answer had come.
+    Reset {
+        /// Nothing came before.
+        silent: bool,
+    },
+    /// The provider does not speak HTTP as we accept it; says where.
+    Protocol(&'static str),
+    /// The provider sent no head within `first_byte`.
+    FirstByte,
+    /// Nothing moved for the provider's `idle`.
+    Idle,
+}
+
+/// One exchange in progress.
+#[derive(Debug)]
+pub struct Exchange<'a> {
+    client: &'a mut Wire,
+    provider: &'a mut Wire,
+    answer: &'a mut ResponseHead,
+    terms: Terms<'a>,
+    up: Up,
+    up_pump: Pump,
+    down_pump: Pump,
+    phase: Phase,
+    interims: u32,
+    times: Times,
+    keep_alive: bool,
+    /// Set once the head of the final answer was written towards the client: there is no way back.
+    pub committed: bool,
+}
+
+/// Where the request's body stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Up {
+    /// Waiting for the client.
+    AwaitClient,
+    /// Waiting for the provider to take it.
+    AwaitProvider,
+    /// All of it is sent.
+    Sent,
+    /// The provider takes no more of it; its answer may still come.
+    Refused,
+}
+
+/// Where the answer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The head of the final answer has not come.
+    Head,
+    /// The body comes. `on_client`: the client is who we wait for.
+    Body { on_client: bool },
+    /// HTTP is over: bytes pass both ways.
+    Tunnel,
+}
+
+/// What the deadlines are counted from.
+#[derive(Debug)]
+struct Times {
+    /// When something last moved between us and the provider, or to the client.
+    moved: Instant,
+    /// When the answer was committed.
+    committed: Instant,
+    /// Since when the client's body is awaited.
+    awaiting_client: Option<Instant>,
+    /// How long it was awaited before.
+    awaited: Duration,
+}
+
+// === impl Exchange ===
+
+impl<'a> Exchange<'a> {
+    /// An exchange whose request head waits in the provider's wire, to be sent with the first poll.
+    pub fn new(
+        client: &'a mut Wire,
+        provider: &'a mut Wire,
+        answer: &'a mut ResponseHead,
+        terms: Terms<'a>,
+        now: Instant,
+    ) -> Self {
+        Exchange {
+            client,
+            provider,
+            answer,
+            up: Up::AwaitProvider,
+            up_pump: Pump::default(),
+            down_pump: Pump::default(),
+            phase: Phase::Head,
+            interims: 0,
+            times: Times { moved: now, committed: now, awaiting_client: None, awaited: Duration::ZERO },
+            keep_alive: terms.keep_alive,
+            committed: false,
+            terms,
+        }
+    }
+
+    /// Runs to the end.
+    ///
+    /// # Errors
+    /// See [`Broken`].
+    pub async fn run(&mut self, timer: &mut Timer) -> Result<Answered, Broken> {
+        poll_fn(|cx| self.poll(timer, cx)).await
+    }
+
+    fn poll(&mut self, timer: &mut Timer, cx: &mut Context<'_>) -> Poll<Result<Answered, Broken>> {
+        self.move_request(cx)?;
+        if self.move_answer(cx)? {
+            return Poll::Ready(Ok(self.answered()));
+        }
+        self.watch_client(cx)?;
+        self.watch_time(timer, cx)
+    }
+
+    /// Sends what there is of the request.
+    fn move_request(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
+        if matches!(self.up, Up::Sent | Up::Refused) {
+            return Ok(());
+        }
+        self.up = match self.up_pump.run(self.client, self.provider, cx) {
+            Flow::Done => Up::Sent,
+            Flow::AwaitSource => Up::AwaitClient,
+            Flow::AwaitSink => Up::AwaitProvider,
+            // It may have answered before it hung up: reading will tell.
+            Flow::SinkFailed(_) => Up::Refused,
+            Flow::SourceFailed(ReadError::Framing(why)) => return Err(Broken::ClientBody(why)),
+            Flow::SourceFailed(ReadError::TooLarge) => return Err(Broken::ClientBodyTooLarge),
+            Flow::SourceFailed(ReadError::Ended | ReadError::Io(_)) => return Err(Broken::ClientGone),
+        };
+        if self.up == Up::Sent && self.phase == Phase::Tunnel {
+            // The client ended its direction: pass that on. Whether the provider still listens shows when reading.
+            let _: Poll<std::io::Result<()>> = self.provider.poll_shutdown(cx);
+        }
+        Ok(())
+    }
+
+    /// Brings what there is of the answer; whether it is complete.
+    fn move_answer(&mut self, cx: &mut Context<'_>) -> Result<bool, Broken> {
+        if self.phase == Phase::Head && !self.await_head(cx)? {
+            return Ok(false);
+        }
+        match self.down_pump.run(self.provider, self.client, cx) {
+            Flow::Done => return Ok(true),
+            Flow::AwaitSource => self.on_client(false),
+            Flow::AwaitSink => self.on_client(true),
+            Flow::SinkFailed(_) => return Err(Broken::ClientGone),
+            Flow::SourceFailed(ReadError::Framing(why)) => return Err(Broken::Protocol(why)),
+            Flow::SourceFailed(_) if self.phase == Phase::Tunnel => return Ok(true),
+            Flow::SourceFailed(_) => return Err(Broken::Reset { silent: false }),
+        }
+        if self.phase == Phase::Tunnel {
+            // The 101 may have let the client's first bytes pass.
+            self.move_request(cx)?;
+        }
+        Ok(false)
+    }
+
+    fn on_client(&mut self, on_client: bool) {
+        if self.phase != Phase::Tunnel {
+            self.phase = Phase::Body { on_client };
+        }
+    }
+
+    /// Reads heads until the final one was passed on; whether it was.
+    fn await_head(&mut self, cx: &mut Context<'_>) -> Result<bool, Broken> {
+        loop {
+            let len = match self.provider.poll_head(cx, ANSWER_HEAD_BYTES) {
+                Poll::Ready(Ok(len)) => len,
+                Poll::Ready(Err(error)) => return Err(self.no_head(&error)),
+                Poll::Pending => return self.flush_interims(cx),
+            };
+            self.answer.parse(self.provider.head(len), ANSWER_FIELDS).map_err(|error| match error {
+                HeadError::Malformed(why) => Broken::Protocol(why),
+                HeadError::TooManyFields => Broken::Protocol("the answer has too many fields"),
+            })?;
+            match self.answer.status {
+                101 => {
+                    self.commit_tunnel(len)?;
+                    return Ok(true);
+                }
+                100..=199 => self.pass_interim(len)?,
+                _ => {
+                    self.commit(len)?;
+                    return Ok(true);
+                }
+            }
+        }
+    }
+
+    fn no_head(&self, error: &HeadReadError) -> Broken {
+        let before = self.interims > 0;
+        match error {
+            HeadReadError::Ended { partial } => Broken::Reset { silent: !partial && !before },
+            HeadReadError::Io(_) => Broken::Reset { silent: !self.provider.has_unread() && !before },
+            HeadReadError::TooLong => Broken::Protocol("the answer's head is too long"),
+            HeadReadError::Malformed(HeadError::TooManyFields) => Broken::Protocol("the answer has too many fields"),
+            HeadReadError::Malformed(HeadError::Malformed(why)) => Broken::Protocol(why),
+        }
+    }
+
+    /// Passes a 1xx on. HTTP/1.0 does not know them.
+    fn pass_interim(&mut self, len: usize) -> Result<(), Broken> {
+        self.interims += 1;
+        if self.interims > INTERIM_ANSWERS {
+            return Err(Broken::Protocol("too many interim answers"));
+        }
+        framing::response(self.answer.status, false, &self.answer.fields, self.answer.version)
+            .map_err(Broken::Protocol)?;
+        self.provider.begin_body(len, Length::None, u64::MAX);
+        if self.terms.request.head.version == Version::Http11 {
+            forward::interim_head(self.client.out(), self.answer);
+        }
+        Ok(())
+    }
+
+    fn flush_interims(&mut self, cx: &mut Context<'_>) -> Result<bool, Broken> {
+        match self.client.poll_flush(cx) {
+            Poll::Ready(Err(_)) => Err(Broken::ClientGone),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(false),
+        }
+    }
+
+    /// Judges the final head and writes it towards the client.
+    fn commit(&mut self, len: usize) -> Result<(), Broken> {
+        let request = self.terms.request;
+        let to_head = request.method == "HEAD";
+        let length = framing::response(self.answer.status, to_head, &self.answer.fields, self.answer.version)
+            .map_err(Broken::Protocol)?;
+        self.provider.begin_body(len, length, u64::MAX);
+        self.provider.refuse_surplus(length).map_err(Broken::Protocol)?;
+        let version = request.head.version;
+        let onward = match (length, version) {
+            (Length::Close, Version::Http11) => Length::Chunked,
+            (Length::Chunked, Version::Http10) => Length::Close,
+            (length, _) => length,
+        };
+        // A client that still waits for its 100 may send its body or may not: nobody could tell what comes next.
+        let waits = request.expects_continue && self.interims == 0 && self.client.body_read == 0;
+        self.keep_alive = self.terms.keep_alive && onward != Length::Close && !waits;
+        self.write_head(onward, false);
+        self.client.begin_answer(onward);
+        self.phase = Phase::Body { on_client: false };
+        Ok(())
+    }
+
+    /// Ends HTTP on both wires, if that was asked for.
+    fn commit_tunnel(&mut self, len: usize) -> Result<(), Broken> {
+        if !self.terms.request.upgrade || !self.answer.fields.has(Known::Upgrade) {
+            return Err(Broken::Protocol("a 101 that was not asked for"));
+        }
+        if self.up != Up::Sent {
+            return Err(Broken::Protocol("a 101 before the end of the request"));
+        }
+        self.provider.begin_body(len, Length::None, u64::MAX);
+        self.keep_alive = false;
+        self.write_head(Length::None, true);
+        self.provider.become_tunnel();
+        self.client.become_tunnel();
+        self.up = Up::AwaitClient;
+        self.up_pump = Pump::default();
+        self.phase = Phase::Tunnel;
+        Ok(())
+    }
+
+    fn write_head(&mut self, length: Length, upgrade: bool) {
+        let back = Back {
+            rewrite: self.terms.rewrite,
+            identity: self.terms.identity,
+            length,
+            version: self.terms.request.head.version,
+            keep_alive: self.keep_alive,
+            upgrade,
+            trail: None,
+        };
+        forward::answer_head(self.client.out(), self.answer, &back);
+        self.committed = true;
+        self.times.committed = self.times.moved;
+    }
+
+    /// A client whose request is complete and that closes, or half-closes, is gone.
+    fn watch_client(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
+        let complete = self.up == Up::Sent && self.phase != Phase::Tunnel;
+        if complete && self.client.poll_gone(cx).is_ready() { Err(Broken::ClientGone) } else { Ok(()) }
+    }
+
+    /// Whether a deadline has passed; wakes up for the next one.
+    fn watch_time(&mut self, timer: &mut Timer, cx: &mut Context<'_>) -> Poll<Result<Answered, Broken>> {
+        let now = clock::now();
+        self.note_time(now);
+        let (deadline, missed) = self.next_deadline(now);
+        timer.poll(cx, deadline, now).map(|()| Err(missed))
+    }
+
+    fn note_time(&mut self, now: Instant) {
+        let (up, down) = (self.up_pump.progressed(), self.down_pump.progressed());
+        if up || down {
+            self.times.moved = now;
+        }
+        match (self.up == Up::AwaitClient, self.times.awaiting_client) {
+            (true, None) => self.times.awaiting_client = Some(now),
+            (false, Some(since)) => {
+                self.times.awaited += now.saturating_duration_since(since);
+                self.times.awaiting_client = None;
+                // Only now is it the provider's turn.
+                self.times.moved = now;
+            }
+            _ => {}
+        }
+    }
+
+    /// The deadline that comes first, and what it means.
+    fn next_deadline(&self, now: Instant) -> (Instant, Broken) {
+        let moved = self.times.moved;
+        let (at, missed) = match (self.phase, self.up) {
+            (Phase::Head, Up::AwaitClient) => return self.body_deadline(now),
+            (Phase::Head, Up::AwaitProvider) => (clock::after(moved, self.terms.provider_idle), Broken::Idle),
+            (Phase::Head, Up::Sent | Up::Refused) => (clock::after(moved, self.terms.first_byte), Broken::FirstByte),
+            (Phase::Body { on_client: true }, _) => (clock::after(moved, self.terms.client_idle), Broken::ClientGone),
+            (Phase::Body { on_client: false } | Phase::Tunnel, _) => {
+                (clock::after(moved, self.terms.provider_idle), Broken::Idle)
+            }
+        };
+        let (whole, over) = if self.committed {
+            let end =
+                self.terms.stream_timeout.map_or(clock::far(now), |whole| clock::after(self.times.committed, whole));
+            (end, Broken::StreamTimeout)
+        } else {
+            (clock::after(self.terms.deadline, self.times.awaited), Broken::Deadline)
+        };
+        if whole < at { (whole, over) } else { (at, missed) }
+    }
+
+    /// Until when the client has to send more: as long as its average stays above the minimum. Time in which the provider
+    /// did not take what was there does not count against it.
+    fn body_deadline(&self, now: Instant) -> (Instant, Broken) {
+        let since = self.times.awaiting_client.unwrap_or(now);
+        let rate = self.terms.min_body_rate;
+        if rate == 0 {
+            return (clock::after(since, self.terms.client_idle), Broken::ClientBodyTooSlow);
+        }
+        let earned = Duration::from_millis(self.client.body_read.saturating_mul(1000) / rate);
+        let allowed = earned.max(BODY_RATE_AFTER).saturating_sub(self.times.awaited);
+        (clock::after(since, allowed), Broken::ClientBodyTooSlow)
+    }
+
+    fn answered(&self) -> Answered {
+        let whole = self.up == Up::Sent && self.phase != Phase::Tunnel && !self.provider.has_unread();
+        let persistent = match self.answer.version {
+            Version::Http11 => !self.answer.fields.lists(Known::Connection, b"close"),
+            Version::Http10 => self.answer.fields.lists(Known::Connection, b"keep-alive"),
+        };
+        let reusable = whole && persistent && self.provider.body_is_done();
+        Answered {
+            status: self.answer.status,
+            reusable: reusable.then(|| KeepFor(keep_alive_hint(self.answer))),
+            keep_alive: self.keep_alive,
+        }
+    }
+}
+
+/// `Keep-Alive: timeout=5`: how long the provider keeps its end open.
+fn keep_alive_hint(answer: &ResponseHead) -> Option<Duration> {
+    let value = answer.fields.get(Known::KeepAlive)?;
+    let seconds = elements(value).find_map(|element| element.strip_prefix(b"timeout="))?;
+    std::str::from_utf8(seconds).ok()?.parse().ok().map(Duration::from_secs)
+}
+
+/// Bytes of an answer's head; more is a broken answer.
+const ANSWER_HEAD_BYTES: usize = 64 * 1024;
+
+/// Fields of an answer's head; more is a broken answer.
+const ANSWER_FIELDS: usize = 256;
+
+/// Interim answers before the final one; more is a broken answer. A provider that reports progress by 102 or 103 sends a
+/// handful.
+const INTERIM_ANSWERS: u32 = 64;
+
+/// A body's rate is judged once it has been awaited this long: a short pause is no attack.
+const BODY_RATE_AFTER: Duration = Duration::from_secs(10);

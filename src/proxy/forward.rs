@@ -1,0 +1,224 @@
+//! The heads that go on: to a provider, and back to the client. One pass over the fields, bytes copied into one buffer.
+
+use super::frame::Request;
+use super::identity::{Identity, Peer};
+use super::rewrite;
+use crate::config::{HeaderRules, HostRule, Provider, Rewrite};
+use crate::http1::encode;
+use crate::http1::fields::{Fields, Known, elements};
+use crate::http1::framing::Length;
+use crate::http1::head::{ResponseHead, Version};
+
+/// Everything that shapes a request on its way to one provider.
+#[derive(Debug, Clone, Copy)]
+pub struct Onward<'a> {
+    /// The request.
+    pub request: &'a Request<'a>,
+    /// The route's changes.
+    pub rewrite: &'a Rewrite,
+    /// The provider's changes.
+    pub provider: &'a Provider,
+    /// Who sent it.
+    pub peer: &'a Peer,
+    /// What it is called.
+    pub identity: &'a Identity,
+}
+
+/// Appends the head of a request for a provider.
+pub fn request_head(out: &mut Vec<u8>, onward: &Onward<'_>) {
+    let Onward { request, rewrite, provider, peer, identity } = *onward;
+    out.extend_from_slice(request.method.as_bytes());
+    out.push(b' ');
+    rewrite::upstream_target(&provider.url.prefix, rewrite, request.path, request.query, out);
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    host_field(out, onward);
+    for (known, name, value) in request.head.fields.iter() {
+        if passes_up(known, peer.trusted)
+            && !is_changed(name, &request.head.fields, [&rewrite.headers, &provider.headers])
+        {
+            encode::field(out, name, value);
+        }
+    }
+    if request.expects_continue {
+        out.extend_from_slice(b"expect: 100-continue\r\n");
+    }
+    connection_fields(out, &request.head.fields, request.upgrade);
+    encode::length_field(out, request.length);
+    peer.write_fields(out, &request.head.fields, request.authority);
+    identity.write_fields(out);
+    via(out, &request.head.fields, request.head.version);
+    set_fields(out, &rewrite.headers);
+    set_fields(out, &provider.headers);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// How an answer goes to the client.
+#[derive(Debug, Clone, Copy)]
+pub struct Back<'a> {
+    /// The route's changes.
+    pub rewrite: &'a Rewrite,
+    /// What the request is called.
+    pub identity: &'a Identity,
+    /// How the body will be framed.
+    pub length: Length,
+    /// The client's version.
+    pub version: Version,
+    /// Whether the connection stays open after it.
+    pub keep_alive: bool,
+    /// Whether it is the 101 that ends HTTP on this connection.
+    pub upgrade: bool,
+    /// Our own account of failed attempts, if there were any.
+    pub trail: Option<&'a str>,
+}
+
+/// Appends the head of a provider's final answer for the client.
+pub fn answer_head(out: &mut Vec<u8>, head: &ResponseHead, back: &Back<'_>) {
+    status_line(out, head.status, head.reason());
+    for (known, name, value) in head.fields.iter() {
+        let announced = known == Known::ContentLength && back.length == Length::None && head.status != 204;
+        if (passes_down(known) || announced) && !is_changed(name, &head.fields, [&back.rewrite.response_headers]) {
+            encode::field(out, name, value);
+        }
+    }
+    if !head.fields.has(Known::Date) {
+        super::identity::date_field(out);
+    }
+    if back.upgrade {
+        connection_fields(out, &head.fields, true);
+    } else {
+        connection_field(out, back.version, back.keep_alive);
+        encode::length_field(out, back.length);
+    }
+    via(out, &head.fields, head.version);
+    encode::field(out, b"x-request-id", back.identity.request_id());
+    if let Some(trail) = back.trail {
+        encode::field(out, b"proxy-status", trail.as_bytes());
+    }
+    set_fields(out, &back.rewrite.response_headers);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends an interim answer (1xx, not 101) for the client.
+pub fn interim_head(out: &mut Vec<u8>, head: &ResponseHead) {
+    status_line(out, head.status, head.reason());
+    for (known, name, value) in head.fields.iter() {
+        if passes_down(known) && !is_nominated(name, &head.fields) {
+            encode::field(out, name, value);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `HTTP/1.1 status reason`.
+pub fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(reason);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What the client has to know about the connection; HTTP/1.1 stays open and HTTP/1.0 closes unless told otherwise.
+pub fn connection_field(out: &mut Vec<u8>, version: Version, keep_alive: bool) {
+    match (version, keep_alive) {
+        (Version::Http11, true) | (Version::Http10, false) => {}
+        (Version::Http11, false) => out.extend_from_slice(b"connection: close\r\n"),
+        (Version::Http10, true) => out.extend_from_slice(b"connection: keep-alive\r\n"),
+    }
+}
+
+/// Whether a request field passes as it is. What does not is ours to write, concerns one connection only, or is a forgery
+/// unless a trusted peer sent it.
+#[inline]
+fn passes_up(known: Known, trusted: bool) -> bool {
+    match known {
+        Known::Other | Known::Date | Known::Trailer => true,
+        Known::XForwarded | Known::XRealIp | Known::Tracestate => trusted,
+        _ => false,
+    }
+}
+
+/// Whether an answer field passes as it is.
+#[inline]
+fn passes_down(known: Known) -> bool {
+    !matches!(
+        known,
+        Known::ContentLength
+            | Known::TransferEncoding
+            | Known::Connection
+            | Known::KeepAlive
+            | Known::ProxyConnection
+            | Known::Upgrade
+            | Known::Te
+            | Known::Via
+            | Known::XRequestId
+            | Known::Http2Settings
+    )
+}
+
+/// Whether a field is removed or replaced by configuration, or was nominated by `Connection` as belonging to one hop.
+#[inline]
+fn is_changed<const N: usize>(name: &[u8], fields: &Fields, rules: [&HeaderRules; N]) -> bool {
+    rules.iter().any(|rules| {
+        let removed = rules.remove.iter().any(|removed| name.eq_ignore_ascii_case(removed.as_bytes()));
+        removed || rules.set.iter().any(|(set, _)| name.eq_ignore_ascii_case(set.as_bytes()))
+    }) || is_nominated(name, fields)
+}
+
+/// RFC 9110 §7.6.1: what `Connection` names goes no further.
+#[inline]
+fn is_nominated(name: &[u8], fields: &Fields) -> bool {
+    fields.has(Known::Connection) && fields.lists(Known::Connection, name)
+}
+
+fn host_field(out: &mut Vec<u8>, onward: &Onward<'_>) {
+    out.extend_from_slice(b"host: ");
+    let url = &onward.provider.url;
+    match &onward.provider.host {
+        HostRule::Name(name) => out.extend_from_slice(name.as_bytes()),
+        HostRule::Preserve if !onward.request.authority.is_empty() => out.extend_from_slice(onward.request.authority),
+        HostRule::Preserve | HostRule::Upstream => {
+            let ipv6 = url.host.contains(':');
+            out.extend_from_slice(if ipv6 { b"[" } else { b"" });
+            out.extend_from_slice(url.host.as_bytes());
+            out.extend_from_slice(if ipv6 { b"]" } else { b"" });
+            if url.port != if url.tls { 443 } else { 80 } {
+                out.push(b':');
+                out.extend_from_slice(itoa::Buffer::new().format(url.port).as_bytes());
+            }
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `Connection` and what it nominates, written anew: an upgrade under way, and `TE: trailers`.
+fn connection_fields(out: &mut Vec<u8>, fields: &Fields, upgrade: bool) {
+    let trailers = fields.lists(Known::Te, b"trailers");
+    if upgrade {
+        for value in fields.values(Known::Upgrade) {
+            encode::field(out, b"upgrade", value);
+        }
+    }
+    match (upgrade, trailers) {
+        (true, true) => out.extend_from_slice(b"te: trailers\r\nconnection: upgrade, te\r\n"),
+        (true, false) => out.extend_from_slice(b"connection: upgrade\r\n"),
+        (false, true) => out.extend_from_slice(b"te: trailers\r\nconnection: te\r\n"),
+        (false, false) => {}
+    }
+}
+
+/// The `Via` that came, and us (RFC 9110 §7.6.3).
+fn via(out: &mut Vec<u8>, fields: &Fields, received: Version) {
+    out.extend_from_slice(b"via: ");
+    for element in fields.values(Known::Via).flat_map(elements) {
+        out.extend_from_slice(element);
+        out.extend_from_slice(b", ");
+    }
+    out.extend_from_slice(if received == Version::Http10 { b"1.0 sluice\r\n" } else { b"1.1 sluice\r\n" });
+}
+
+fn set_fields(out: &mut Vec<u8>, rules: &HeaderRules) {
+    for (name, value) in &rules.set {
+        encode::field(out, name.as_bytes(), value.expose().as_bytes());
+    }
+}

@@ -1,0 +1,135 @@
+//! What is told about a request once it is over: one line in the access log, and its route's series.
+
+use super::frame::Request;
+use super::identity::{Identity, Peer};
+use crate::clock;
+use crate::http1::head::RequestHead;
+use crate::observe::access::{Access, AttemptRecord};
+use crate::observe::logs::Logs;
+use crate::observe::metrics::RouteMetrics;
+use crate::policy::outcome::Outcome;
+use crate::upstream::pool::Provider;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// Gathers what a request comes to. Dropping it counts the request, also where its task was cancelled or panicked.
+#[derive(Debug)]
+pub struct Record<'a> {
+    /// The final status; `None` while there is none, and for good where the client left.
+    pub status: Option<u16>,
+    /// Why we refused.
+    pub reason: Option<&'static str>,
+    /// What went wrong, for operators.
+    pub error: Option<String>,
+    started: Instant,
+    at: SystemTime,
+    logged: bool,
+    route: &'a str,
+    series: Option<&'a RouteMetrics>,
+    provider: Option<&'a str>,
+    attempts: Vec<AttemptRecord>,
+}
+
+/// What only the end of a request knows.
+#[derive(Debug, Clone, Copy)]
+pub struct Final<'a> {
+    /// Its head.
+    pub head: &'a RequestHead,
+    /// The host it was routed by, if it came so far.
+    pub host: &'a str,
+    /// What it was called.
+    pub identity: &'a Identity,
+    /// Who sent it.
+    pub peer: &'a Peer,
+    /// The listener that took it.
+    pub listener: &'a str,
+    /// Bytes of its body.
+    pub bytes_in: u64,
+    /// Bytes of the answer's body.
+    pub bytes_out: u64,
+}
+
+// === impl Record ===
+
+impl<'a> Record<'a> {
+    /// Begins to record. `logged`: whether there will be a line in the access log.
+    pub fn begin(started: Instant, logged: bool) -> Self {
+        Record {
+            status: None,
+            reason: None,
+            error: None,
+            started,
+            at: if logged { clock::wall() } else { SystemTime::UNIX_EPOCH },
+            logged,
+            route: "none",
+            series: None,
+            provider: None,
+            attempts: Vec::new(),
+        }
+    }
+
+    /// The request belongs to this route (or to none, with the series of those).
+    pub fn routed(&mut self, route: &'a str, series: &'a RouteMetrics) {
+        self.route = route;
+        self.series = Some(series);
+        series.begin();
+    }
+
+    /// When the request's head was complete.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// An attempt has ended.
+    pub fn attempted(&mut self, provider: &'a Provider, outcome: Outcome, took: Duration) {
+        self.provider = Some(&provider.config.name);
+        if self.logged {
+            self.attempts.push(AttemptRecord { provider: Arc::clone(&provider.config.name), outcome, seconds: took });
+        }
+    }
+
+    /// Writes the access log's line.
+    pub fn log(&self, logs: &Logs, last: &Final<'_>) {
+        if !self.logged {
+            return;
+        }
+        let path = last.head.target().split(|byte| *byte == b'?').next().unwrap_or(b"");
+        logs.access(&Access {
+            at: self.at,
+            request_id: last.identity.request_id_text(),
+            trace_id: last.identity.trace_id_text(),
+            client: "anonymous",
+            client_address: last.peer.client_address(&last.head.fields),
+            class: "normal",
+            listener: last.listener,
+            route: self.route,
+            method: last.head.method(),
+            host: last.host,
+            path: &String::from_utf8_lossy(path),
+            protocol: Request::protocol(last.head.version),
+            status: self.status.unwrap_or(CLIENT_GONE),
+            bytes_in: last.bytes_in,
+            bytes_out: last.bytes_out,
+            seconds: clock::now().saturating_duration_since(self.started),
+            queue_seconds: Duration::ZERO,
+            provider: self.provider,
+            attempts: &self.attempts,
+            cache: None,
+            degraded: None,
+            reason: self.reason,
+            error: self.error.as_deref(),
+        });
+    }
+}
+
+impl Drop for Record<'_> {
+    fn drop(&mut self) {
+        if let Some(series) = self.series {
+            let status = if std::thread::panicking() { Some(500) } else { self.status };
+            series.end(status, clock::now().saturating_duration_since(self.started));
+        }
+    }
+}
+
+/// What the log shows where the client left before its answer, as nginx has it.
+const CLIENT_GONE: u16 = 499;

@@ -1,0 +1,60 @@
+//! One applied configuration, compiled: what a request sees from its beginning to its end.
+
+use super::route::Routes;
+use crate::config::{self, Action, Config};
+use crate::observe::metrics::{Metrics, RouteMetrics};
+use crate::upstream::pool::Pool;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Replaced whole by a reload, never changed. A request holds the one it began with.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// What the file says.
+    pub config: Arc<Config>,
+    /// Finds a route.
+    pub index: Routes,
+    /// In the order of [`Config::routes`].
+    pub routes: Vec<Route>,
+    /// The series of requests that no route matched.
+    pub unrouted: RouteMetrics,
+}
+
+/// A route with what is alive of it.
+#[derive(Debug)]
+pub struct Route {
+    /// What the file says.
+    pub config: Arc<config::Route>,
+    /// Where it sends requests, if it does.
+    pub pool: Option<Arc<Pool>>,
+    /// Its series.
+    pub metrics: RouteMetrics,
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// Compiles `config` over the living `pools`, which are in its order.
+    pub fn new(config: Arc<Config>, pools: &[Arc<Pool>], metrics: &Metrics) -> Self {
+        let route = |route: &Arc<config::Route>| Route {
+            config: Arc::clone(route),
+            pool: match route.action {
+                Action::Pool(index) => Some(Arc::clone(&pools[index])),
+                Action::Respond { .. } | Action::Redirect { .. } => None,
+            },
+            metrics: metrics.route(&route.name),
+        };
+        Snapshot {
+            index: Routes::compile(&config.routes),
+            routes: config.routes.iter().map(route).collect(),
+            unrouted: metrics.route("none"),
+            config,
+        }
+    }
+
+    /// What the file says of the listener at this address; `None` once a reload has removed it.
+    #[inline]
+    pub fn listener(&self, bind: SocketAddr) -> Option<&Arc<config::Listener>> {
+        self.config.listeners.iter().find(|listener| listener.bind == bind)
+    }
+}

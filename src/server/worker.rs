@@ -1,0 +1,99 @@
+//! A worker: one thread, one runtime, its share of every listener's connections.
+
+use super::connection;
+use super::port::Port;
+use crate::net::io::Io;
+use crate::proxy::Shared;
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum Order {
+    /// Accept connections from this socket of this port, until the port closes.
+    Accept(Arc<Port>, TcpListener),
+    /// End now, with whatever is open.
+    Stop,
+}
+
+/// One worker's share of everything.
+#[derive(Debug)]
+pub struct Worker {
+    /// From 0.
+    pub index: usize,
+    /// What all workers share.
+    pub shared: Arc<Shared>,
+}
+
+/// Starts a worker's thread. It ends when it is told to stop, or when nobody can tell it anything any more.
+///
+/// # Errors
+/// The system refused a thread or a runtime.
+pub fn spawn(worker: Worker) -> io::Result<(mpsc::Sender<Order>, JoinHandle<()>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (orders, inbox) = mpsc::channel(ORDERS);
+    let name = format!("worker-{}", worker.index);
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
+        runtime.block_on(work(Arc::new(worker), inbox));
+        // Not waiting for name look-ups under way: the system may take its time.
+        runtime.shutdown_background();
+    })?;
+    Ok((orders, thread))
+}
+
+async fn work(worker: Arc<Worker>, mut inbox: mpsc::Receiver<Order>) {
+    while let Some(Order::Accept(port, socket)) = inbox.recv().await {
+        match tokio::net::TcpListener::from_std(socket) {
+            Ok(listener) => drop(tokio::spawn(accept(listener, port, Arc::clone(&worker)))),
+            Err(error) => tracing::error!(%error, address = %port.local, "a worker cannot listen; restart the gateway"),
+        }
+    }
+}
+
+/// Accepts connections until the port closes; then takes what the kernel had completed for us, so that closing the socket
+/// resets nobody.
+async fn accept(listener: tokio::net::TcpListener, port: Arc<Port>, worker: Arc<Worker>) {
+    loop {
+        let next = async {
+            port.has_room(port.listener().limits.connections).await;
+            listener.accept().await
+        };
+        tokio::select! {
+            biased;
+            accepted = next => match accepted {
+                Ok((stream, address)) => begin(stream, address, &port, &worker),
+                Err(error) => endure(&error).await,
+            },
+            () = port.closes() => break,
+        }
+    }
+    while let Poll::Ready(Ok((stream, address))) = listener.poll_accept(&mut Context::from_waker(Waker::noop())) {
+        begin(stream, address, &port, &worker);
+    }
+}
+
+fn begin(stream: TcpStream, address: std::net::SocketAddr, port: &Arc<Port>, worker: &Arc<Worker>) {
+    // Without it small answers wait for the client's delayed acknowledgement. A socket that refuses is slower, not broken.
+    let _: io::Result<()> = stream.set_nodelay(true);
+    let place = port.enter();
+    tokio::spawn(connection::serve(Io::Tcp(stream), address, place, Arc::clone(port), Arc::clone(worker)));
+}
+
+/// A connection that died in the backlog concerns nobody. Out of descriptors or memory, trying again at once would only turn
+/// a core, so we wait a moment; the backlog holds the clients meanwhile.
+async fn endure(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    if !matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
+        tracing::warn!(%error, "cannot accept connections; raise the limit of open files or lower limits.connections");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Orders a worker has not come to yet; it comes to them at once, so a full inbox means a worker that hangs.
+const ORDERS: usize = 1024;

@@ -1,0 +1,111 @@
+//! One address, and the connections to it that wait to be used again.
+
+use super::connect::{self, ConnectError, Target};
+use super::idle::Idle;
+use super::tls::TlsError;
+use crate::clock;
+use crate::config;
+use crate::net::wire::Wire;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Where a provider is reached. Shared by all workers; each has a stack of idle connections of its own, because a
+/// connection belongs to the runtime it was opened in.
+#[derive(Debug)]
+pub struct Endpoint {
+    target: Target,
+    keep: Duration,
+    workers: Box<[Shelf]>,
+}
+
+/// One worker's idle connections. The lock is never contidied: only that worker's thread takes it.
+#[derive(Debug)]
+struct Shelf {
+    idle: Mutex<Idle<Wire>>,
+    /// A task is there that closes what has waited too long.
+    tidied: AtomicBool,
+}
+
+/// A connection to a provider, fit for one exchange.
+#[derive(Debug)]
+pub struct Connection {
+    /// The stream.
+    pub wire: Wire,
+    /// Whether it has carried an exchange before: the provider may have closed it by now without our having seen it.
+    pub reused: bool,
+    born: Instant,
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    /// An endpoint without connections, for this many workers.
+    ///
+    /// # Errors
+    /// A certificate or name that cannot be used.
+    pub fn new(provider: &config::Provider, workers: usize) -> Result<Self, TlsError> {
+        let shelf = || Shelf { idle: Mutex::new(Idle::new(&provider.connections)), tidied: AtomicBool::new(false) };
+        Ok(Endpoint {
+            target: Target::new(&provider.url, &provider.tls)?,
+            keep: provider.connections.idle_timeout,
+            workers: (0..workers).map(|_| shelf()).collect(),
+        })
+    }
+
+    /// An idle connection of this worker that is still alive, the youngest first.
+    pub fn reuse(&self, worker: usize, now: Instant) -> Option<Connection> {
+        let mut waiting = self.workers[worker].idle.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some((mut wire, born)) = waiting.take(now) {
+            if wire.is_quiet() {
+                return Some(Connection { wire, reused: true, born });
+            }
+        }
+        None
+    }
+
+    /// A new connection.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn open(&self, deadline: Instant) -> Result<Connection, ConnectError> {
+        let io = connect::connect(&self.target, deadline).await?;
+        Ok(Connection { wire: Wire::new(io), reused: false, born: clock::now() })
+    }
+
+    /// Keeps a connection whose exchange is complete. `hint` is how long the provider says it will keep it
+    /// (`Keep-Alive: timeout=5`); we give up a second earlier, so as not to meet its FIN on the way.
+    pub fn keep(self: &Arc<Self>, worker: usize, mut connection: Connection, hint: Option<Duration>, now: Instant) {
+        let keep = hint.map_or(self.keep, |hint| self.keep.min(hint.saturating_sub(Duration::from_secs(1))));
+        if keep.is_zero() || !connection.wire.is_quiet() {
+            return;
+        }
+        connection.wire.shrink();
+        let place = &self.workers[worker];
+        place.idle.lock().unwrap_or_else(PoisonError::into_inner).put(connection.wire, connection.born, now, keep);
+        if !place.tidied.swap(true, Ordering::AcqRel) {
+            tokio::spawn(tidy(Arc::clone(self), worker));
+        }
+    }
+}
+
+/// Closes a worker's idle connections as their time comes; ends when none is left, so that an idle gateway sleeps.
+async fn tidy(endpoint: Arc<Endpoint>, worker: usize) {
+    loop {
+        let next = {
+            let shelf = &endpoint.workers[worker];
+            let mut waiting = shelf.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let next = waiting.expire(clock::now());
+            if next.is_none() {
+                // Under the lock, and on the only thread that ever puts: no connection slips in untended.
+                shelf.tidied.store(false, Ordering::Release);
+            }
+            next
+        };
+        match next {
+            // Waking at most once a second also when many expire one after the other.
+            Some(at) => tokio::time::sleep_until(at.max(clock::now() + Duration::from_secs(1)).into()).await,
+            None => return,
+        }
+    }
+}
