@@ -131,9 +131,9 @@ impl DemoFolder {
         }
         let folder = std::env::temp_dir().join(format!("sluice-demo-{}", std::process::id()));
         let path = folder.join("gateway.yaml");
-        std::fs::create_dir_all(&folder)
-            .and_then(|()| std::fs::write(&path, BUILT_IN))
-            .map_err(|error| format!("cannot write {}: {error}; set TMPDIR to a folder that can be written", path.display()))?;
+        std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&path, BUILT_IN)).map_err(|error| {
+            format!("cannot write {}: {error}; set TMPDIR to a folder that can be written", path.display())
+        })?;
         Ok(DemoFolder { path, temporary: true })
     }
 }

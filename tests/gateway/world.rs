@@ -35,6 +35,17 @@ pub(crate) struct Sluice {
     admin: SocketAddr,
 }
 
+/// More settings for [`BEFORE`], as YAML flow mappings are written inside: `timeouts: { idle: 1s }`.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Extra<'a> {
+    /// Of the listener `web`.
+    pub(crate) listener: &'a str,
+    /// Of the provider `alpha`.
+    pub(crate) provider: &'a str,
+    /// Of the route `all`.
+    pub(crate) route: &'a str,
+}
+
 /// A `gateway.yaml` in a folder of its own.
 #[derive(Debug)]
 struct ConfigFile {
@@ -61,6 +72,16 @@ impl Gateway {
     /// A gateway whose only route sends everything to `provider`, called `alpha`, in pool `main`.
     pub(crate) fn before(provider: &Provider) -> Self {
         Gateway::start(BEFORE, &[("alpha", provider.address())])
+    }
+
+    /// As [`Gateway::before`], with more settings.
+    pub(crate) fn before_with(provider: &Provider, extra: Extra<'_>) -> Self {
+        let yaml = [("{listener}", extra.listener), ("{provider}", extra.provider), ("{route}", extra.route)];
+        let put = |text: String, (place, more): (&str, &str)| {
+            text.replace(place, &if more.is_empty() { String::new() } else { format!(", {more}") })
+        };
+        let yaml = yaml.into_iter().fold(BEFORE.to_owned(), put);
+        Gateway::start(&yaml, &[("alpha", provider.address())])
     }
 
     /// The gateway itself.
@@ -296,6 +317,7 @@ impl ConfigFile {
         let filled = self.places.iter().fold(whole, place);
         // Those that nobody filled in ask for any free port.
         let filled = filled.replace("{web}", "127.0.0.1:0").replace("{admin}", "127.0.0.1:0");
+        let filled = ["{listener}", "{provider}", "{route}"].iter().fold(filled, |text, place| text.replace(place, ""));
         let new = self.folder.path().join("gateway.yaml.new");
         fs::write(&new, filled).expect("the folder takes files");
         fs::rename(new, self.path()).expect("a rename in one folder");
@@ -357,12 +379,12 @@ reload: { watch: false }
 log: { format: json, file: \"{dir}/log\" }
 ";
 
-/// A listener and one route to one provider. `{alpha}` is its address.
+/// A listener and one route to one provider. `{alpha}` is its address; [`Extra`] is for more settings.
 pub(crate) const BEFORE: &str = "
-listeners: [ { name: web, bind: \"{web}\" } ]
-providers: { alpha: { url: \"http://{alpha}\" } }
+listeners: [ { name: web, bind: \"{web}\"{listener} } ]
+providers: { alpha: { url: \"http://{alpha}\"{provider} } }
 pools: { main: { providers: [alpha] } }
-routes: [ { name: all, match: { path: \"/*\" }, pool: main } ]
+routes: [ { name: all, match: { path: \"/*\" }, pool: main{route} } ]
 ";
 
 /// Ports for [`free_address`] begin here, below the range of ephemeral ones.
