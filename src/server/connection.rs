@@ -108,6 +108,8 @@ impl Connection {
             let after = match next {
                 Next::Head(len) => answer(&mut client, len, &here).await,
                 Next::Refused(refusal, detail) => {
+                    // What the head before this one said is not what is refused.
+                    client.head.clear();
                     proxy::refuse_head(&mut client, refusal, detail, &here);
                     After::Close
                 }
