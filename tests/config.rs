@@ -86,3 +86,20 @@ fn the_documented_example_loads_without_a_note() {
     assert_eq!(loaded.config.routes.len(), 5);
     assert_eq!(loaded.hash.len(), 64);
 }
+
+#[test]
+fn the_schema_beside_the_example_is_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("gateway.schema.json");
+    let schema = serde_json::to_string_pretty(&sluice::cli::schema::schema()).expect("a schema is JSON");
+    assert_file(&path, &format!("{schema}\n"));
+}
+
+#[test]
+fn the_key_table_is_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let page = fs::read_to_string(&path).expect("the page is there");
+    let (begin, end) = ("`the_key_table_is_up_to_date` -->\n", "<!-- end of keys -->");
+    let (before, rest) = page.split_once(begin).expect("the table begins");
+    let (_, after) = rest.split_once(end).expect("the table ends");
+    assert_file(&path, &format!("{before}{begin}{}{end}{after}", config::key_table()));
+}

@@ -21,6 +21,9 @@ pub(super) struct Placed<T> {
     pub(super) name: Span,
     /// Keys on the way there.
     pub(super) at: String,
+    /// Its first and its last line, as far as they are told.
+    pub(super) first: u32,
+    pub(super) last: u32,
     /// Whether its name is known here.
     pub(super) known: bool,
 }
@@ -210,6 +213,14 @@ fn is_below(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// A name that every route would have.
+pub(super) fn no_default_name(defaults: &Reader<'_>, cx: &mut Context<'_>) {
+    let route = defaults.child("route");
+    let Some(entry) = route.entry("name") else { return };
+    let message = format!("{}: a default cannot give every route the same name", route.at.key("name"));
+    cx.problem(entry.key_span, &route.at.key("name"), message, Some("remove it".into()));
+}
+
 /// Fields that belong to the connection and not to the operator.
 pub(super) fn framing(name: &str, span: Span, at: &At<'_>, host: &str, cx: &mut Context<'_>) {
     let help = if name == "host" && !host.is_empty() {
@@ -289,7 +300,12 @@ pub(super) fn reachable(routes: &[Placed<Arc<Route>>], cx: &mut Context<'_>) {
     let mut taken: HashMap<(String, &HostPattern, &str), usize> = HashMap::new();
     let mut hosts: Vec<&HostPattern> = Vec::new();
     let mut pairs = 0;
+    let wrong = cx.report.lines();
     for (index, placed) in routes.iter().enumerate() {
+        // A route that is not what its author meant says nothing about others.
+        if wrong.iter().skip(wrong.partition_point(|&line| line < placed.first)).any(|&line| line <= placed.last) {
+            continue;
+        }
         let matches = &placed.what.matches;
         hosts.clear();
         hosts.extend(&matches.hosts);

@@ -22,6 +22,10 @@ pub(super) struct Context<'a> {
     pub(super) env: &'a dyn Environment,
     /// Where relative paths start.
     pub(super) base: &'a Path,
+    /// Pointers to values that came from `${…}`, for [`Config::redacted`](super::Config::redacted).
+    pub(super) redacted: Vec<String>,
+    /// Whether anything came from there.
+    pub(super) expanded: bool,
     /// Compiled expressions, so that each is compiled once.
     patterns: HashMap<(String, bool), Pattern>,
     files: HashMap<PathBuf, Result<Arc<[u8]>, String>>,
@@ -45,7 +49,16 @@ enum Step<'a> {
 
 impl<'a> Context<'a> {
     pub(super) fn new(report: Report, env: &'a dyn Environment, base: &'a Path) -> Self {
-        Context { report, suggest: Suggest::new(), env, base, patterns: HashMap::new(), files: HashMap::new() }
+        Context {
+            report,
+            suggest: Suggest::new(),
+            env,
+            base,
+            redacted: Vec::new(),
+            expanded: false,
+            patterns: HashMap::new(),
+            files: HashMap::new(),
+        }
     }
 
     /// The compiled `text`; `whole` anchors it at both ends.
@@ -159,29 +172,31 @@ fn unknown_key(entry: &Entry, keys: &'static [Key], at: &At<'_>, cx: &mut Contex
     if entry.key.is_empty() || &*entry.key == "<<" {
         return hide(&entry.node, cx); // Said when the file was read.
     }
-    let nearest = cx.suggest.nearest(&entry.key, keys.iter().map(|key| key.name));
-    match keys.iter().find(|key| Some(key.name) == nearest) {
+    let elsewhere = elsewhere(&entry.key, keys);
+    let nearest = match elsewhere {
+        Some(_) => None,
+        None => cx.suggest.nearest(&entry.key, keys.iter().map(|key| key.name)),
+    };
+    let meant = keys.iter().find(|key| Some(key.name) == nearest);
+    match elsewhere.as_ref().map(|(key, _)| *key).or(meant) {
         Some(key) => mark_secrets(&entry.node, &key.kind, cx),
         None => hide(&entry.node, cx),
     }
-    let help = match nearest {
-        Some(name) => Some(format!("did you mean `{name}`?")),
-        None => elsewhere(&entry.key, keys),
-    };
+    let help = elsewhere.map(|(_, place)| place).or(nearest.map(|name| format!("did you mean `{name}`?")));
     let message = format!("unknown key {}{}", shown(&entry.key), at.within());
     cx.problem(entry.key_span, &at.key(&entry.key), message, help);
 }
 
 /// Where a key that is unknown here would be known: one level down, or at the top.
-fn elsewhere(name: &str, keys: &'static [Key]) -> Option<String> {
-    let has = |keys: &[Key]| keys.iter().any(|key| key.name == name && key.built);
+fn elsewhere(name: &str, keys: &'static [Key]) -> Option<(&'static Key, String)> {
+    let find = |keys: &'static [Key]| keys.iter().find(|key| key.name == name && key.built);
     for key in keys.iter().filter(|key| key.built) {
         let Kind::Object(within) = &key.kind else { continue };
-        if has(within) {
-            return Some(format!("it belongs in `{}`", key.name));
+        if let Some(found) = find(within) {
+            return Some((found, format!("it belongs in `{}`", key.name)));
         }
     }
-    has(shape::ROOT).then(|| "it belongs at the top of the file".to_owned())
+    find(shape::ROOT).map(|found| (found, "it belongs at the top of the file".to_owned()))
 }
 
 /// A mapping whose keys are the user's.
@@ -196,7 +211,7 @@ fn map(entries: &[Entry], names: Names, of: &'static Kind, at: &At<'_>, cx: &mut
         };
         if let Some(fault) = fault {
             let (message, help) = fault_words(&fault, &shown(&entry.key), true);
-            cx.problem(entry.key_span, &at, message, help);
+            cx.problem(entry.key_span, &at, format!("{}: {message}", at.up.unwrap_or(&at)), help);
         }
         conform(&entry.node, of, &at, cx);
     }

@@ -5,7 +5,8 @@
 
 use super::check::{self, Placed};
 use super::conform::{At, Context};
-use super::file::{Entry, Node, Scalar};
+use super::expand::Origin;
+use super::file::{Entry, Node, Scalar, Value};
 use super::merge;
 use super::problem::{Span, shown};
 use super::scalar;
@@ -153,9 +154,9 @@ impl Defined {
         if let Some(&index) = self.index.get(&*scalar.text) {
             return Some(index);
         }
-        let named = if scalar.origin == super::expand::Origin::Written { shown(&scalar.text) } else { "`***`".into() };
+        let named = if scalar.origin == Origin::Written { shown(&scalar.text) } else { "`***`".into() };
         let nearest = cx.did_you_mean(&scalar.text, self.names.iter().map(String::as_str));
-        let shows = scalar.origin == super::expand::Origin::Written;
+        let shows = scalar.origin == Origin::Written;
         let help = nearest.filter(|_| shows).unwrap_or_else(|| format!("define it under `{section}`"));
         cx.problem(node.span, at, format!("{at}: there is no {what} {named}"), Some(help));
         None
@@ -165,14 +166,20 @@ impl Defined {
 /// Reads the whole file. The result means something only where nothing was reported.
 pub(super) fn config(root: &Node, cx: &mut Context<'_>) -> Config {
     let top = Reader::new(Some(root), shape::ROOT, At::TOP, Span::START);
+    for entry in root.entries().unwrap_or_default() {
+        if !matches!(&*entry.key, "providers" | "pools" | "routes" | "defaults") {
+            redact(&entry.node, &format!("/{}", pointer(&entry.key)), cx);
+        }
+    }
     let defaults = top.child("defaults");
     let listeners = listeners(&top, cx);
     let admin = admin(&top.child("admin"), cx);
     check::addresses(&top, &listeners, &admin, cx);
-    let providers_root = merged(&top, "providers", defaults.entry("provider"));
+    check::no_default_name(&defaults, cx);
+    let providers_root = merged(&top, "providers", defaults.entry("provider"), cx);
     let providers = providers(&providers_root, &top, cx);
     let provider_names = Defined::new(top.entries("providers").iter().map(|entry| entry.key.to_string()));
-    let pools_root = merged(&top, "pools", defaults.entry("pool"));
+    let pools_root = merged(&top, "pools", defaults.entry("pool"), cx);
     let pools = pools(&pools_root, &top, &provider_names, cx);
     let pool_names = Defined::new(top.entries("pools").iter().map(|entry| entry.key.to_string()));
     let routes = routes(&top, defaults.entry("route"), &pool_names, cx);
@@ -187,7 +194,7 @@ pub(super) fn config(root: &Node, cx: &mut Context<'_>) -> Config {
         providers: providers.into_iter().map(Arc::new).collect(),
         pools: pools.into_iter().map(Arc::new).collect(),
         routes: routes.into_iter().map(|placed| placed.what).collect(),
-        redacted: Vec::new(),
+        redacted: std::mem::take(&mut cx.redacted),
     }
 }
 
@@ -196,11 +203,40 @@ fn workers(top: &Reader<'_>) -> Option<NonZeroUsize> {
 }
 
 /// The entries of a section with the defaults laid under each.
-pub(super) fn merged(top: &Reader<'_>, section: &str, below: Option<&Entry>) -> Vec<Entry> {
+fn merged(top: &Reader<'_>, section: &str, below: Option<&Entry>, cx: &mut Context<'_>) -> Vec<Entry> {
     let entries = top.entries(section).iter();
-    let kind = top.key(section).map(|key| &key.kind);
-    let (Some(below), Some(Kind::Map(_, of))) = (below, kind) else { return entries.cloned().collect() };
-    entries.map(|entry| Entry { node: merge::lay(&below.node, &entry.node, of), ..entry.clone() }).collect()
+    let laid: Vec<Entry> = match (below, top.key(section).map(|key| &key.kind)) {
+        (Some(below), Some(Kind::Map(_, of))) => {
+            entries.map(|entry| Entry { node: merge::lay(&below.node, &entry.node, of), ..entry.clone() }).collect()
+        }
+        _ => entries.cloned().collect(),
+    };
+    for entry in &laid {
+        redact(&entry.node, &format!("/{section}/{}", pointer(&entry.key)), cx);
+    }
+    laid
+}
+
+/// Notes which values came from `${…}`.
+fn redact(node: &Node, path: &str, cx: &mut Context<'_>) {
+    if !cx.expanded {
+        return;
+    }
+    match &node.value {
+        Value::Scalar(scalar) if scalar.origin == Origin::Written => {}
+        Value::Scalar(_) => cx.redacted.push(path.to_owned()),
+        Value::List(items) => {
+            items.iter().enumerate().for_each(|(index, item)| redact(item, &format!("{path}/{index}"), cx));
+        }
+        Value::Map(entries) => {
+            entries.iter().for_each(|entry| redact(&entry.node, &format!("{path}/{}", pointer(&entry.key)), cx));
+        }
+    }
+}
+
+/// A key as a part of a JSON pointer.
+fn pointer(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
 }
 
 // --- listeners, admin, log ---
@@ -217,22 +253,28 @@ fn listeners(top: &Reader<'_>, cx: &mut Context<'_>) -> Vec<Placed<Arc<Listener>
         let reader = Reader::new(Some(node), keys, list.item(index), head_of(node));
         if let Some(listener) = listener(&reader, cx) {
             let span = reader.entry("bind").map_or(reader.head, |entry| entry.node.span);
-            let name = reader.entry("name").map_or(reader.head, |entry| entry.node.span);
-            placed.push(Placed {
-                what: Arc::new(listener),
-                span,
-                name,
-                at: reader.at.to_string(),
-                known: known(&reader),
-            });
+            placed.push(place(Arc::new(listener), span, node, &reader));
         }
     }
     placed
 }
 
-/// Whether name and place of what `reader` reads are known, and can be compared with others'.
-fn known(reader: &Reader<'_>) -> bool {
-    reader.text("name").is_some()
+/// `what` with the place it was read from; `span` is what another may clash with.
+fn place<T>(what: T, span: Span, node: &Node, reader: &Reader<'_>) -> Placed<T> {
+    let name = reader.entry("name").map_or(reader.head, |entry| entry.node.span);
+    let known = reader.text("name").is_some();
+    let (first, last) = (reader.head.line, last_line(node));
+    Placed { what, span, name, at: reader.at.to_string(), first, last, known }
+}
+
+/// The line of the last value in `node`, by the order of the file.
+fn last_line(node: &Node) -> u32 {
+    let inner = match &node.value {
+        Value::Scalar(_) => None,
+        Value::List(items) => items.last(),
+        Value::Map(entries) => entries.last().map(|entry| &entry.node),
+    };
+    inner.map_or(node.span.end_line, |inner| last_line(inner).max(node.span.end_line))
 }
 
 fn listener(reader: &Reader<'_>, cx: &mut Context<'_>) -> Option<Listener> {
@@ -362,7 +404,7 @@ fn authorities(tls: &Reader<'_>, cx: &mut Context<'_>) -> Option<Arc<[u8]>> {
     }
     let entry = tls.entry("ca")?;
     let at = tls.at.key("ca");
-    let written = entry.node.scalar().is_some_and(|scalar| scalar.origin == super::expand::Origin::Written);
+    let written = entry.node.scalar().is_some_and(|scalar| scalar.origin == Origin::Written);
     let named = if written { shown(path) } else { "`***`".to_owned() };
     match cx.file(path) {
         Ok(bytes) if check::holds_certificate(&bytes) => return Some(bytes),
@@ -433,10 +475,10 @@ fn routes(top: &Reader<'_>, below: Option<&Entry>, pools: &Defined, cx: &mut Con
         let laid = below.map(|below| merge::lay(&below.node, own, &ROUTE));
         let reader = Reader::new(Some(laid.as_ref().unwrap_or(own)), keys, list.item(index), head_of(own));
         let own_reader = Reader::new(Some(own), keys, list.item(index), head_of(own));
+        redact(laid.as_ref().unwrap_or(own), &format!("/routes/{index}"), cx);
         if let Some(route) = route(&reader, &own_reader, pools, cx) {
             let span = own_reader.entry("match").map_or(reader.head, |entry| entry.key_span);
-            let name = reader.entry("name").map_or(reader.head, |entry| entry.node.span);
-            placed.push(Placed { what: Arc::new(route), span, name, at: reader.at.to_string(), known: known(&reader) });
+            placed.push(place(Arc::new(route), span, own, &reader));
         }
     }
     check::unique_names("route", placed.iter().map(|route| (&*route.what.name, route)), cx);

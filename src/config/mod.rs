@@ -86,6 +86,7 @@ fn tree(text: &str, base: &Path, env: &dyn Environment, report: &mut Report) -> 
     let mut expander = expand::Expander::new(base, env);
     let root = file::read(text, &mut |text, span, report| expander.expand(text, span, report), report)?;
     let mut cx = Context::new(std::mem::take(report), env, base);
+    cx.expanded = expander.used;
     cx.report.shape_known();
     conform::conform(&root, &shape::FILE, &At::TOP, &mut cx);
     let config = root.entries().is_some().then(|| decode::config(&root, &mut cx));

@@ -141,9 +141,11 @@ impl Report {
         self.secrets.get_or_insert_default().push(span);
     }
 
-    /// Whether nothing is wrong so far.
-    pub(super) fn is_clean(&self) -> bool {
-        self.found.is_empty()
+    /// The lines that have a problem so far, in order.
+    pub(super) fn lines(&self) -> Vec<u32> {
+        let mut lines: Vec<u32> = self.found.iter().map(|found| found.span.line).collect();
+        lines.sort_unstable();
+        lines
     }
 
     /// The problems, if there are any, and else the notes.

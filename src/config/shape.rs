@@ -159,7 +159,7 @@ impl Kind {
     }
 
     /// Whether any of it can be written today.
-    fn is_built(&self) -> bool {
+    pub(super) fn is_built(&self) -> bool {
         match self {
             Kind::Words(words) => words.iter().any(|word| word.built),
             Kind::Object(keys) => keys.iter().any(|key| key.built),

@@ -19,7 +19,7 @@ impl Suggest {
             return None;
         }
         let word = fold(word);
-        let allowed = 1 + word.chars().count() / 4;
+        let allowed = (word.chars().count() / 3).max(1);
         let mut best: Option<(usize, &str)> = None;
         for candidate in candidates {
             if self.left == 0 {
