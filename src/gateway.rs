@@ -84,6 +84,14 @@ struct Built {
     opened: Vec<(Arc<Port>, Vec<TcpListener>)>,
 }
 
+// === impl Source ===
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
 // === impl Gateway ===
 
 impl Gateway {
@@ -278,13 +286,13 @@ impl Core {
         let (stay, leave) = state.ports.drain(..).partition(stays);
         state.ports = stay;
         for port in &leave {
-            port.closing.send_replace(true);
+            port.close();
         }
         state.leaving.retain(|port| port.open() > 0);
         state.leaving.extend(leave);
         for port in &state.ports {
             for listener in config.listeners.iter().filter(|listener| listener.bind == port.bind) {
-                port.rename(self.shared.metrics.listener(&listener.name));
+                port.follow(listener, self.shared.metrics.listener(&listener.name));
             }
         }
         for (port, sockets) in built.opened {
@@ -325,7 +333,7 @@ impl Core {
         let state = self.state();
         let ports: Vec<_> = state.ports.iter().chain(&state.leaving).cloned().collect();
         for port in &ports {
-            port.closing.send_replace(true);
+            port.close();
         }
         ports
     }
@@ -415,7 +423,7 @@ fn build(
     let mut opened = Vec::new();
     for listener in &config.listeners {
         if !ports.iter().any(|port| port.bind == listener.bind) {
-            let port = Port::listen(listener.bind, workers, metrics.listener(&listener.name));
+            let port = Port::listen(listener, workers, metrics.listener(&listener.name));
             opened.push(port.map_err(|error| cannot_listen(&listener.name, listener.bind, &error))?);
         }
     }

@@ -48,6 +48,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) core: usize,
     /// Whether every request leaves a line in a file.
     pub(crate) access_log: bool,
+    /// Whether nginx reads answers in pieces as large as HAProxy does, instead of its default.
+    pub(crate) large_buffers: bool,
     /// Connections it must be able to hold at once, to both sides.
     pub(crate) connections: usize,
     /// A program and its arguments to run the contender under, as a single process; it may be slow.
@@ -219,6 +221,7 @@ routes:
 fn nginx_configuration(setup: &Setup, port: u16) -> String {
     let (upstream, home, connections) = (setup.upstream, setup.scratch.display(), setup.connections);
     let access = if setup.access_log { format!("{home}/access.log combined") } else { "off".into() };
+    let buffers = if setup.large_buffers { "proxy_buffer_size 16k; proxy_buffers 8 16k;" } else { "" };
     // Under an instrument there is one process to look at; otherwise a master and its worker, as everywhere.
     let master = if setup.under.is_empty() { "on" } else { "off" };
     // The worker would otherwise become a user who may not enter the scratch folder.
@@ -243,6 +246,7 @@ http {{
   keepalive_requests 1000000000;
   # Nothing is spooled to disk: with a client this fast it would only cost nginx time.
   proxy_max_temp_file_size 0;
+  {buffers}
   proxy_http_version 1.1;
   proxy_set_header Connection \"\";
   proxy_set_header Host $http_host;

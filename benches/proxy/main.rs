@@ -62,6 +62,9 @@ struct Arguments {
     /// Every contender writes its access log to a file
     #[arg(long)]
     access_log: bool,
+    /// nginx reads answers in pieces of 16 KiB, as HAProxy does, instead of its default of 4 KiB
+    #[arg(long)]
+    large_buffers: bool,
     /// The Sluice binary; by default the one cargo built beside this benchmark
     #[arg(long, value_name = "PATH")]
     sluice: Option<PathBuf>,
@@ -91,6 +94,7 @@ struct Stage {
     scratch: tempfile::TempDir,
     cores: Cores,
     access_log: bool,
+    large_buffers: bool,
 }
 
 fn main() -> ExitCode {
@@ -103,6 +107,7 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(_) if process::abandoned() => ExitCode::from(process::INTERRUPTED),
         Err(error) => {
             eprintln!("\nproxy benchmark: {error}");
             ExitCode::FAILURE
@@ -131,8 +136,8 @@ impl Bench {
         wanted.extend(arguments.instructions.then_some("valgrind"));
         tools::install_missing(&wanted)?;
         let files = tools::raise_open_files();
-        let stage = Stage::set(arguments.access_log)?;
-        let mut report = Report::empty(arguments.plan(), arguments.access_log);
+        let stage = Stage::set(&arguments)?;
+        let mut report = Report::empty(arguments.plan());
         if !stage.cores.apart() {
             report.warnings.push("there is one core only; a contender shares it with its load".to_owned());
         }
@@ -142,6 +147,7 @@ impl Bench {
         let mut bench = Bench { arguments, stage, contenders: Vec::new(), progress: Progress::new(), report };
         bench.find_contenders()?;
         bench.report.facts = tools::facts(&bench.contenders);
+        bench.report.facts.push(("settings", bench.arguments.settings()));
         Ok(bench)
     }
 
@@ -213,8 +219,7 @@ impl Bench {
         }
         let connections = self.arguments.idle_connections;
         for contender in &self.contenders {
-            let setup = Setup { connections: connections + CONNECTIONS, ..self.stage.setup() };
-            match Idle::take(contender, &setup, connections, &mut self.progress) {
+            match Idle::take(contender, &self.stage.setup(), connections, &mut self.progress) {
                 Ok(idle) => self.report.idle.push(idle),
                 Err(error) => {
                     let name = contender.kind.name();
@@ -244,12 +249,13 @@ impl Bench {
 // === impl Stage ===
 
 impl Stage {
-    fn set(access_log: bool) -> Outcome<Stage> {
+    fn set(arguments: &Arguments) -> Outcome<Stage> {
+        let (access_log, large_buffers) = (arguments.access_log, arguments.large_buffers);
         let scratch = tempfile::Builder::new().prefix("sluice-bench-").tempdir()?;
         process::clean_up_on_signals(scratch.path())?;
         let cores = Cores::pick()?;
         let upstream = Upstream::start(scratch.path(), cores.driver)?;
-        Ok(Stage { upstream, scratch, cores, access_log })
+        Ok(Stage { upstream, scratch, cores, access_log, large_buffers })
     }
 
     fn setup(&self) -> Setup<'_> {
@@ -258,6 +264,7 @@ impl Stage {
             upstream: self.upstream.address,
             core: self.cores.contender,
             access_log: self.access_log,
+            large_buffers: self.large_buffers,
             connections: CONNECTIONS,
             under: Vec::new(),
         }
@@ -281,6 +288,13 @@ impl Arguments {
 
     fn workloads(&self) -> Vec<&'static Workload> {
         if self.workloads.is_empty() { Workload::ALL.iter().collect() } else { self.workloads.clone() }
+    }
+
+    /// What differs from the default in how contenders are configured.
+    fn settings(&self) -> String {
+        let log = if self.access_log { "access log on" } else { "access log off" };
+        let buffers = if self.large_buffers { ", nginx with buffers of 16 KiB" } else { "" };
+        format!("one worker each, {log}{buffers}")
     }
 
     /// What was named, or what cargo built beside this benchmark.

@@ -68,8 +68,9 @@ impl Workload {
             path: "/stream",
             body_bytes: 0,
             answer_bytes: upstream::CHUNKS * 100,
-            connections: 16,
-            counted: (100, 600),
+            // The upstream takes its time over a stream, so more of them are needed to keep a proxy busy.
+            connections: 64,
+            counted: (20, 80),
         },
     ];
 

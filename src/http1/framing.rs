@@ -138,6 +138,8 @@ impl Decoder {
     pub fn next(&mut self, buf: &[u8]) -> Result<Next, FramingError> {
         match self {
             Decoder::Done => Ok(Next::End),
+            // Before asking for more: nothing follows the last chunk on a connection that is kept.
+            Decoder::Chunked(chunked) if chunked.is_done() => Ok(Next::End),
             _ if buf.is_empty() => Ok(Next::More),
             Decoder::Exact(left) => Ok(Next::Data(usize::try_from(*left).unwrap_or(usize::MAX).min(buf.len()))),
             Decoder::Close => Ok(Next::Data(buf.len())),
@@ -208,6 +210,14 @@ mod tests {
             fields.push(name.as_bytes(), value.as_bytes());
         }
         fields
+    }
+
+    #[test]
+    fn a_chunked_body_is_complete_where_its_bytes_end() {
+        let mut decoder = Decoder::new(Length::Chunked);
+        assert_eq!(decoder.next(b"0\r\n\r\n"), Ok(Next::Skip(3)));
+        assert_eq!(decoder.next(b"\r\n"), Ok(Next::Skip(2)));
+        assert_eq!(decoder.next(b""), Ok(Next::End));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What was read and not used yet.
 
 use super::io::Io;
+use std::cell::RefCell;
 use std::io;
 use std::task::{Context, Poll};
 
@@ -51,9 +52,9 @@ impl Inbound {
         match io.poll_read(cx, &mut self.data[self.end..]) {
             Poll::Ready(Ok(n)) => {
                 self.end += n;
-                if self.end == room && self.start == 0 && n >= SMALL / 2 {
+                if self.end == room && n >= SMALL / 2 && room < LARGE {
                     // A read that filled everything: more is waiting. Larger reads are cheaper a byte.
-                    self.data.resize(room.max(LARGE.min(max)), 0);
+                    self.grow_to_large();
                 }
                 Poll::Ready(Ok(n))
             }
@@ -61,23 +62,25 @@ impl Inbound {
         }
     }
 
-    /// Gives memory back once it is empty.
-    pub fn release(&mut self) {
-        if self.is_empty() {
-            self.data = Vec::new();
-        }
-    }
-
     /// Gives back what a large body needed, once it is empty.
     pub fn shrink(&mut self) {
         if self.is_empty() && self.data.len() > SMALL {
-            self.data = Vec::new();
+            shelve(std::mem::take(&mut self.data));
         }
+    }
+
+    fn grow_to_large(&mut self) {
+        let mut large = unshelve();
+        let held = self.end - self.start;
+        large[..held].copy_from_slice(&self.data[self.start..self.end]);
+        self.data = large;
+        self.start = 0;
+        self.end = held;
     }
 
     fn make_room(&mut self, max: usize) {
         if self.data.is_empty() {
-            self.data = vec![0; SMALL.min(max)];
+            self.data = vec![0; SMALL];
         } else if self.end == self.data.len() {
             if self.start > 0 {
                 self.data.copy_within(self.start..self.end, 0);
@@ -90,6 +93,40 @@ impl Inbound {
         }
     }
 }
+
+impl Drop for Inbound {
+    fn drop(&mut self) {
+        if self.data.len() == LARGE {
+            shelve(std::mem::take(&mut self.data));
+        }
+    }
+}
+
+thread_local! {
+    /// Large buffers of this worker that wait for the next bulk body: taking one costs no allocation and no zeroing.
+    static SHELF: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A buffer of [`LARGE`] bytes, whatever is in it.
+fn unshelve() -> Vec<u8> {
+    SHELF.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; LARGE])
+}
+
+/// Keeps a large buffer for the next body; one of another size, or one too many, is freed.
+fn shelve(buffer: Vec<u8>) {
+    if buffer.len() == LARGE {
+        // At a thread's end the shelf may be gone already; then the buffer is just freed.
+        let _: Result<(), _> = SHELF.try_with(|shelf| {
+            let mut shelf = shelf.borrow_mut();
+            if shelf.len() < SHELF_PLACES {
+                shelf.push(buffer);
+            }
+        });
+    }
+}
+
+/// Large buffers kept by a worker: 4 MiB.
+const SHELF_PLACES: usize = 64;
 
 /// The first size of a buffer: most heads, and most answers whole.
 const SMALL: usize = 16 * 1024;

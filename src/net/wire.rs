@@ -7,7 +7,7 @@ use crate::http1::fields::Fields;
 use crate::http1::framing::{Decoder, FramingError, Length, Next};
 use crate::http1::head::{HeadError, Scan};
 use std::io;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 /// A stream with its read and write buffers and the framing of the body each way.
 #[derive(Debug)]
@@ -238,6 +238,13 @@ impl Wire {
     /// The trailers of a complete chunked body.
     pub fn trailers(&self) -> Option<&Fields> {
         self.decoder.trailers()
+    }
+
+    /// Whether the stream is open and silent. Bytes that nobody asked for, an end or an error all make it useless.
+    pub fn is_quiet(&mut self) -> bool {
+        let mut byte = [0];
+        let mut cx = Context::from_waker(Waker::noop());
+        !self.has_unread() && !self.ended && self.io.poll_read(&mut cx, &mut byte).is_pending()
     }
 
     /// Ready when the peer has gone. What it sends meanwhile (a pipelined request) is kept, up to a bound; beyond that the

@@ -1,6 +1,6 @@
 //! What a valid request is: everything that is checked before anyone is asked what to do with it.
 
-use crate::http1::fields::{Fields, Known};
+use crate::http1::fields::{Fields, Known, elements};
 use crate::http1::framing::{self, Length};
 use crate::http1::head::{RequestHead, Version};
 use crate::http1::target::{self, Form, HostPort};
@@ -69,9 +69,7 @@ pub fn check<'a>(head: &'a RequestHead, scratch: &'a mut String) -> Result<Reque
         query: target.query,
         length,
         keep_alive: keeps_alive(fields, head.version),
-        upgrade: head.version == Version::Http11
-            && fields.has(Known::Upgrade)
-            && fields.lists(Known::Connection, b"upgrade"),
+        upgrade: asks_upgrade(fields, head.version),
         expects_continue: expects_continue(fields, head.version, length)?,
     })
 }
@@ -101,6 +99,19 @@ fn keeps_alive(fields: &Fields, version: Version) -> bool {
         Version::Http11 => !fields.lists(Known::Connection, b"close"),
         Version::Http10 => fields.lists(Known::Connection, b"keep-alive") && !fields.lists(Known::Connection, b"close"),
     }
+}
+
+/// Whether the request asks to leave HTTP/1 for something else. Never for HTTP/2 or TLS: behind a tunnel we would not see
+/// the requests in it, and every rule about them could be walked around.
+fn asks_upgrade(fields: &Fields, version: Version) -> bool {
+    let hides_requests = |token: &[u8]| {
+        let name = token.split(|byte| *byte == b'/').next().unwrap_or(token);
+        [&b"h2c"[..], b"h2", b"http", b"tls"].iter().any(|hidden| name.eq_ignore_ascii_case(hidden))
+    };
+    version == Version::Http11
+        && fields.has(Known::Upgrade)
+        && fields.lists(Known::Connection, b"upgrade")
+        && !fields.values(Known::Upgrade).flat_map(elements).any(hides_requests)
 }
 
 /// Whether a 100 is awaited: `Expect` counts only in HTTP/1.1 and before a body (RFC 9110 §10.1.1).

@@ -223,7 +223,7 @@ fn conclude(answered: &Answered, record: &mut Record<'_>) -> After {
     if answered.keep_alive { After::KeepAlive } else { After::Close }
 }
 
-/// Answers what never became a request (a head that is broken, too large or too slow), and what panicked.
+/// Answers what never became a request: a head that is broken, too large or too slow.
 pub fn refuse_head(client: &mut Client, refusal: Refusal, detail: &'static str, here: &Here<'_>) {
     let identity = Identity::new(&client.head.fields, false, (fastrand::u128(..), fastrand::u64(..)));
     let mut record = Record::begin(clock::now(), here.shared.logs.access_enabled());
@@ -231,15 +231,27 @@ pub fn refuse_head(client: &mut Client, refusal: Refusal, detail: &'static str, 
     record.status = Some(refusal.status());
     record.reason = Some(refusal.reason());
     record.error = Some(detail.to_owned());
-    let circumstances =
-        Circumstances { identity: Some(&identity), version: Version::Http11, keep_alive: false, to_head: false };
-    Refused::new(refusal, detail).write(&mut client.wire, &circumstances);
+    write_last(client, &identity, refusal, detail);
     let (bytes_in, bytes_out) = (0, client.wire.body_written);
     let (head, peer) = (&client.head, &client.peer);
     record.log(
         &here.shared.logs,
         &Final { head, host: "", identity: &identity, peer, listener: &here.listener.name, bytes_in, bytes_out },
     );
+}
+
+/// Answers a request whose handling panicked, where nothing was said yet. Its record has counted it already.
+pub fn answer_panicked(client: &mut Client) {
+    let identity = Identity::new(&client.head.fields, false, (fastrand::u128(..), fastrand::u64(..)));
+    client.wire.out().clear();
+    write_last(client, &identity, Refusal::Internal, "Something went wrong inside this gateway.");
+}
+
+/// Writes a refusal after which the connection ends.
+fn write_last(client: &mut Client, identity: &Identity, refusal: Refusal, detail: &'static str) {
+    let circumstances =
+        Circumstances { identity: Some(identity), version: Version::Http11, keep_alive: false, to_head: false };
+    Refused::new(refusal, detail).write(&mut client.wire, &circumstances);
 }
 
 pub(crate) fn refuse_invalid(invalid: Invalid) -> Stop {

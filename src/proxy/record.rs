@@ -125,7 +125,8 @@ impl<'a> Record<'a> {
 impl Drop for Record<'_> {
     fn drop(&mut self) {
         if let Some(series) = self.series {
-            series.end(self.status, clock::now().saturating_duration_since(self.started));
+            let status = if std::thread::panicking() { Some(500) } else { self.status };
+            series.end(status, clock::now().saturating_duration_since(self.started));
         }
     }
 }

@@ -15,13 +15,14 @@ use crate::net::timer::Timer;
 use crate::net::wire::{HeadReadError, Wire};
 use crate::proxy::identity::Peer;
 use crate::proxy::respond::Refusal;
+use crate::proxy::snapshot::Snapshot;
 use crate::proxy::{self, After, Client, DRAIN_BYTES, Here};
+use arc_swap::Cache;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 /// What a connection knows for as long as it lives.
@@ -30,8 +31,8 @@ struct Connection {
     address: SocketAddr,
     port: Arc<Port>,
     worker: Arc<Worker>,
-    /// Settings of the listener as they were when it was last there; a removed listener's connections end by these.
-    last: Option<Arc<Listener>>,
+    /// Settings of the listener as they were when it was last there: a removed listener's connections end by these.
+    listener: Arc<Listener>,
 }
 
 /// What came of waiting for a request.
@@ -48,20 +49,19 @@ enum Next {
 
 /// Serves one connection to its end.
 pub async fn serve(io: Io, address: SocketAddr, place: Place, port: Arc<Port>, worker: Arc<Worker>) {
-    let mut connection = Connection { address, port, worker, last: None };
-    let mut head_by = connection.head_deadline(clock::now());
+    let listener = port.listener();
+    let mut connection = Connection { address, port, worker, listener };
     let mut io = io;
+    let mut head_by = Some(clock::after(clock::now(), connection.listener.limits.header_timeout));
     let mut idle_until = head_by;
-    while let Some(listener) = connection.listener() {
-        if !connection.wait(&io, idle_until).await {
-            break;
-        }
+    while connection.wait(&io, idle_until).await {
         let busy = Box::pin(connection.busy(io, head_by));
         let Some(idle) = busy.await else { break };
         io = idle;
-        // Only from here on a first byte starts the clock of its head.
+        // Only a first byte starts the clock of the next head.
         head_by = None;
-        idle_until = Some(clock::after(clock::now(), listener.limits.idle_timeout.saturating_sub(LINGER)));
+        let idle_timeout = connection.listener.limits.idle_timeout;
+        idle_until = Some(clock::after(clock::now(), idle_timeout.saturating_sub(LINGER)));
     }
     drop(place);
 }
@@ -69,24 +69,6 @@ pub async fn serve(io: Io, address: SocketAddr, place: Place, port: Arc<Port>, w
 // === impl Connection ===
 
 impl Connection {
-    /// The settings of its listener; those it had last, if the listener is gone.
-    fn listener(&mut self) -> Option<Arc<Listener>> {
-        let snapshot = self.worker.shared.snapshot.load();
-        if let Some(listener) = snapshot.listener(self.port.bind) {
-            self.last = Some(Arc::clone(listener));
-        }
-        self.last.clone()
-    }
-
-    fn head_deadline(&mut self, since: Instant) -> Option<Instant> {
-        self.listener().map(|listener| clock::after(since, listener.limits.header_timeout))
-    }
-
-    /// Whether this connection is to end with the next answer.
-    fn is_closing(&self) -> bool {
-        *self.port.closing.borrow() || self.worker.shared.draining.load(Ordering::Relaxed)
-    }
-
     /// Waits, holding nothing, until something can be read; false if the connection is to be closed instead.
     async fn wait(&self, io: &Io, until: Option<Instant>) -> bool {
         let until = until.unwrap_or_else(|| clock::far(clock::now()));
@@ -108,18 +90,20 @@ impl Connection {
             peer: Peer::new(self.address, "http"),
             scratch: String::new(),
         };
+        let worker = Arc::clone(&self.worker);
+        // Looks for a newer snapshot with one load, and counts references only when there is one.
+        let mut snapshots = Cache::new(&worker.shared.snapshot);
         loop {
-            let listener = self.listener()?;
             client.wire.begin();
-            let next = next_head(&mut client, &listener, head_by.take()).await;
-            let snapshot = self.worker.shared.snapshot.load_full();
-            let listener = self.listener()?;
+            let next = next_head(&mut client, &self.listener, head_by.take()).await;
+            let snapshot = snapshots.load();
+            self.follow(snapshot);
             let here = Here {
-                shared: &self.worker.shared,
-                snapshot: &snapshot,
-                listener: &listener,
-                worker: self.worker.index,
-                closing: self.is_closing(),
+                shared: &worker.shared,
+                snapshot,
+                listener: &self.listener,
+                worker: worker.index,
+                closing: self.port.is_closing(),
             };
             let after = match next {
                 Next::Head(len) => answer(&mut client, len, &here).await,
@@ -131,9 +115,9 @@ impl Connection {
                 Next::Silence => return None,
             };
             match after {
-                After::KeepAlive if settle(&mut client, &listener).await => client.wire.shrink(),
+                After::KeepAlive if settle(&mut client, &self.listener).await => client.wire.shrink(),
                 After::KeepAlive | After::Close => {
-                    part(&mut client, &listener).await;
+                    part(&mut client, &self.listener).await;
                     return None;
                 }
                 After::Abort => {
@@ -141,6 +125,15 @@ impl Connection {
                     return None;
                 }
             }
+        }
+    }
+
+    /// Takes over the listener's settings from a snapshot that is new to it.
+    fn follow(&mut self, snapshot: &Snapshot) {
+        if let Some(listener) = snapshot.listener(self.port.bind)
+            && !Arc::ptr_eq(listener, &self.listener)
+        {
+            self.listener = Arc::clone(listener);
         }
     }
 }
@@ -227,35 +220,39 @@ async fn answer(client: &mut Client, len: usize, here: &Here<'_>) -> After {
             if client.wire.touched {
                 return After::Abort;
             }
-            client.wire.out().clear();
-            proxy::refuse_head(client, Refusal::Internal, "Something went wrong inside this gateway.", here);
+            proxy::answer_panicked(client);
             After::Close
         }
     }
 }
 
 /// Gets a connection ready for its next request: what was answered is written out, what is left of the body is read and
-/// dropped. False if that does not succeed.
+/// dropped. False if that does not succeed within its bounds.
 async fn settle(client: &mut Client, listener: &Listener) -> bool {
-    let wire = &mut client.wire;
-    let settling = poll_fn(|cx| {
-        if let Poll::Ready(Err(_)) = wire.poll_flush(cx) {
-            return Poll::Ready(false);
+    let Client { wire, timer, .. } = client;
+    if !wire.is_flushed() {
+        let flushed = within(timer, listener.limits.idle_timeout, poll_fn(|cx| wire.poll_flush(cx))).await;
+        if !matches!(flushed, Some(Ok(()))) {
+            return false;
         }
+    }
+    if wire.body_is_done() {
+        return true;
+    }
+    let mut dropped = 0;
+    let emptied = poll_fn(|cx| {
         loop {
-            match wire.poll_body(cx) {
-                Poll::Ready(Ok(0)) => break,
-                Poll::Ready(Ok(n)) => wire.use_body(n),
-                Poll::Ready(Err(_)) => return Poll::Ready(false),
-                Poll::Pending => return Poll::Pending,
+            match ready!(wire.poll_body(cx)) {
+                Ok(0) => return Poll::Ready(true),
+                Ok(n) if dropped <= DRAIN_BYTES => {
+                    wire.use_body(n);
+                    dropped += n as u64;
+                }
+                _ => return Poll::Ready(false),
             }
         }
-        if wire.body_remaining().is_none() && !wire.body_is_done() || wire.body_read > listener.limits.body_bytes {
-            return Poll::Ready(false);
-        }
-        wire.poll_flush(cx).map(|flushed| flushed.is_ok())
     });
-    within(&mut client.timer, SETTLE_TIME.max(listener.limits.idle_timeout), settling).await.unwrap_or(false)
+    within(timer, SETTLE_TIME, emptied).await.unwrap_or(false)
 }
 
 /// Ends a connection so that the last answer arrives. Closing a socket with unread bytes sends a reset, which can destroy
@@ -307,7 +304,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Empty lines dropped before a request line (RFC 9112 §2.2 asks for at least one).
 const EMPTY_LINES: u32 = 2;
 
-/// For writing out an answer and reading the rest of a request's body.
+/// For reading the rest of a request's body.
 const SETTLE_TIME: Duration = Duration::from_secs(5);
 
 /// For the client to close after our last answer.

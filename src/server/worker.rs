@@ -39,8 +39,11 @@ pub fn spawn(worker: Worker) -> io::Result<(mpsc::Sender<Order>, JoinHandle<()>)
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (orders, inbox) = mpsc::channel(ORDERS);
     let name = format!("worker-{}", worker.index);
-    let thread =
-        std::thread::Builder::new().name(name).spawn(move || runtime.block_on(work(Arc::new(worker), inbox)))?;
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
+        runtime.block_on(work(Arc::new(worker), inbox));
+        // Not waiting for name look-ups under way: the system may take its time.
+        runtime.shutdown_background();
+    })?;
     Ok((orders, thread))
 }
 
@@ -58,7 +61,7 @@ async fn work(worker: Arc<Worker>, mut inbox: mpsc::Receiver<Order>) {
 async fn accept(listener: tokio::net::TcpListener, port: Arc<Port>, worker: Arc<Worker>) {
     loop {
         let next = async {
-            port.has_room(limit(&port, &worker)).await;
+            port.has_room(port.listener().limits.connections).await;
             listener.accept().await
         };
         tokio::select! {
@@ -73,11 +76,6 @@ async fn accept(listener: tokio::net::TcpListener, port: Arc<Port>, worker: Arc<
     while let Poll::Ready(Ok((stream, address))) = listener.poll_accept(&mut Context::from_waker(Waker::noop())) {
         begin(stream, address, &port, &worker);
     }
-}
-
-/// How many connections the listener takes; one that is gone takes what is still in its backlog.
-fn limit(port: &Port, worker: &Worker) -> usize {
-    worker.shared.snapshot.load().listener(port.bind).map_or(usize::MAX, |listener| listener.limits.connections)
 }
 
 fn begin(stream: TcpStream, address: std::net::SocketAddr, port: &Arc<Port>, worker: &Arc<Worker>) {

@@ -8,7 +8,6 @@ use crate::config;
 use crate::net::wire::Wire;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// Where a provider is reached. Shared by all workers; each has a stack of idle connections of its own, because a
@@ -58,7 +57,7 @@ impl Endpoint {
     pub fn reuse(&self, worker: usize, now: Instant) -> Option<Connection> {
         let mut idle = self.workers[worker].idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some((mut wire, born)) = idle.take(now) {
-            if is_quiet(&mut wire) {
+            if wire.is_quiet() {
                 return Some(Connection { wire, reused: true, born });
             }
         }
@@ -78,7 +77,7 @@ impl Endpoint {
     /// (`Keep-Alive: timeout=5`); we give up a second earlier, so as not to meet its FIN on the way.
     pub fn keep(self: &Arc<Self>, worker: usize, mut connection: Connection, hint: Option<Duration>, now: Instant) {
         let keep = hint.map_or(self.keep, |hint| self.keep.min(hint.saturating_sub(Duration::from_secs(1))));
-        if keep.is_zero() || !is_quiet(&mut connection.wire) {
+        if keep.is_zero() || !connection.wire.is_quiet() {
             return;
         }
         connection.wire.shrink();
@@ -109,9 +108,4 @@ async fn tend(endpoint: Arc<Endpoint>, worker: usize) {
             None => return,
         }
     }
-}
-
-/// Whether an idle stream is open and silent. Bytes that nobody asked for, an end or an error all make it useless.
-fn is_quiet(wire: &mut Wire) -> bool {
-    !wire.has_unread() && matches!(wire.poll_more(&mut Context::from_waker(Waker::noop()), 1), Poll::Pending)
 }
