@@ -204,7 +204,7 @@ pub(super) fn strip_prefix(reader: &Reader<'_>, matches: &Match, rewrite: &Rewri
     let section = reader.child("rewrite");
     let Some(entry) = section.entry("strip_prefix") else { return };
     let message = format!("{}: no path of this route begins with the prefix", section.at.key("strip_prefix"));
-    let help = "it is the front of `match.path`, or remove it".to_owned();
+    let help = "write the front of `match.path`, or remove it".to_owned();
     cx.problem(entry.node.span, &section.at.key("strip_prefix"), message, Some(help));
 }
 

@@ -240,10 +240,13 @@ fn either(node: &Node, kinds: &'static [Kind], whole: &'static Kind, at: &At<'_>
         Value::Map(_) => kinds.iter().find(|kind| matches!(kind, Kind::Object(_) | Kind::Map(..))),
         Value::List(_) => kinds.iter().find(|kind| matches!(kind, Kind::List(..))),
         Value::Scalar(scalar) => {
-            let simple =
-                || kinds.iter().filter(|kind| !matches!(kind, Kind::Object(_) | Kind::Map(..) | Kind::List(..)));
+            let simple = || kinds.iter().filter(|kind| is_simple(kind));
             if simple().count() > 1 && !simple().any(|kind| check(scalar, kind, cx).is_ok()) {
-                return report_fault(node, scalar, whole, &Fault::expected(whole.describe()), at, cx);
+                let mut fault = Fault::expected(whole.describe());
+                if !scalar.plain && kinds.iter().any(|kind| matches!(kind, Kind::Int(..))) {
+                    fault = fault.help(UNQUOTE);
+                }
+                return report_fault(node, scalar, whole, &fault, at, cx);
             }
             simple().find(|kind| check(scalar, kind, cx).is_ok()).or_else(|| simple().next())
         }
@@ -254,9 +257,14 @@ fn either(node: &Node, kinds: &'static [Kind], whole: &'static Kind, at: &At<'_>
     }
 }
 
+/// Whether a scalar can be one.
+fn is_simple(kind: &Kind) -> bool {
+    !matches!(kind, Kind::Object(_) | Kind::Map(..) | Kind::List(..))
+}
+
 /// A scalar where a scalar belongs.
 fn one(node: &Node, scalar: &Scalar, kind: &'static Kind, at: &At<'_>, cx: &mut Context<'_>) {
-    if kind.is_secret() {
+    if hides(kind, scalar) {
         cx.report.secret(node.span);
     }
     if let Err(fault) = check(scalar, kind, cx) {
@@ -265,7 +273,7 @@ fn one(node: &Node, scalar: &Scalar, kind: &'static Kind, at: &At<'_>, cx: &mut 
 }
 
 fn report_fault(node: &Node, scalar: &Scalar, kind: &Kind, fault: &Fault, at: &At<'_>, cx: &mut Context<'_>) {
-    let open = !kind.is_secret() && scalar.origin == Origin::Written;
+    let open = !hides(kind, scalar) && scalar.origin == Origin::Written;
     let found = match (open, scalar.is_null()) {
         (_, true) => "nothing".to_owned(),
         (false, _) => format!("`{MASK}`"),
@@ -274,6 +282,11 @@ fn report_fault(node: &Node, scalar: &Scalar, kind: &Kind, fault: &Fault, at: &A
     };
     let (message, help) = fault_words(fault, &found, open);
     cx.problem(node.span, at, format!("{at}: {message}"), help);
+}
+
+/// Whether the value is a secret, or has a password in it that does not belong there.
+fn hides(kind: &Kind, scalar: &Scalar) -> bool {
+    kind.is_secret() || (matches!(kind, Kind::ProviderUrl | Kind::Location) && scalar.text.contains('@'))
 }
 
 /// A fault in words. Help made of the value itself is given only where the value is `open`.
@@ -290,22 +303,28 @@ fn fault_words(fault: &Fault, found: &str, open: bool) -> (String, Option<String
     (message, help)
 }
 
-/// A list where a mapping belongs, and the like. The value itself is not named: it may hold secrets.
+/// A list where a mapping belongs, and the like. The value is shown only where no secret can stand.
 fn wrong_class(node: &Node, kind: &Kind, at: &At<'_>, cx: &mut Context<'_>) {
-    hide(node, cx);
+    let open = !kind.holds_secrets();
+    if !open {
+        hide(node, cx);
+    }
     let expected = match kind {
         Kind::Object(_) | Kind::Map(..) => "a mapping".to_owned(),
         Kind::List(..) => "a list".to_owned(),
         kind => kind.describe(),
     };
     let (found, help) = match &node.value {
-        Value::Scalar(scalar) if scalar.is_null() => ("nothing", Some("remove the key, or write its value".to_owned())),
-        Value::Scalar(_) if matches!(kind, Kind::List(..)) => ("text", Some("put it in brackets: `[…]`".to_owned())),
-        Value::Scalar(_) => ("text", None),
-        Value::List(_) => ("a list", None),
-        Value::Map(_) => ("a mapping", None),
+        Value::Scalar(scalar) if scalar.is_null() => ("nothing".to_owned(), Some("remove the key, or write its value")),
+        Value::Scalar(scalar) => {
+            let found = if open && scalar.origin == Origin::Written { shown(&scalar.text) } else { "text".to_owned() };
+            (found, matches!(kind, Kind::List(..)).then_some("put it in brackets: `[…]`"))
+        }
+        Value::List(_) => ("a list".to_owned(), None),
+        Value::Map(_) => ("a mapping".to_owned(), None),
     };
-    cx.problem(node.span, at, format!("{at}: expected {expected}, found {found}"), help);
+    let place = if matches!(at.step, Step::Top) { "the file".to_owned() } else { at.to_string() };
+    cx.problem(node.span, at, format!("{place}: expected {expected}, found {found}"), help.map(Into::into));
 }
 
 /// Whether `scalar` is a value of `kind`.
@@ -319,7 +338,7 @@ fn check(scalar: &Scalar, kind: &Kind, cx: &mut Context<'_>) -> Result<(), Fault
     let text = &*scalar.text;
     match kind {
         Kind::Bool | Kind::Int(..) | Kind::Fraction if !scalar.plain => {
-            Err(Fault::expected(kind.describe()).help("remove the quotes: what is quoted is text"))
+            Err(Fault::expected(kind.describe()).help(UNQUOTE))
         }
         Kind::Text | Kind::Secret | Kind::Name | Kind::Reference(_) | Kind::Regex | Kind::File
             if scalar.looks_typed() =>
@@ -374,7 +393,7 @@ fn known_word(text: &str, plain: bool, words: &[Word], cx: &mut Context<'_>) -> 
             Err(Fault::says(format!("`{}` is not built yet; write {}", word.word, expected())))
         }
         Some(word) if !plain && word.word.bytes().all(|b| b.is_ascii_digit()) => {
-            Err(Fault::expected(expected()).help("remove the quotes: what is quoted is text"))
+            Err(Fault::expected(expected()).help(UNQUOTE))
         }
         Some(_) => Ok(()),
         None => {
@@ -414,7 +433,10 @@ pub(super) fn unanchored(text: &str) -> &str {
 fn mark_secrets(node: &Node, kind: &'static Kind, cx: &mut Context<'_>) {
     match (kind, &node.value) {
         (kind, _) if kind.is_secret() => hide(node, cx),
-        (Kind::Either(kinds), _) => kinds.iter().for_each(|kind| mark_secrets(node, kind, cx)),
+        (Kind::Either(kinds), _) => {
+            let simple = node.scalar().is_some();
+            kinds.iter().filter(|kind| !simple || is_simple(kind)).for_each(|kind| mark_secrets(node, kind, cx));
+        }
         (Kind::Object(keys), Value::Map(entries)) => {
             for entry in entries.iter() {
                 match keys.iter().find(|key| key.name == &*entry.key) {
@@ -445,6 +467,7 @@ fn hide(node: &Node, cx: &mut Context<'_>) {
     }
 }
 
+const UNQUOTE: &str = "remove the quotes: what is quoted is text";
 const WHOLE_OPEN: &str = r"\A(?:";
 const WHOLE_CLOSE: &str = r")\z";
 /// Bytes of an expression as it is written.

@@ -229,7 +229,12 @@ impl<'a> Lines<'a> {
             (1..).zip(split_lines(text)).filter(|(number, _)| wanted.contains(number)).collect();
         let mut masks: HashMap<u32, Vec<(usize, usize)>> = HashMap::new();
         match secrets {
-            None => masks.extend(lines.iter().map(|(&number, line)| (number, guess_secrets(line)))),
+            None => masks.extend(
+                lines
+                    .iter()
+                    .filter(|(_, line)| line.len() <= SCAN_MAX)
+                    .map(|(&number, line)| (number, guess_secrets(line))),
+            ),
             Some(secrets) => {
                 for span in secrets {
                     for &number in wanted.range(span.line..=span.end_line.max(span.line)) {
@@ -240,7 +245,6 @@ impl<'a> Lines<'a> {
                 }
             }
         }
-        masks.values_mut().for_each(|ranges| ranges.sort_unstable());
         Lines { lines, masks }
     }
 
@@ -259,13 +263,15 @@ impl<'a> Lines<'a> {
 
     /// The line of `span`, masked and cut to a width that fits.
     fn excerpt(&self, span: Span) -> Option<Excerpt> {
-        let line = self.lines.get(&span.line)?;
+        let line = self.lines.get(&span.line).filter(|line| line.len() <= SCAN_MAX && !line.trim().is_empty())?;
         let from = (span.column as usize).saturating_sub(1);
         let one_line = span.end_line == span.line && span.end_column > span.column;
-        let to = if one_line { span.end_column as usize - 1 } else { from + 1 };
-        let empty = Vec::new();
-        let masks = self.masks.get(&span.line).unwrap_or(&empty);
-        let (text, start, end) = mask(line, masks, from, to);
+        let to = if one_line { trim(line, from, span.end_column as usize - 1) } else { from + 1 };
+        let mut masks = fallbacks(line);
+        let secrets = self.masks.get(&span.line).into_iter().flatten();
+        masks.extend(secrets.map(|&(start, end)| (start, trim(line, start, end))));
+        masks.sort_unstable();
+        let (text, start, end) = mask(line, &masks, from, to);
         Some(cut(&text, start, end))
     }
 }
@@ -290,7 +296,7 @@ pub(super) fn line_of(text: &str, number: usize) -> Option<&str> {
 }
 
 /// Lines as YAML breaks them: at CR LF, LF or CR.
-fn split_lines(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn split_lines(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
         let text = rest?;
@@ -302,6 +308,13 @@ fn split_lines(text: &str) -> impl Iterator<Item = &str> {
         rest = Some(&text[at + skip..]);
         Some(&text[..at])
     })
+}
+
+/// `to` without the spaces before it: the parser counts those behind a quoted text to it.
+fn trim(line: &str, from: usize, to: usize) -> usize {
+    let spaces = line.chars().skip(from).take(to.saturating_sub(from));
+    let text = spaces.enumerate().filter(|(_, c)| !c.is_whitespace()).last();
+    text.map_or(from + 1, |(at, _)| from + at + 1)
 }
 
 /// Replaces the masked columns by `***` and moves `from..to` along.
@@ -334,6 +347,28 @@ fn mask(line: &str, masks: &[(usize, usize)], from: usize, to: usize) -> (String
     (text, start, end.unwrap_or(width).max(start + 1))
 }
 
+/// The columns of `text` in every `${VAR:-text}`: a value from there is as secret as one from outside.
+fn fallbacks(line: &str) -> Vec<(usize, usize)> {
+    let (mut masks, mut column) = (Vec::new(), 0);
+    let mut rest = line;
+    while let Some(at) = rest.find("${") {
+        column += rest[..at].chars().count() + 2;
+        rest = &rest[at + 2..];
+        let inside = &rest[..rest.find('}').unwrap_or(rest.len())];
+        let name = inside.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(inside.len());
+        let shown = match &inside[name..] {
+            after if after.starts_with(":?") || inside.starts_with("file:") => inside.len(),
+            after if after.starts_with(":-") => name + 2,
+            _ => name,
+        };
+        if shown < inside.len() {
+            let start = column + inside[..shown].chars().count();
+            masks.push((start, column + inside.chars().count()));
+        }
+    }
+    masks
+}
+
 /// Cuts a long line to what stands around the columns that are meant.
 fn cut(text: &str, start: usize, end: usize) -> Excerpt {
     let length = text.chars().count();
@@ -345,45 +380,36 @@ fn cut(text: &str, start: usize, end: usize) -> Excerpt {
     let last = (first + LINE_MAX).min(length);
     let middle: String = text.chars().skip(first).take(last - first).collect();
     let (before, after) = (if first > 0 { "…" } else { "" }, if last < length { "…" } else { "" });
+    let width = end.min(last).saturating_sub(start).max(1);
     let start = start - first + before.chars().count();
-    let width = (end.min(last).max(first)).saturating_sub(first + start).max(1).min(LINE_MAX);
     Excerpt { text: format!("{before}{middle}{after}"), start, width }
 }
 
-/// Columns of `line` that may hold a secret, told from its keys alone: for a file that could not be read.
+/// Columns of `line` that may hold a secret, told from its keys alone: for a file that could not be read. From the first
+/// value whose key is not known to be harmless, the rest of the line is masked.
 fn guess_secrets(line: &str) -> Vec<(usize, usize)> {
     let chars: Vec<char> = line.chars().collect();
-    let mut masks = Vec::new();
-    let (mut segment, mut harmless) = (0, false);
-    let mut at = 0;
-    while at < chars.len() {
+    let (mut from, mut harmless) = (0, false);
+    for at in 0..chars.len() {
         let ends_key = chars[at] == ':' && chars.get(at + 1).is_none_or(|next| next.is_whitespace());
-        if ends_key {
-            let mut begin = at;
-            while begin > segment && (chars[begin - 1].is_alphanumeric() || matches!(chars[begin - 1], '_' | '-' | '.'))
-            {
-                begin -= 1;
-            }
-            hide(&chars, segment, begin, harmless, &mut masks);
-            let key: String = chars[begin..at].iter().collect();
-            harmless = shape::is_harmless(&key);
-            segment = at + 1;
+        if !ends_key {
+            continue;
         }
-        at += 1;
+        let is_name = |c: &char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
+        let name = chars[from..at].iter().rev().take_while(|c| is_name(c)).count();
+        let between = &chars[from..at - name];
+        let nested = from == 0 || between.contains(&'{');
+        if !harmless && !(nested && between.iter().all(|c| is_structure(*c))) {
+            break;
+        }
+        harmless = shape::is_harmless(&chars[at - name..at].iter().collect::<String>());
+        from = at + 1;
     }
-    hide(&chars, segment, chars.len(), harmless, &mut masks);
-    masks
-}
-
-/// Masks `from..to` unless its key is harmless or it holds nothing but punctuation.
-fn hide(chars: &[char], from: usize, to: usize, harmless: bool, masks: &mut Vec<(usize, usize)>) {
-    if harmless {
-        return;
+    let rest = chars.get(from..).unwrap_or_default();
+    match (harmless, rest.iter().position(|c| !is_structure(*c))) {
+        (false, Some(first)) => vec![(from + first, chars.len())],
+        _ => Vec::new(),
     }
-    let part = &chars[from..to];
-    let Some(first) = part.iter().position(|c| !is_structure(*c)) else { return };
-    let last = part.iter().rposition(|c| !is_structure(*c)).unwrap_or(first);
-    masks.push((from + first, from + last + 1));
 }
 
 /// Characters that hold a file together and tell nothing.
@@ -397,5 +423,7 @@ pub(super) const MASK: &str = "***";
 const PROBLEMS_MAX: usize = 1000;
 /// Characters of a value in a message.
 const SHOWN_MAX: usize = 60;
+/// Bytes of a source line that can have an excerpt: each costs a walk along its line.
+const SCAN_MAX: usize = 64 << 10;
 /// Characters of a source line in an excerpt.
 const LINE_MAX: usize = 160;

@@ -223,10 +223,10 @@ pub(super) fn provider_url(text: &str) -> Result<ProviderUrl, Fault> {
             Fault::says("a provider's URL holds no user and password").help("set `authorization` under `headers.set`")
         );
     }
-    let (host, port) = authority_parts(authority)?;
+    let (host, port) = authority_parts(authority).map_err(|inner| Fault { help: inner.help, ..fault() })?;
     let prefix = path.trim_end_matches('/');
     if !prefix.is_empty() {
-        path_text(prefix)?;
+        path_text(prefix).map_err(|inner| Fault { help: inner.help, ..fault() })?;
     }
     let port = port.unwrap_or(if tls { 443 } else { 80 });
     Ok(ProviderUrl { tls, host, port, prefix: prefix.to_owned() })

@@ -115,6 +115,16 @@ impl Kind {
         matches!(self, Kind::Secret | Kind::SecretValue)
     }
 
+    /// Whether a secret can stand anywhere within.
+    pub(super) fn holds_secrets(&self) -> bool {
+        match self {
+            Kind::Object(keys) => keys.iter().any(|key| key.kind.holds_secrets()),
+            Kind::List(of, ..) | Kind::Map(_, of) => of.holds_secrets(),
+            Kind::Either(kinds) => kinds.iter().any(Kind::holds_secrets),
+            kind => kind.is_secret() || matches!(kind, Kind::ProviderUrl),
+        }
+    }
+
     /// The type, for the key table and for messages: "expected …".
     pub(super) fn describe(&self) -> String {
         match self {
@@ -124,9 +134,9 @@ impl Kind {
             Kind::Int(min, max) => format!("an integer from {min} to {max}"),
             Kind::Fraction => "a number".into(),
             Kind::Text | Kind::Location => "text".into(),
-            Kind::Secret => "text, a secret".into(),
+            Kind::Secret => "text (secret)".into(),
             Kind::Value => "text, a number or a boolean".into(),
-            Kind::SecretValue => "text, a number or a boolean; a secret".into(),
+            Kind::SecretValue => "text, a number or a boolean (secret)".into(),
             Kind::Duration => "a duration".into(),
             Kind::DurationOrOff => "a duration, 0s is off".into(),
             Kind::Size(..) => "a size".into(),
