@@ -104,11 +104,11 @@ pub enum Stop {
 /// An answer of our own that is a problem.
 #[derive(Debug)]
 pub struct Refused {
-    refusal: Refusal,
-    detail: Cow<'static, str>,
+    pub(crate) refusal: Refusal,
+    pub(crate) detail: Cow<'static, str>,
     trail: Option<String>,
     error: Option<&'static str>,
-    allow: Option<String>,
+    pub(crate) allow: Option<String>,
 }
 
 /// Takes a request, whose parsed head of `head_len` bytes still stands in the wire, to its one answer.
@@ -257,7 +257,7 @@ fn write_last(client: &mut Client, identity: &Identity, refusal: Refusal, detail
     Refused::new(refusal, detail).write(&mut client.wire, &circumstances);
 }
 
-fn refuse_invalid(invalid: Invalid) -> Stop {
+pub(crate) fn refuse_invalid(invalid: Invalid) -> Stop {
     match invalid {
         Invalid::Bad(why) => Refused::new(Refusal::BadRequest, format!("The request is not valid: {why}.")).into(),
         Invalid::Method => {
@@ -268,7 +268,7 @@ fn refuse_invalid(invalid: Invalid) -> Stop {
     }
 }
 
-fn refuse_unrouted(found: Found) -> Stop {
+pub(crate) fn refuse_unrouted(found: Found) -> Stop {
     match found {
         Found::WrongMethod(allow) => {
             let mut refused = Refused::new(Refusal::WrongMethod, format!("Here the methods are {allow}."));
