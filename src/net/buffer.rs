@@ -10,6 +10,8 @@ use std::task::{Context, Poll};
 pub struct Inbound {
     data: Vec<u8>,
     first: usize,
+    /// The last read left no room.
+    filled_up: bool,
     start: usize,
     end: usize,
 }
@@ -19,7 +21,7 @@ pub struct Inbound {
 impl Inbound {
     /// An empty buffer; its memory comes with the first read and is then `first` bytes, until a read shows that more helps.
     pub fn new(first: usize) -> Self {
-        Inbound { data: Vec::new(), first, start: 0, end: 0 }
+        Inbound { data: Vec::new(), first, filled_up: false, start: 0, end: 0 }
     }
 
     /// What is there.
@@ -54,14 +56,10 @@ impl Inbound {
             return Poll::Pending;
         }
         self.make_room(max);
-        let room = self.data.len();
         match io.poll_read(cx, &mut self.data[self.end..]) {
             Poll::Ready(Ok(n)) => {
                 self.end += n;
-                if self.end == room && n >= self.first / 2 && room < LARGE {
-                    // A read that filled everything: more is waiting. Larger reads are cheaper a byte.
-                    self.grow_to_large();
-                }
+                self.filled_up = self.end == self.data.len();
                 Poll::Ready(Ok(n))
             }
             other => other,
@@ -72,6 +70,14 @@ impl Inbound {
     pub fn shrink(&mut self) {
         if self.is_empty() && self.data.len() > self.first {
             shelve(std::mem::take(&mut self.data));
+        }
+    }
+
+    /// Becomes large for a body, if the last read filled everything: then more is waiting, and larger reads are cheaper a
+    /// byte. Not for heads: those of many slow clients would hold memory that nothing but their length entitles them to.
+    pub fn prepare_for_bulk(&mut self) {
+        if self.filled_up && self.data.len() < LARGE {
+            self.grow_to_large();
         }
     }
 

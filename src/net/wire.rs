@@ -206,6 +206,7 @@ impl Wire {
                     return Poll::Ready(if over { Err(ReadError::TooLarge) } else { Ok(n) });
                 }
                 Next::More => {
+                    self.inbound.prepare_for_bulk();
                     if ready!(self.poll_more(cx, LARGE)).map_err(ReadError::Io)? == 0 {
                         let whole = self.decoder.ends_with_stream();
                         return Poll::Ready(if whole { Ok(0) } else { Err(ReadError::Ended) });
