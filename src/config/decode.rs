@@ -282,7 +282,17 @@ fn place<T>(what: T, span: Span, node: &Node, reader: &Reader<'_>) -> Placed<T> 
     let name = reader.entry("name").map_or(reader.head, |entry| entry.node.span);
     let known = reader.text("name").is_some();
     let (first, last) = (reader.head.line, last_line(node));
-    Placed { what, span, name, at: reader.at.to_string(), first, last, known }
+    let comparable = !reader.entry("match").is_some_and(|entry| holds_unknown(&entry.node));
+    Placed { what, span, name, at: reader.at.to_string(), first, last, known, comparable }
+}
+
+/// Whether anything in `node` came from outside and is not known.
+fn holds_unknown(node: &Node) -> bool {
+    match &node.value {
+        Value::Scalar(scalar) => scalar.is_unknown(),
+        Value::List(items) => items.iter().any(holds_unknown),
+        Value::Map(entries) => entries.iter().any(|entry| holds_unknown(&entry.node)),
+    }
 }
 
 /// The line of the last value in `node`, by the order of the file.
