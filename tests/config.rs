@@ -375,7 +375,9 @@ mod any_bytes {
             let from = from.min(text.len());
             let to = (from + length).min(text.len());
             let holed = [&text[..from], &text[to..]].concat();
-            let _ = config::parse("x", &holed, &Corpus);
+            if let Err(problems) = config::parse("x", &holed, &Corpus) {
+                prop_assert!(!problems.to_string().contains("hunter2"), "{problems}");
+            }
         }
     }
 }
