@@ -1,9 +1,9 @@
 //! What only the whole shows: names written twice, settings that can have no effect, routes that nothing reaches.
 
 use super::conform::{At, Context};
-use super::decode::Reader;
 use super::file::Entry;
 use super::problem::{Span, shown};
+use super::reader::Reader;
 use super::types::{
     Action, Admin, HostPattern, Listener, Match, PathPattern, Pool, ProviderUrl, Rewrite, Route, Token, ValueMatch,
 };
