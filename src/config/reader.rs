@@ -147,7 +147,7 @@ impl Defined {
         at: &At<'_>,
         cx: &mut Context<'_>,
     ) -> Option<usize> {
-        let scalar = node.scalar().filter(|scalar| !scalar.is_null())?;
+        let scalar = node.scalar().filter(|scalar| !scalar.is_null() && !scalar.looks_typed())?;
         if scalar.is_unknown() {
             return (!self.names.is_empty()).then_some(0);
         }
