@@ -1,9 +1,9 @@
 //! What only the whole shows: names written twice, settings that can have no effect, routes that nothing reaches.
 
 use super::conform::{At, Context};
-use super::decode::Reader;
 use super::file::Entry;
 use super::problem::{Span, shown};
+use super::reader::Reader;
 use super::types::{
     Action, Admin, HostPattern, Listener, Match, PathPattern, Pool, ProviderUrl, Rewrite, Route, Token, ValueMatch,
 };
@@ -28,6 +28,8 @@ pub(super) struct Placed<T> {
     pub(super) last: u32,
     /// Whether its name is known here.
     pub(super) known: bool,
+    /// Whether all that it is compared by is known here.
+    pub(super) comparable: bool,
 }
 
 /// Tokens seen so far.
@@ -309,9 +311,9 @@ pub(super) fn reachable(routes: &[Placed<Arc<Route>>], cx: &mut Context<'_>) {
     let mut pairs = 0;
     let wrong = cx.report.lines();
     for (index, placed) in routes.iter().enumerate() {
-        // A route that is not what its author meant says nothing about others.
+        // A route that is not what its author meant, or not known, says nothing about others.
         let next = wrong.get(wrong.partition_point(|&line| line < placed.first));
-        if next.is_some_and(|&line| line <= placed.last) {
+        if !placed.comparable || next.is_some_and(|&line| line <= placed.last) {
             continue;
         }
         let matches = &placed.what.matches;

@@ -1,4 +1,4 @@
-//! What differs between two dumps of [`super::effective`].
+//! What differs between two dumps of [`super::effective()`].
 
 use super::problem::MASK;
 use serde_json::{Map, Value};
@@ -96,7 +96,7 @@ fn name_of(item: &Value) -> Option<&str> {
     item.get("name")?.as_str()
 }
 
-/// Where [`super::effective`] keeps the fingerprints.
+/// Where [`super::effective()`] keeps the fingerprints.
 const SECRETS: &str = "secrets";
 
 #[cfg(test)]

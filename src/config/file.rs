@@ -370,7 +370,7 @@ pub(super) fn decode<'a>(bytes: &'a [u8], report: &mut Report) -> Option<&'a str
 fn scan_error(error: &ScanError, text: &str, report: &mut Report) {
     let at = place(*error.marker());
     let number = at.line as usize;
-    let line = super::problem::line_of(text, number).unwrap_or_default();
+    let line = super::excerpt::line_of(text, number).unwrap_or_default();
     let (message, help) = explain(error.info(), line);
     let at = if line.trim().is_empty() { last_written(text, number) } else { at };
     report.add_unparsed(at, message, help.map(Into::into));
@@ -378,7 +378,7 @@ fn scan_error(error: &ScanError, text: &str, report: &mut Report) {
 
 /// The end of the last line before line `number` that is not blank: the parser notices some things late.
 fn last_written(text: &str, number: usize) -> Span {
-    let lines = super::problem::split_lines(text).take(number).zip(1..);
+    let lines = super::excerpt::split_lines(text).take(number).zip(1..);
     let last = lines.filter(|(line, _)| !line.trim().is_empty()).last();
     last.map_or(Span::START, |(line, number)| Span::at(number, line.trim_end().chars().count().max(1)))
 }

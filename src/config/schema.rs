@@ -34,17 +34,22 @@ fn expanded() -> Value {
     json!({ "type": "string", "pattern": "\\$\\{", "description": "Filled in from the environment or a file." })
 }
 
-/// A mapping with fixed keys. Under `defaults` nothing is required: what is missing there is written elsewhere.
+/// A mapping with fixed keys. In `defaults` and what they complete nothing is required: it may stand in the other.
 fn object(keys: &'static [Key], complete: bool) -> Value {
     let built = || keys.iter().filter(|key| key.built);
     let properties: Map<String, Value> =
-        built().map(|key| (key.name.to_owned(), property(key, complete && key.name != "defaults"))).collect();
+        built().map(|key| (key.name.to_owned(), property(key, complete && !is_shared(key)))).collect();
     let mut schema = json!({ "type": "object", "additionalProperties": false, "properties": properties });
     let required: Vec<&str> = built().filter(|key| key.default == Standard::Required).map(|key| key.name).collect();
     if complete && !required.is_empty() {
         schema["required"] = json!(required);
     }
     schema
+}
+
+/// Whether a part of what stands under `key` may be written somewhere else.
+fn is_shared(key: &Key) -> bool {
+    matches!(key.name, "defaults" | "providers" | "pools")
 }
 
 fn property(key: &'static Key, complete: bool) -> Value {

@@ -2,7 +2,7 @@
 //!
 //! This table is the one place that knows. Unknown keys and wrong types are found with it ([`super::conform`]), decoding
 //! takes its defaults ([`super::decode`]), the JSON Schema and the key table of the documentation are printed from it
-//! ([`super::schema`]). A key that is not built is here so that writing it can be answered with more than "unknown".
+//! ([`super::schema()`]). A key that is not built is here so that writing it can be answered with more than "unknown".
 
 /// One key of a mapping.
 #[derive(Debug)]

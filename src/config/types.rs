@@ -31,7 +31,7 @@ pub struct Config {
     pub pools: Vec<Arc<Pool>>,
     /// Routes, in file order; names are unique.
     pub routes: Vec<Arc<Route>>,
-    /// JSON pointers into [`super::effective`] of values that came from `${…}`; it shows them as `***`.
+    /// JSON pointers into [`super::effective()`] of values that came from `${…}`; it shows them as `***`.
     pub redacted: Vec<String>,
 }
 
