@@ -235,9 +235,10 @@ async fn answer(client: &mut Client, len: usize, here: &Here<'_>) -> After {
 }
 
 /// Gets a connection ready for its next request: what was answered is written out, what is left of the body is read and
-/// dropped. False if that does not succeed.
+/// dropped. False if that does not succeed, or is more than a connection is worth.
 async fn settle(client: &mut Client, listener: &Listener) -> bool {
     let wire = &mut client.wire;
+    let enough = wire.body_read.saturating_add(DRAIN_BYTES);
     let settling = poll_fn(|cx| {
         if let Poll::Ready(Err(_)) = wire.poll_flush(cx) {
             return Poll::Ready(false);
@@ -245,13 +246,10 @@ async fn settle(client: &mut Client, listener: &Listener) -> bool {
         loop {
             match wire.poll_body(cx) {
                 Poll::Ready(Ok(0)) => break,
-                Poll::Ready(Ok(n)) => wire.use_body(n),
-                Poll::Ready(Err(_)) => return Poll::Ready(false),
+                Poll::Ready(Ok(n)) if wire.body_read < enough => wire.use_body(n),
+                Poll::Ready(_) => return Poll::Ready(false),
                 Poll::Pending => return Poll::Pending,
             }
-        }
-        if wire.body_remaining().is_none() && !wire.body_is_done() || wire.body_read > listener.limits.body_bytes {
-            return Poll::Ready(false);
         }
         wire.poll_flush(cx).map(|flushed| flushed.is_ok())
     });
