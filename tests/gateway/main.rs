@@ -4,6 +4,7 @@
 //! here sleeps; everything waits for a condition, for a generous while.
 #![allow(dead_code, unused_imports, reason = "the test world offers more than each build of it uses")]
 
+mod exchange; // a request and its answer: framing, order, streams, interim and early answers
 mod forwarding; // which fields and bytes of a message go on
 mod provider; // a provider that a test drives, or a script
 mod refusals; // bad input: what the client gets, what the provider does not see
