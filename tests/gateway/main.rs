@@ -6,8 +6,10 @@
 
 mod exchange; // a request and its answer: framing, order, streams, interim and early answers
 mod forwarding; // which fields and bytes of a message go on
+mod gone; // clients that leave, in every phase
 mod provider; // a provider that a test drives, or a script
 mod refusals; // bad input: what the client gets, what the provider does not see
 mod smoke; // the test world itself
+mod upgrade; // WebSocket and what else leaves HTTP
 mod wire; // one TCP connection, either end of it
 mod world; // a gateway to test: in this process, or the real binary
