@@ -76,6 +76,9 @@ struct State {
     on_disk: OnDisk,
 }
 
+/// Where each worker takes orders.
+type Inboxes = Vec<mpsc::Sender<Order>>;
+
 /// Everything a configuration needs, ready to be swapped in.
 struct Built {
     registry: Registry,
@@ -447,7 +450,7 @@ fn bind_admin(bind: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(bind).map_err(|error| StartError::Build(cannot_listen("admin", bind, &error)))
 }
 
-fn spawn_workers(count: usize, shared: &Arc<Shared>) -> io::Result<(Vec<mpsc::Sender<Order>>, Vec<JoinHandle<()>>)> {
+fn spawn_workers(count: usize, shared: &Arc<Shared>) -> io::Result<(Inboxes, Vec<JoinHandle<()>>)> {
     let spawned: io::Result<Vec<_>> =
         (0..count).map(|index| worker::spawn(Worker { index, shared: Arc::clone(shared) })).collect();
     Ok(spawned?.into_iter().unzip())

@@ -156,7 +156,6 @@ fn no_secret_and_no_expanded_value_shows_in_any_output() {
     assert!(!format!("{wrong:?}").contains("hunter2"));
 }
 
-/// The first characters of a file, and the same with a mistake behind every one of its lines.
 #[test]
 fn a_secret_stays_masked_wherever_the_file_breaks_off() {
     let text = "admin: { token: hunter2 }\nproviders:\n  alpha:\n    url: http://a\n    headers:\n      set:\n        authorization: 'Bearer hunter2'\n        x-key: \"hunter2\"\n        x-long: |\n          hunter2\n          hunter2\n";
@@ -225,7 +224,7 @@ fn a_bomb_is_refused_before_it_costs_anything() {
     let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for level in 1..30 {
         let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
-        bomb.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
+        bomb.extend([format!("a{level}: &a{level} [{aliases}]\n")]);
     }
     let begun = sluice::clock::now();
     let problems = load_text(&bomb).expect_err("a bomb");
@@ -239,7 +238,7 @@ fn a_file_beyond_a_bound_is_refused_with_its_name() {
     assert!(load_text(&long).expect_err("too long").problems[0].message.contains("larger than 32 MiB"));
     let many = format!("{WHOLE}x: [{}]\n", "1,".repeat(1_000_000));
     assert!(load_text(&many).expect_err("too many").problems[0].message.contains("more than 1000000 values"));
-    let wrong: String = (0..2000).map(|index| format!("k{index}: 1\n")).collect();
+    let wrong = (0..2000).map(|index| format!("k{index}: 1\n")).collect::<Vec<_>>().concat();
     let problems = load_text(&format!("{WHOLE}{wrong}")).expect_err("unknown keys");
     assert_eq!((problems.problems.len(), problems.more), (1000, 1000));
     assert!(problems.to_string().ends_with("gateway.yaml: and 1000 more problems\n"));
@@ -247,9 +246,10 @@ fn a_file_beyond_a_bound_is_refused_with_its_name() {
 
 #[test]
 fn ten_thousand_routes_load_quickly() {
-    let routes: String = (0..10_000)
+    let routes = (0..10_000)
         .map(|index| format!("  - {{ name: r{index}, match: {{ hosts: [h{index}.example.com], path: \"/p{index}/*\" }}, pool: main }}\n"))
-        .collect();
+        .collect::<Vec<_>>()
+        .concat();
     let text = format!(
         "listeners: [{{ name: web, bind: \"127.0.0.1:0\" }}]\nproviders: {{ alpha: {{ url: \"http://127.0.0.1:1\" }} }}\npools: {{ main: {{ providers: [alpha] }} }}\nroutes:\n{routes}"
     );

@@ -185,18 +185,21 @@ impl Running {
                 (true, false) => format!("did not answer within {} s ({problem})", patience.as_secs()),
                 (false, _) => "ended".to_owned(),
             };
-            return Err(format!("it {fate}; it printed:\n{}", indent(&self.group.last_words())).into());
+            return Err(format!("it {fate}\n  it printed:\n{}", indent(&self.group.last_words())).into());
         }
     }
 }
 
-/// Whether every workload's answer arrives complete through the proxy at `address`.
+/// Whether every workload's answer arrives complete through the proxy at `address`, and the stream as it comes.
 fn check_answers(address: SocketAddr) -> Outcome<()> {
     for workload in Workload::ALL {
         let reply = client::fetch(address, &workload.request_line(), &workload.body())?;
         if reply.body.len() != workload.answer_bytes {
             let (got, want) = (reply.body.len(), workload.answer_bytes);
             return Err(format!("{} brought {got} bytes instead of {want}", workload.path).into());
+        }
+        if workload.path == upstream::STREAM_PATH && reply.body_took < upstream::STREAM_TAKES / 2 {
+            return Err(format!("it held the stream back: all of it came within {:?}", reply.body_took).into());
         }
     }
     Ok(())
@@ -291,7 +294,7 @@ http {{
   server {{
     listen 127.0.0.1:{port} backlog=4096;
     location / {{ proxy_pass http://main; }}
-    location /stream {{ proxy_pass http://main; proxy_buffering off; }}
+    location /stream {{ proxy_pass http://main;  }}
   }}
 }}
 "
@@ -326,8 +329,13 @@ defaults
 frontend web
   bind 127.0.0.1:{port} backlog 4096
   {fields}
+  use_backend stream if {{ path /stream }}
   default_backend main
 backend main
+  server upstream {upstream}
+backend stream
+  # Without it small chunks are held back until the stream ends or 200 ms have passed.
+  option http-no-delay
   server upstream {upstream}
 "
     )

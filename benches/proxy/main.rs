@@ -166,8 +166,8 @@ impl Bench {
 
     fn leave_sluice_out(&mut self, program: &Path, error: &str) {
         self.progress.note(&format!("Sluice is left out ({}): {error}", program.display()));
-        let first = error.lines().next().unwrap_or_default();
-        self.report.warnings.push(format!("Sluice took no part: {}", first.trim_end_matches(':')));
+        let reason = error.lines().next().unwrap_or_default();
+        self.report.warnings.push(format!("Sluice took no part: {reason}"));
     }
 
     /// The timed rounds. Contenders that are not asked wait in the kernel and cost nothing.

@@ -5,6 +5,7 @@
 
 use super::expand::{Environment, Origin};
 use super::file::{Entry, Node, Scalar, Value};
+use super::merge::Budget;
 use super::problem::{MASK, Report, Span, shown};
 use super::scalar::{self, Fault, Says};
 use super::shape::{self, Key, Kind, Names, Word};
@@ -24,10 +25,12 @@ pub(super) struct Context<'a> {
     pub(super) base: &'a Path,
     /// Pointers to values that came from `${…}`, for [`Config::redacted`](super::Config::redacted).
     pub(super) redacted: Vec<String>,
+    /// What defaults may still be laid.
+    pub(super) budget: Budget,
     /// Whether anything came from there.
     pub(super) expanded: bool,
     /// Compiled expressions, so that each is compiled once.
-    patterns: HashMap<(String, bool), Pattern>,
+    patterns: HashMap<String, Pattern>,
     files: HashMap<PathBuf, Result<Arc<[u8]>, String>>,
 }
 
@@ -55,16 +58,16 @@ impl<'a> Context<'a> {
             env,
             base,
             redacted: Vec::new(),
+            budget: Budget::new(),
             expanded: false,
             patterns: HashMap::new(),
             files: HashMap::new(),
         }
     }
 
-    /// The compiled `text`; `whole` anchors it at both ends.
-    pub(super) fn pattern(&mut self, text: &str, whole: bool) -> Result<Pattern, Fault> {
-        let key = (text.to_owned(), whole);
-        if let Some(pattern) = self.patterns.get(&key) {
+    /// The compiled `text`, as it is written: whoever wants the whole of something anchors it.
+    pub(super) fn pattern(&mut self, text: &str) -> Result<Pattern, Fault> {
+        if let Some(pattern) = self.patterns.get(text) {
             return Ok(pattern.clone());
         }
         if text.len() > PATTERN_BYTES_MAX {
@@ -73,8 +76,8 @@ impl<'a> Context<'a> {
         if self.patterns.len() >= PATTERNS_MAX {
             return Err(Fault::says(format!("there are more than {PATTERNS_MAX} regular expressions")));
         }
-        let pattern = compile(text, whole)?;
-        self.patterns.insert(key, pattern.clone());
+        let pattern = compile(text)?;
+        self.patterns.insert(text.to_owned(), pattern.clone());
         Ok(pattern)
     }
 
@@ -201,12 +204,15 @@ fn elsewhere(name: &str, keys: &'static [Key]) -> Option<(&'static Key, String)>
 
 /// A mapping whose keys are the user's.
 fn map(entries: &[Entry], names: Names, of: &'static Kind, at: &At<'_>, cx: &mut Context<'_>) {
+    if let Some(entry) = entries.get(FIELDS_MAX).filter(|_| names != Names::Things) {
+        cx.problem(entry.key_span, at, format!("{at}: there are more than {FIELDS_MAX} here"), None);
+    }
     for entry in entries {
         let at = at.key(&entry.key);
         let fault = match names {
             _ if entry.key.is_empty() || &*entry.key == "<<" => None,
-            Names::Names => scalar::name(&entry.key).err(),
-            Names::HeaderNames => scalar::header_name(&entry.key).err(),
+            Names::Things => scalar::name(&entry.key).err(),
+            Names::Fields => scalar::header_name(&entry.key).err(),
             Names::Any => None,
         };
         if let Some(fault) = fault {
@@ -345,7 +351,7 @@ fn check(scalar: &Scalar, kind: &Kind, cx: &mut Context<'_>) -> Result<(), Fault
         {
             Err(Fault::expected("text").help("put it in quotes"))
         }
-        Kind::Regex => cx.pattern(text, false).map(drop),
+        Kind::Regex => cx.pattern(text).map(drop),
         Kind::Words(words) => known_word(text, scalar.plain, words, cx),
         kind => check_text(text, kind),
     }
@@ -407,11 +413,9 @@ fn known_word(text: &str, plain: bool, words: &[Word], cx: &mut Context<'_>) -> 
     }
 }
 
-fn compile(text: &str, whole: bool) -> Result<Pattern, Fault> {
-    let build = |text: &str| regex::bytes::RegexBuilder::new(text).size_limit(PATTERN_SIZE_MAX).nest_limit(50).build();
-    let anchored = if whole { format!("{WHOLE_OPEN}{text}{WHOLE_CLOSE}") } else { text.to_owned() };
-    // First as it is written, so that `a)(b` cannot pass inside the anchors.
-    match build(text).and_then(|_| build(&anchored)) {
+fn compile(text: &str) -> Result<Pattern, Fault> {
+    let build = regex::bytes::RegexBuilder::new(text).size_limit(PATTERN_SIZE_MAX).nest_limit(50).build();
+    match build {
         Ok(regex) => Ok(Pattern(regex)),
         Err(regex::Error::CompiledTooBig(_)) => Err(Fault::says("this regular expression grows too large")
             .help("repeat less: `{1000}` counts a thousand times")),
@@ -422,11 +426,6 @@ fn compile(text: &str, whole: bool) -> Result<Pattern, Fault> {
             Err(Fault::expected("a regular expression").help(reason.to_owned()))
         }
     }
-}
-
-/// The text of a pattern that [`Context::pattern`] anchored, as it was written.
-pub(super) fn unanchored(text: &str) -> &str {
-    text.strip_prefix(WHOLE_OPEN).and_then(|text| text.strip_suffix(WHOLE_CLOSE)).unwrap_or(text)
 }
 
 /// Masks what the shape calls secret, without looking at anything else.
@@ -467,12 +466,12 @@ fn hide(node: &Node, cx: &mut Context<'_>) {
     }
 }
 
+/// Fields in one mapping of them.
+const FIELDS_MAX: usize = 1000;
 const UNQUOTE: &str = "remove the quotes: what is quoted is text";
-const WHOLE_OPEN: &str = r"\A(?:";
-const WHOLE_CLOSE: &str = r")\z";
 /// Bytes of an expression as it is written.
 const PATTERN_BYTES_MAX: usize = 4096;
 /// Bytes of a compiled expression.
 const PATTERN_SIZE_MAX: usize = 1 << 20;
 /// Expressions in a file.
-const PATTERNS_MAX: usize = 2000;
+const PATTERNS_MAX: usize = 1000;

@@ -12,8 +12,12 @@ use super::problem::{Span, shown};
 use super::scalar;
 use super::secret::Secret;
 use super::shape::{self, Key, Kind, Standard};
-use super::types::*;
-use std::collections::HashMap;
+use super::types::{
+    Action, Admin, Config, HeaderRules, HostPattern, HostRule, Level, Listener, ListenerLimits, Log, LogFormat, Match,
+    PathPattern, Pool, Provider, ProviderConnections, ProviderTimeouts, ProviderTls, ProviderUrl, Rewrite, Role, Route,
+    Token, ValueMatch,
+};
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -204,17 +208,31 @@ fn workers(top: &Reader<'_>) -> Option<NonZeroUsize> {
 
 /// The entries of a section with the defaults laid under each.
 fn merged(top: &Reader<'_>, section: &str, below: Option<&Entry>, cx: &mut Context<'_>) -> Vec<Entry> {
-    let entries = top.entries(section).iter();
-    let laid: Vec<Entry> = match (below, top.key(section).map(|key| &key.kind)) {
-        (Some(below), Some(Kind::Map(_, of))) => {
-            entries.map(|entry| Entry { node: merge::lay(&below.node, &entry.node, of), ..entry.clone() }).collect()
+    let mut laid: Vec<Entry> = top.entries(section).to_vec();
+    if let (Some(below), Some(Kind::Map(_, of))) = (below, top.key(section).map(|key| &key.kind)) {
+        for entry in &mut laid {
+            entry.node = lay(below, &entry.node, of, cx);
         }
-        _ => entries.cloned().collect(),
-    };
+    }
     for entry in &laid {
         redact(&entry.node, &format!("/{section}/{}", pointer(&entry.key)), cx);
     }
     laid
+}
+
+/// `above` with the defaults `below` under it.
+fn lay(below: &Entry, above: &Node, kind: &'static Kind, cx: &mut Context<'_>) -> Node {
+    let laid = cx.budget.lay(&below.node, above, kind);
+    laid.unwrap_or_else(|| {
+        let message = "these defaults are too long for all that they are laid under";
+        cx.problem(
+            below.key_span,
+            &At::TOP,
+            message.into(),
+            Some("write less here, or fewer of what takes them".into()),
+        );
+        above.clone()
+    })
 }
 
 /// Notes which values came from `${…}`.
@@ -472,7 +490,7 @@ fn routes(top: &Reader<'_>, below: Option<&Entry>, pools: &Defined, cx: &mut Con
     let keys = object_keys(top, "routes");
     let mut placed: Vec<Placed<Arc<Route>>> = Vec::new();
     for (index, own) in top.items("routes").iter().enumerate() {
-        let laid = below.map(|below| merge::lay(&below.node, own, &ROUTE));
+        let laid = below.map(|below| lay(below, own, &ROUTE, cx));
         let reader = Reader::new(Some(laid.as_ref().unwrap_or(own)), keys, list.item(index), head_of(own));
         let own_reader = Reader::new(Some(own), keys, list.item(index), head_of(own));
         redact(laid.as_ref().unwrap_or(own), &format!("/routes/{index}"), cx);
@@ -489,6 +507,7 @@ fn routes(top: &Reader<'_>, below: Option<&Entry>, pools: &Defined, cx: &mut Con
 fn route(reader: &Reader<'_>, own: &Reader<'_>, pools: &Defined, cx: &mut Context<'_>) -> Option<Route> {
     reader.node?;
     let named = reader.require("name", cx);
+    check::reserved_name(reader, cx);
     let action = action(reader, pools, cx);
     let matches = matches(&reader.child("match"), cx);
     check::inert_in_route(own, reader, cx);
@@ -521,12 +540,9 @@ fn action(reader: &Reader<'_>, pools: &Defined, cx: &mut Context<'_>) -> Option<
 }
 
 fn respond(reader: &Reader<'_>, cx: &mut Context<'_>) -> Action {
-    let mut headers = fields(reader.entries("headers"), &reader.at.key("headers"), "", cx);
     // Our own answer shows the names as the operator spelt them.
-    for (name, _) in &mut headers {
-        let written = reader.entries("headers").iter().find(|entry| entry.key.eq_ignore_ascii_case(name));
-        *name = written.map_or_else(|| name.clone(), |entry| entry.key.to_string());
-    }
+    let headers = fields(reader.entries("headers"), &reader.at.key("headers"), "", cx);
+    let headers = headers.into_iter().map(|(entry, _, value)| (entry.key.to_string(), value)).collect();
     check::answer(reader, cx);
     let status = reader.integer("status") as u16;
     Action::Respond { status, headers, body: reader.text("body").unwrap_or_default().as_bytes().into() }
@@ -534,7 +550,7 @@ fn respond(reader: &Reader<'_>, cx: &mut Context<'_>) -> Action {
 
 fn redirect(reader: &Reader<'_>, cx: &mut Context<'_>) -> Option<Action> {
     let whole = reader.node.is_some() && reader.require("to", cx);
-    let status = reader.value("status", |text| text.parse::<u16>());
+    let status = reader.value("status", str::parse::<u16>);
     whole.then(|| Action::Redirect { to: reader.text("to").unwrap_or("/").to_owned(), status })
 }
 
@@ -548,7 +564,7 @@ fn matches(reader: &Reader<'_>, cx: &mut Context<'_>) -> Match {
         hosts.push(HostPattern::Any);
     }
     let path = scalar::path_pattern(reader.word("path")).unwrap_or(PathPattern::Prefix(String::new()));
-    let path_regex = reader.text("path_regex").and_then(|text| cx.pattern(text, true).ok());
+    let path_regex = reader.text("path_regex").and_then(|text| cx.pattern(text).ok());
     let methods = reader.has("methods").then(|| texts(reader, "methods").map(ToOwned::to_owned).collect());
     let headers = value_matches(reader, "headers", true, cx);
     let query = value_matches(reader, "query", false, cx);
@@ -593,7 +609,7 @@ fn value_match(entry: &Entry, at: &At<'_>, cx: &mut Context<'_>) -> ValueMatch {
             cx.problem(node.span, at, message, Some("remove it".into()));
         }
         (None, Some(node)) => {
-            let compiled = text(node).and_then(|text| cx.pattern(&text, false).ok());
+            let compiled = text(node).and_then(|text| cx.pattern(&text).ok());
             return compiled.map_or(ValueMatch::Present, ValueMatch::Regex);
         }
         _ => {}
@@ -614,23 +630,31 @@ fn rewrite(reader: &Reader<'_>, cx: &mut Context<'_>) -> Rewrite {
 /// `set` and `remove`. `host` says where the Host is chosen, if it can be.
 fn header_rules(reader: &Reader<'_>, host: &str, cx: &mut Context<'_>) -> HeaderRules {
     let set = fields(reader.entries("set"), &reader.at.key("set"), host, cx);
+    let set: Vec<(String, Secret)> = set.into_iter().map(|(_, name, value)| (name, value)).collect();
     let list = reader.at.key("remove");
     check::repeats(reader, "remove", cx);
+    let names: HashSet<&str> = set.iter().map(|(name, _)| name.as_str()).collect();
     let mut remove = Vec::new();
     for (index, node) in reader.items("remove").iter().enumerate() {
         let Some(name) = node.scalar().and_then(|scalar| scalar::header_name(&scalar.text).ok()) else { continue };
-        check::framing(&name, node.span, &list.item(index), host, cx);
-        if set.iter().any(|(other, _)| *other == name) {
-            let message = format!("{}: {} is both set and removed", list.item(index), shown(&name));
-            cx.problem(node.span, &list.item(index), message, Some("`set` replaces the field; remove it here".into()));
+        let at = list.item(index);
+        check::framing(&name, node.span, &at, host, cx);
+        if names.contains(name.as_str()) {
+            let message = format!("{at}: {} is both set and removed", shown(&name));
+            cx.problem(node.span, &at, message, Some("`set` replaces the field; remove it here".into()));
         }
         remove.push(name);
     }
     HeaderRules { set, remove }
 }
 
-/// Fields and their values, each name once.
-fn fields(entries: &[Entry], map: &At<'_>, host: &str, cx: &mut Context<'_>) -> Vec<(String, Secret)> {
+/// Fields with their names in lower case and their values; each name once.
+fn fields<'a>(
+    entries: &'a [Entry],
+    map: &At<'_>,
+    host: &str,
+    cx: &mut Context<'_>,
+) -> Vec<(&'a Entry, String, Secret)> {
     let mut fields = Vec::new();
     let mut seen: HashMap<String, Span> = HashMap::new();
     for entry in entries {
@@ -639,7 +663,7 @@ fn fields(entries: &[Entry], map: &At<'_>, host: &str, cx: &mut Context<'_>) -> 
         check::framing(&name, entry.key_span, &at, host, cx);
         check::field_twice(&mut seen, &name, entry, &at, cx);
         if let Some(scalar) = entry.node.scalar() {
-            fields.push((name, Secret::new(&*scalar.text)));
+            fields.push((entry, name, Secret::new(&*scalar.text)));
         }
     }
     fields

@@ -45,10 +45,10 @@ fn compare(path: &str, old: &Value, new: &Value, changes: &mut Vec<Change>) {
 
 fn objects(path: &str, old: &Map<String, Value>, new: &Map<String, Value>, changes: &mut Vec<Change>) {
     let inner = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-    for (key, value) in old.iter().filter(|(key, _)| !(path.is_empty() && *key == SECRETS)) {
+    for (key, value) in old.iter().filter(|(key, _)| !is_secrets(path, key)) {
         compare(&inner(key), value, new.get(key).unwrap_or(&Value::Null), changes);
     }
-    for (key, value) in new.iter().filter(|(key, _)| !(path.is_empty() && *key == SECRETS) && !old.contains_key(*key)) {
+    for (key, value) in new.iter().filter(|(key, _)| !is_secrets(path, key) && !old.contains_key(*key)) {
         compare(&inner(key), &Value::Null, value, changes);
     }
 }
@@ -79,6 +79,11 @@ fn lists(path: &str, old: &[Value], new: &[Value], changes: &mut Vec<Change>) {
     if was != is {
         changes.push(Change { path: path.to_owned(), from: was.into(), to: is.into() });
     }
+}
+
+/// Whether this is the mapping of fingerprints, which is compared apart.
+fn is_secrets(path: &str, key: &str) -> bool {
+    path.is_empty() && key == SECRETS
 }
 
 /// The items by name, where each has one of its own.

@@ -122,6 +122,11 @@ impl Node {
         self.entry(key).map(|entry| &entry.node)
     }
 
+    /// Values in it, itself included.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
     /// A mapping made of others' entries, standing at `span`.
     pub(super) fn map(span: Span, entries: Vec<Entry>) -> Node {
         Node { span, size: 1, height: 1, value: Value::Map(Rc::new(entries)) }
@@ -398,6 +403,7 @@ fn explain(info: &str, line: &str) -> (Cow<'static, str>, Option<&'static str>) 
             "put text that contains `: ` in quotes, and check the indentation",
         ),
         ("unknown escape", "this escape is not known", "write `\\\\` for a backslash, or use single quotes"),
+        ("expected node content", "a value is missing here", "write one, or close what is open"),
         ("expected ',' or '}'", "`{` is not closed, or a comma is missing", "close it with `}`"),
         ("expected ',' or ']'", "`[` is not closed, or a comma is missing", "close it with `]`"),
         ("simple key expect", "`:` is missing after this key", "write `key: value`"),

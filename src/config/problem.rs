@@ -6,7 +6,7 @@
 
 use super::shape;
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 
 /// One thing wrong with the configuration, or worth knowing about it.
@@ -67,6 +67,8 @@ pub(super) struct Span {
 pub(super) struct Report {
     found: Vec<Found>,
     notes: Vec<Found>,
+    /// Problems by place and words.
+    said: HashSet<(Span, String)>,
     more: usize,
     /// Values that no excerpt may show; `None` while nobody has looked.
     secrets: Option<Vec<Span>>,
@@ -112,11 +114,17 @@ impl Report {
         message: impl Into<Cow<'static, str>>,
         help: Option<String>,
     ) {
+        let (message, path) = (message.into().into_owned(), path.into());
+        // What stands in the defaults is wrong once, however many things it is laid under.
+        let tail = message.split_once(": ").map_or(&*message, |(_, tail)| tail).to_owned();
+        if !self.said.insert((span, tail)) {
+            return;
+        }
         if self.found.len() >= PROBLEMS_MAX {
             self.more += 1;
             return;
         }
-        self.found.push(Found { span, message: message.into().into_owned(), path: path.into(), help });
+        self.found.push(Found { span, message, path, help });
     }
 
     /// Adds a problem that ends the reading.
@@ -174,11 +182,12 @@ impl Problem {
         let help = self.help.as_deref().unwrap_or("");
         if let Some(source) = &self.source {
             let (pad, marks) = (" ".repeat(source.start), "^".repeat(source.width));
-            let shown = format!("{:5} | {}\n      | {pad}{marks} {help}", self.line, source.text);
+            let gutter = self.line.to_string().len().max(5);
+            let shown = format!("{:gutter$} | {}\n{:gutter$} | {pad}{marks} {help}", self.line, source.text, "");
             text.push_str(shown.trim_end());
             text.push('\n');
         } else if !help.is_empty() {
-            text.push_str(&format!("      = {help}\n"));
+            text.extend(["      = ", help, "\n"]);
         }
         text
     }
@@ -248,10 +257,9 @@ impl<'a> Lines<'a> {
         Lines { lines, masks }
     }
 
-    /// Sorts, drops what was said twice, and cuts the excerpts.
+    /// Sorts, and cuts the excerpts.
     fn problems(&self, mut found: Vec<Found>, note: bool) -> Vec<Problem> {
         found.sort();
-        found.dedup_by(|a, b| a.span == b.span && a.message == b.message);
         found.into_iter().map(|found| self.problem(found, note)).collect()
     }
 
@@ -399,7 +407,8 @@ fn guess_secrets(line: &str) -> Vec<(usize, usize)> {
         let name = chars[from..at].iter().rev().take_while(|c| is_name(c)).count();
         let between = &chars[from..at - name];
         let nested = from == 0 || between.contains(&'{');
-        if !harmless && !(nested && between.iter().all(|c| is_structure(*c))) {
+        let follows = harmless || (nested && between.iter().all(|c| is_structure(*c)));
+        if !follows {
             break;
         }
         harmless = shape::is_harmless(&chars[at - name..at].iter().collect::<String>());

@@ -80,8 +80,9 @@ pub(super) struct Word {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Names {
     /// Names of providers, pools and the like.
-    Names,
-    HeaderNames,
+    Things,
+    /// Names of header fields.
+    Fields,
     /// Query parameters, fields of JSON.
     Any,
 }
@@ -158,8 +159,8 @@ impl Kind {
             Kind::Reference(section) => format!("the name of one of `{section}`"),
             Kind::Words(words) => one_of(words),
             Kind::List(of, ..) => format!("a list of: {}", of.describe()),
-            Kind::Map(Names::Names, _) => "a mapping of names".into(),
-            Kind::Map(Names::HeaderNames, of) => format!("a mapping of field names to: {}", of.describe()),
+            Kind::Map(Names::Things, _) => "a mapping of names".into(),
+            Kind::Map(Names::Fields, of) => format!("a mapping of field names to: {}", of.describe()),
             Kind::Map(Names::Any, of) => format!("a mapping of text to: {}", of.describe()),
             Kind::Object(_) => "a mapping".into(),
             Kind::Either(kinds) => {
@@ -245,11 +246,11 @@ pub(super) static ROOT: &[Key] = &[
         "memory",
         Kind::Object(&[later("buffers", Kind::Size(0, u64::MAX)), later("cache", Kind::Size(0, u64::MAX))]),
     ),
-    later("clients", Kind::Map(Names::Names, &Kind::Object(CLIENT))),
-    key("providers", Kind::Map(Names::Names, &Kind::Object(PROVIDER)), Off, "The upstreams, by name."),
+    later("clients", Kind::Map(Names::Things, &Kind::Object(CLIENT))),
+    key("providers", Kind::Map(Names::Things, &Kind::Object(PROVIDER)), Off, "The upstreams, by name."),
     key(
         "pools",
-        Kind::Map(Names::Names, &Kind::Object(POOL)),
+        Kind::Map(Names::Things, &Kind::Object(POOL)),
         Off,
         "Sets of providers that can stand in for each other, by name.",
     ),
@@ -265,8 +266,8 @@ pub(super) static ROOT: &[Key] = &[
         Off,
         "Settings laid under each route, pool or provider: mappings merge, lists replace.",
     ),
-    later("flags", Kind::Map(Names::Names, &Kind::Object(FLAG_OBJECT))),
-    later("rollouts", Kind::Map(Names::Names, &Kind::Object(ROLLOUT))),
+    later("flags", Kind::Map(Names::Things, &Kind::Object(FLAG_OBJECT))),
+    later("rollouts", Kind::Map(Names::Things, &Kind::Object(ROLLOUT))),
     later("jobs", Kind::Object(JOBS)),
     later("alerts", Kind::Object(ALERTS)),
 ];
@@ -438,7 +439,7 @@ static PROVIDER: &[Key] = &[
 static HEADER_RULES: &[Key] = &[
     key(
         "set",
-        Kind::Map(Names::HeaderNames, &Kind::SecretValue),
+        Kind::Map(Names::Fields, &Kind::SecretValue),
         Is("{}"),
         "Fields to set; each replaces all of its name. Never shown in logs, dumps or errors.",
     ),
@@ -572,7 +573,7 @@ static MATCH: &[Key] = &[
     key("methods", Kind::List(&Kind::Method, 1, 64), Off, "Any of these methods; without it, all."),
     key(
         "headers",
-        Kind::Map(Names::HeaderNames, &MATCH_VALUE),
+        Kind::Map(Names::Fields, &MATCH_VALUE),
         Off,
         "Fields that must be there: a value, `{ present: true }` or `{ regex: … }`.",
     ),
@@ -594,7 +595,7 @@ static MATCH_BY: &[Key] = &[
 
 static RESPOND: &[Key] = &[
     key("status", Kind::Int(200, 599), Is("200"), "The status."),
-    key("headers", Kind::Map(Names::HeaderNames, &Kind::SecretValue), Is("{}"), "Fields of the answer."),
+    key("headers", Kind::Map(Names::Fields, &Kind::SecretValue), Is("{}"), "Fields of the answer."),
     key("body", Kind::Text, Is("\"\""), "Its body."),
 ];
 
@@ -664,7 +665,7 @@ static RUNG: &[Key] = &[
     later(
         "reduced",
         Kind::Object(&[
-            later("set_headers", Kind::Map(Names::HeaderNames, &Kind::SecretValue)),
+            later("set_headers", Kind::Map(Names::Fields, &Kind::SecretValue)),
             later("path", Kind::PathPrefix),
         ]),
     ),
@@ -673,7 +674,7 @@ static RUNG: &[Key] = &[
         "static",
         Kind::Object(&[
             later("status", Kind::Int(200, 599)),
-            later("headers", Kind::Map(Names::HeaderNames, &Kind::SecretValue)),
+            later("headers", Kind::Map(Names::Fields, &Kind::SecretValue)),
             later("body", Kind::Text),
         ]),
     ),

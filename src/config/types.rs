@@ -255,7 +255,7 @@ pub struct Match {
     pub hosts: Vec<HostPattern>,
     /// The path.
     pub path: PathPattern,
-    /// A pattern the whole normalised path must match as well.
+    /// A pattern the whole normalised path must match as well; kept as it is written, not anchored.
     pub path_regex: Option<Pattern>,
     /// Allowed methods; `None` is any. A match of all else with another method is 405.
     pub methods: Option<Vec<String>>,

@@ -127,9 +127,12 @@ impl Failed {
             Cause::Connect(_) => Outcome::Failure,
             Cause::Exchange(broken) => match broken {
                 Broken::ClientGone => Outcome::ClientGone,
-                Broken::ClientBody(_) | Broken::ClientBodyTooLarge | Broken::ClientBodyTooSlow => Outcome::LocalRefusal,
-                // The provider did not have its full time, or answers longer than we care to wait: no fault of its own.
-                Broken::Deadline | Broken::StreamTimeout => Outcome::LocalRefusal,
+                // Of the last two: the provider did not have its full time, or answers longer than we care to wait.
+                Broken::ClientBody(_)
+                | Broken::ClientBodyTooLarge
+                | Broken::ClientBodyTooSlow
+                | Broken::Deadline
+                | Broken::StreamTimeout => Outcome::LocalRefusal,
                 Broken::Reset { .. } | Broken::Protocol(_) | Broken::FirstByte | Broken::Idle => Outcome::Failure,
             },
         }

@@ -118,12 +118,13 @@ pub fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// What the client has to know about the connection; HTTP/1.1 stays open and HTTP/1.0 closes unless told otherwise.
+/// What the client has to know about the connection. That it closes is also said to HTTP/1.0: our status line says
+/// HTTP/1.1, from which a client may conclude that it stays open.
 pub fn connection_field(out: &mut Vec<u8>, version: Version, keep_alive: bool) {
     match (version, keep_alive) {
-        (Version::Http11, true) | (Version::Http10, false) => {}
-        (Version::Http11, false) => out.extend_from_slice(b"connection: close\r\n"),
+        (Version::Http11, true) => {}
         (Version::Http10, true) => out.extend_from_slice(b"connection: keep-alive\r\n"),
+        (_, false) => out.extend_from_slice(b"connection: close\r\n"),
     }
 }
 

@@ -125,7 +125,10 @@ pub async fn handle(client: &mut Client, head_len: usize, here: &Here<'_>) -> Af
             lent.client.begin_body(head_len, request.length, here.listener.limits.body_bytes);
             serve(request, &identity, peer, here, &mut lent, &mut record).await
         }
-        Err(invalid) => Err(refuse_invalid(*invalid)),
+        Err(invalid) => {
+            record.routed("none", &here.snapshot.unrouted);
+            Err(refuse_invalid(*invalid))
+        }
     };
     let keep_alive = checked.as_ref().is_ok_and(|request| here.keeps_alive(request));
     let version = head.version;

@@ -1,7 +1,7 @@
 //! One client connection, from accept to close.
 //!
 //! A connection is either busy or idle. Busy, it owns buffers, heads and a timer, and answers one request after the other
-//! without allocating. Idle for a second, it gives all that back and waits as little more than a socket: ten thousand of
+//! without allocating. Quiet for a moment, it gives all that back and waits as little more than a socket: ten thousand of
 //! them should cost what a proxy written for idle connections would pay.
 
 use super::contain::contain;
@@ -75,7 +75,7 @@ impl Connection {
         tokio::select! {
             biased;
             readable = io.tcp().readable() => readable.is_ok(),
-            () = self.port.closes() => false,
+            () = self.port.closes() => last_call(io).await,
             () = tokio::time::sleep_until(until.into()) => false,
         }
     }
@@ -108,6 +108,8 @@ impl Connection {
             let after = match next {
                 Next::Head(len) => answer(&mut client, len, &here).await,
                 Next::Refused(refusal, detail) => {
+                    // What the head before this one said is not what is refused.
+                    client.head.clear();
                     proxy::refuse_head(&mut client, refusal, detail, &here);
                     After::Close
                 }
@@ -138,6 +140,12 @@ impl Connection {
     }
 }
 
+/// A draining gateway gives a quiet connection a last chance: a request may be on its way. It will be answered, and told that
+/// the connection closes. Whether one came.
+async fn last_call(io: &Io) -> bool {
+    matches!(tokio::time::timeout(LAST_CALL, io.tcp().readable()).await, Ok(Ok(())))
+}
+
 /// Waits for the next head. `head_by` is when the first head of a connection has to be there; of a later one the clock
 /// starts with its first byte.
 async fn next_head(client: &mut Client, listener: &Listener, head_by: Option<Instant>) -> Next {
@@ -155,7 +163,7 @@ async fn next_head(client: &mut Client, listener: &Listener, head_by: Option<Ins
                     wire.skip_empty_line();
                     continue;
                 }
-                Poll::Ready(found) => return Poll::Ready(judge(found)),
+                Poll::Ready(found) => return Poll::Ready(judge(&found)),
                 Poll::Pending => {}
             }
             let first = wire.first_unread();
@@ -177,17 +185,17 @@ async fn next_head(client: &mut Client, listener: &Listener, head_by: Option<Ins
     .await
 }
 
-fn judge(found: Result<usize, HeadReadError>) -> Next {
+fn judge(found: &Result<usize, HeadReadError>) -> Next {
     match found {
-        Ok(len) => Next::Head(len),
+        Ok(len) => Next::Head(*len),
         Err(HeadReadError::Ended { .. } | HeadReadError::Io(_)) => Next::Silence,
         Err(HeadReadError::TooLong) => Next::Refused(Refusal::HeadTooLarge, HEAD_TOO_LONG),
         Err(HeadReadError::Malformed(error)) => refuse_malformed(error),
     }
 }
 
-fn refuse_malformed(error: HeadError) -> Next {
-    match error {
+fn refuse_malformed(error: &HeadError) -> Next {
+    match *error {
         HeadError::Malformed(why) => Next::Refused(Refusal::BadRequest, why),
         HeadError::TooManyFields => Next::Refused(Refusal::HeadTooLarge, "The request head has too many fields."),
     }
@@ -207,7 +215,7 @@ fn refuse_first(byte: u8) -> Option<Next> {
 async fn answer(client: &mut Client, len: usize, here: &Here<'_>) -> After {
     client.peer.judge(here.listener);
     if let Err(error) = client.head.parse(client.wire.head(len), here.listener.limits.headers) {
-        if let Next::Refused(refusal, detail) = refuse_malformed(error) {
+        if let Next::Refused(refusal, detail) = refuse_malformed(&error) {
             proxy::refuse_head(client, refusal, detail, here);
         }
         return After::Close;
@@ -297,9 +305,12 @@ async fn within<T>(timer: &mut Timer, span: Duration, future: impl Future<Output
     .await
 }
 
-/// How long a connection stays busy without a request: long enough that a client under way finds everything in place, short
-/// enough that a quiet one soon costs nothing. It is also the grace a draining gateway gives a client to send once more.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long a connection stays busy without a request: long enough that a client in full swing finds everything in place,
+/// short enough that thousands of quiet ones never hold their buffers at the same time.
+const LINGER: Duration = Duration::from_millis(50);
+
+/// How long a quiet connection stays open once the gateway or its listener is going.
+const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// Empty lines dropped before a request line (RFC 9112 §2.2 asks for at least one).
 const EMPTY_LINES: u32 = 2;
@@ -314,3 +325,20 @@ const PART_TIME: Duration = Duration::from_secs(2);
 const PART_BYTES: u64 = 4 * DRAIN_BYTES;
 
 const HEAD_TOO_LONG: &str = "The request head is longer than this listener takes.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_is_little_more_than_a_socket() {
+        fn size_of_output<A, B, C, D, E, F>(_: fn(A, B, C, D, E) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = size_of_output(serve);
+        assert!(
+            size <= 800,
+            "the task of a connection takes {size} bytes; what only a busy one needs belongs into `busy`"
+        );
+    }
+}
