@@ -84,6 +84,10 @@ fn blocks(path: &Path) -> Vec<Block> {
     found
 }
 
+fn sluice() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_sluice"))
+}
+
 fn parse(text: &str) -> Result<Loaded, Problems> {
     config::parse("gateway.yaml", text.as_bytes(), &Anything)
 }
@@ -138,14 +142,17 @@ fn every_configuration_in_the_documents_loads_without_a_note() {
 }
 
 #[test]
-fn every_configuration_that_is_shown_as_wrong_has_the_problems_that_are_shown_below_it() {
+fn what_check_says_of_a_wrong_configuration_is_shown_below_it() {
     let mut wrong = 0;
     for path in documents() {
         let blocks = blocks(&path);
         for (at, block) in blocks.iter().enumerate().filter(|(_, block)| block.kind == "yaml invalid") {
             let shown = blocks.get(at + 1).filter(|next| next.kind == "text").map_or("", |next| &next.text);
-            let problems = parse(&block.text).err().unwrap_or_else(|| panic!("{} loads", block.place));
-            assert_eq!(problems.to_string(), shown, "{}", block.place);
+            let folder = tempfile::tempdir().expect("a folder");
+            fs::write(folder.path().join("gateway.yaml"), &block.text).expect("writable");
+            let checked = sluice().arg("check").current_dir(folder.path()).output().expect("the binary runs");
+            assert_eq!(String::from_utf8_lossy(&checked.stdout), shown, "{}", block.place);
+            assert_eq!(checked.status.code(), Some(1), "{}", block.place);
             wrong += 1;
         }
     }
@@ -154,7 +161,7 @@ fn every_configuration_that_is_shown_as_wrong_has_the_problems_that_are_shown_be
 
 #[test]
 fn every_command_is_in_the_readme() {
-    let help = Command::new(env!("CARGO_BIN_EXE_sluice")).arg("--help").output().expect("the binary runs");
+    let help = sluice().arg("--help").output().expect("the binary runs");
     let help = String::from_utf8(help.stdout).expect("text");
     let (_, commands) = help.split_once("Commands:\n").expect("a list of commands");
     let (commands, _) = commands.split_once("\n\n").expect("something after it");
