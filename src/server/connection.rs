@@ -5,7 +5,7 @@
 //! them should cost what a proxy written for idle connections would pay.
 
 use super::contain::contain;
-use super::port::{Place, Port};
+use super::port::Place;
 use super::worker::Worker;
 use crate::clock;
 use crate::config::Listener;
@@ -21,6 +21,7 @@ use arc_swap::Cache;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
@@ -29,7 +30,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 struct Connection {
     address: SocketAddr,
-    port: Arc<Port>,
+    place: Place,
     worker: Arc<Worker>,
     /// Settings of the listener as they were when it was last there: a removed listener's connections end by these.
     listener: Arc<Listener>,
@@ -48,36 +49,45 @@ enum Next {
 }
 
 /// Serves one connection to its end.
-pub async fn serve(io: Io, address: SocketAddr, place: Place, port: Arc<Port>, worker: Arc<Worker>) {
-    let listener = port.listener();
-    let mut connection = Connection { address, port, worker, listener };
+pub async fn serve(io: Io, address: SocketAddr, place: Place, worker: Arc<Worker>) {
+    let listener = place.port().listener();
+    let mut connection = Connection { address, place, worker, listener };
     let mut io = io;
-    let mut head_by = Some(clock::after(clock::now(), connection.listener.limits.header_timeout));
-    let mut idle_until = head_by;
+    let mut idle_until = clock::after(clock::now(), connection.listener.limits.header_timeout);
+    let mut head_by = Some(idle_until);
     while connection.wait(&io, idle_until).await {
-        let busy = Box::pin(connection.busy(io, head_by));
+        // Only the first head has a deadline that began before its first byte.
+        let busy = Box::pin(connection.busy(io, head_by.take()));
         let Some(idle) = busy.await else { break };
         io = idle;
-        // Only a first byte starts the clock of the next head.
-        head_by = None;
         let idle_timeout = connection.listener.limits.idle_timeout;
-        idle_until = Some(clock::after(clock::now(), idle_timeout.saturating_sub(LINGER)));
+        idle_until = clock::after(clock::now(), idle_timeout.saturating_sub(LINGER));
     }
-    drop(place);
 }
 
 // === impl Connection ===
 
 impl Connection {
-    /// Waits, holding nothing, until something can be read; false if the connection is to be closed instead.
-    async fn wait(&self, io: &Io, until: Option<Instant>) -> bool {
-        let until = until.unwrap_or_else(|| clock::far(clock::now()));
-        tokio::select! {
-            biased;
-            readable = io.tcp().readable() => readable.is_ok(),
-            () = self.port.closes() => last_call(io).await,
-            () = tokio::time::sleep_until(until.into()) => false,
-        }
+    /// Waits, holding as little as possible, until something can be read; false if the connection is to be closed instead.
+    ///
+    /// A draining gateway gives a quiet connection a last call: a request may be on its way. It will be answered, and told
+    /// that the connection closes.
+    async fn wait(&self, io: &Io, until: Instant) -> bool {
+        let port = self.place.port();
+        let mut closes = pin!(port.closes());
+        let mut sleep = pin!(tokio::time::sleep_until(until.into()));
+        let mut last_call = false;
+        poll_fn(|cx| {
+            if let Poll::Ready(readable) = io.tcp().poll_read_ready(cx) {
+                return Poll::Ready(readable.is_ok());
+            }
+            if !last_call && (port.is_closing() || closes.as_mut().poll(cx).is_ready()) {
+                last_call = true;
+                sleep.as_mut().reset((clock::now() + LAST_CALL).into());
+            }
+            sleep.as_mut().poll(cx).map(|()| false)
+        })
+        .await
     }
 
     /// Answers requests until the connection ends, or has been quiet for a while: then the stream comes back.
@@ -103,7 +113,7 @@ impl Connection {
                 snapshot,
                 listener: &self.listener,
                 worker: worker.index,
-                closing: self.port.is_closing(),
+                closing: self.place.port().is_closing(),
             };
             let after = match next {
                 Next::Head(len) => answer(&mut client, len, &here).await,
@@ -132,18 +142,12 @@ impl Connection {
 
     /// Takes over the listener's settings from a snapshot that is new to it.
     fn follow(&mut self, snapshot: &Snapshot) {
-        if let Some(listener) = snapshot.listener(self.port.bind)
+        if let Some(listener) = snapshot.listener(self.place.port().bind)
             && !Arc::ptr_eq(listener, &self.listener)
         {
             self.listener = Arc::clone(listener);
         }
     }
-}
-
-/// A draining gateway gives a quiet connection a last chance: a request may be on its way. It will be answered, and told that
-/// the connection closes. Whether one came.
-async fn last_call(io: &Io) -> bool {
-    matches!(tokio::time::timeout(LAST_CALL, io.tcp().readable()).await, Ok(Ok(())))
 }
 
 /// Waits for the next head. `head_by` is when the first head of a connection has to be there; of a later one the clock
@@ -297,7 +301,7 @@ fn abort(client: &Client) {
 /// `future`, unless `span` passes first.
 async fn within<T>(timer: &mut Timer, span: Duration, future: impl Future<Output = T>) -> Option<T> {
     let deadline = clock::after(clock::now(), span);
-    let mut future = std::pin::pin!(future);
+    let mut future = pin!(future);
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
         Poll::Pending => timer.poll(cx, deadline, clock::now()).map(|()| None),
@@ -332,12 +336,12 @@ mod tests {
 
     #[test]
     fn an_idle_connection_is_little_more_than_a_socket() {
-        fn size_of_output<A, B, C, D, E, F>(_: fn(A, B, C, D, E) -> F) -> usize {
+        fn size_of_output<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
             size_of::<F>()
         }
         let size = size_of_output(serve);
         assert!(
-            size <= 800,
+            size <= 512,
             "the task of a connection takes {size} bytes; what only a busy one needs belongs into `busy`"
         );
     }

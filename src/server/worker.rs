@@ -6,6 +6,7 @@ use crate::net::io::Io;
 use crate::proxy::Shared;
 use std::io;
 use std::net::TcpListener;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
@@ -59,7 +60,8 @@ async fn work(worker: Arc<Worker>, mut inbox: mpsc::Receiver<Order>) {
 /// Accepts connections until the port closes; then takes what the kernel had completed for us, so that closing the socket
 /// resets nobody.
 async fn accept(listener: tokio::net::TcpListener, port: Arc<Port>, worker: Arc<Worker>) {
-    loop {
+    let mut closes = pin!(port.closes());
+    while !port.is_closing() {
         let next = async {
             port.has_room(port.listener().limits.connections).await;
             listener.accept().await
@@ -70,7 +72,7 @@ async fn accept(listener: tokio::net::TcpListener, port: Arc<Port>, worker: Arc<
                 Ok((stream, address)) => begin(stream, address, &port, &worker),
                 Err(error) => endure(&error).await,
             },
-            () = port.closes() => break,
+            () = closes.as_mut() => break,
         }
     }
     while let Poll::Ready(Ok((stream, address))) = listener.poll_accept(&mut Context::from_waker(Waker::noop())) {
@@ -82,7 +84,7 @@ fn begin(stream: TcpStream, address: std::net::SocketAddr, port: &Arc<Port>, wor
     // Without it small answers wait for the client's delayed acknowledgement. A socket that refuses is slower, not broken.
     let _: io::Result<()> = stream.set_nodelay(true);
     let place = port.enter();
-    tokio::spawn(connection::serve(Io::Tcp(stream), address, place, Arc::clone(port), Arc::clone(worker)));
+    tokio::spawn(connection::serve(Io::Tcp(stream), address, place, Arc::clone(worker)));
 }
 
 /// A connection that died in the backlog concerns nobody. Out of descriptors or memory, trying again at once would only turn
