@@ -13,9 +13,9 @@ use crate::http1::head::{HeadError, RequestHead, Scan};
 use crate::proxy::forward::{self, Onward};
 use crate::proxy::frame::{self, Request};
 use crate::proxy::identity::{Identity, Peer};
-use crate::proxy::respond::{Answer, Refusal};
+use crate::proxy::respond::{Answer, Refusal, Refused};
+use crate::proxy::rewrite;
 use crate::proxy::route::{Asked, Considered, Found, Routes};
-use crate::proxy::{self, Stop, rewrite};
 use clap::Args;
 use serde_json::Value;
 use std::io::{self, Write};
@@ -90,7 +90,7 @@ fn tell(explain: &Explain, config: &Config, colour: bool) -> Result<String, Stri
         }
         Err(invalid) => {
             page.headline(&format!("{} {}", explain.method, explain.url));
-            page.refusal(&proxy::refuse_invalid(invalid));
+            page.refusal(&Refused::invalid(invalid));
             if invalid == frame::Invalid::Method { Ok(page.text) } else { Err(page.text) }
         }
     }
@@ -180,7 +180,7 @@ impl<'a> Case<'a> {
         match index.find(&self.asked) {
             Found::Route(number) => self.route(number, &considered, page),
             found => {
-                page.refusal(&proxy::refuse_unrouted(found));
+                page.refusal(&Refused::unrouted(found));
                 let mut near: Vec<_> = considered.iter().filter_map(|other| self.why_not(other)).collect();
                 near.extend(self.near_misses(&index, &considered));
                 page.list("nearest", &near);
@@ -374,9 +374,7 @@ impl Page {
         }
     }
 
-    fn refusal(&mut self, stop: &Stop) {
-        // Routing refuses; there is nobody to be gone and nothing to be cut.
-        let Stop::Refused(refused) = stop else { return };
+    fn refusal(&mut self, refused: &Refused) {
         self.line("answer", &format!("{} {}: {}", refused.refusal.status(), refused.refusal.reason(), refused.detail));
         if let Some(allow) = &refused.allow {
             self.line("allow", allow);

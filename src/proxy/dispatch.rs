@@ -2,15 +2,15 @@
 //!
 //! One attempt for now. Retries, fallback pools and hedges become "take another lease" right here.
 
+use super::Stop;
 use super::attempt::{self, Cause, Failed, Lent};
 use super::exchange::{Answered, Broken, Terms};
 use super::forward::Onward;
 use super::frame::Request;
 use super::identity::{Identity, Peer};
 use super::record::Record;
-use super::respond::Refusal;
+use super::respond::{Refusal, Refused};
 use super::snapshot::Route;
-use super::{Refused, Stop};
 use crate::clock;
 use crate::config::Listener;
 use crate::http1::fields::Known;

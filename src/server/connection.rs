@@ -93,7 +93,7 @@ impl Connection {
     /// Answers requests until the connection ends, or has been quiet for a while: then the stream comes back.
     async fn busy(&mut self, io: Io, mut head_by: Option<Instant>) -> Option<Io> {
         let mut client = Client {
-            wire: Wire::new(io),
+            wire: Wire::to_client(io),
             head: RequestHead::default(),
             answer: ResponseHead::default(),
             timer: Timer::default(),
@@ -311,7 +311,7 @@ async fn within<T>(timer: &mut Timer, span: Duration, future: impl Future<Output
 
 /// How long a connection stays busy without a request: long enough that a client in full swing finds everything in place,
 /// short enough that thousands of quiet ones never hold their buffers at the same time.
-const LINGER: Duration = Duration::from_millis(50);
+const LINGER: Duration = Duration::from_millis(10);
 
 /// How long a quiet connection stays open once the gateway or its listener is going.
 const LAST_CALL: Duration = Duration::from_secs(1);

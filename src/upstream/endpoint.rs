@@ -70,7 +70,7 @@ impl Endpoint {
     /// See [`ConnectError`].
     pub async fn open(&self, deadline: Instant) -> Result<Connection, ConnectError> {
         let io = connect::connect(&self.target, deadline).await?;
-        Ok(Connection { wire: Wire::new(io), reused: false, born: clock::now() })
+        Ok(Connection { wire: Wire::to_provider(io), reused: false, born: clock::now() })
     }
 
     /// Keeps a connection whose exchange is complete. `hint` is how long the provider says it will keep it
