@@ -183,7 +183,6 @@ impl<'a> Case<'a> {
                 page.refusal(&Refused::unrouted(found));
                 let mut near: Vec<_> = considered.iter().filter_map(|other| self.why_not(other)).collect();
                 near.extend(self.near_misses(&index, &considered));
-                near.truncate(NEAREST_MAX);
                 page.list("nearest", &near);
             }
         }
@@ -354,8 +353,11 @@ impl Page {
 
     /// One line each, under one label; nothing where there is nothing.
     fn list(&mut self, label: &str, said: &[String]) {
-        for (place, said) in said.iter().enumerate() {
+        for (place, said) in said.iter().take(LISTED_MAX).enumerate() {
             self.line(if place == 0 { label } else { "" }, said);
+        }
+        if said.len() > LISTED_MAX {
+            self.line("", &format!("and {} more", said.len() - LISTED_MAX));
         }
     }
 
@@ -429,8 +431,8 @@ const MASK: &str = "***";
 /// Columns of a label.
 const LABEL_WIDTH: usize = 12;
 
-/// Routes listed for a request that none takes.
-const NEAREST_MAX: usize = 5;
+/// Routes listed under one label; the rest is counted.
+const LISTED_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -569,6 +571,18 @@ nearest     shop: its host is shop.example.com
         assert_eq!(code, 0);
         assert!(said("GET", "/oldest", &[]).1.ends_with("\nnearest     old: its path is /old/*\n"));
         assert!(said("GET", "/zzz", &[]).1.ends_with("No route takes this host and path.\n"));
+    }
+
+    #[test]
+    fn long_lists_are_cut_and_counted() {
+        let route = |number| {
+            format!("  - {{ name: r{number}, match: {{ path: /x/{number}, methods: [GET] }}, respond: {{}} }}\n")
+        };
+        let routes: String = (0..20).map(route).collect();
+        let file = format!("listeners: [{{ name: web, bind: \"127.0.0.1:0\" }}]\nroutes:\n{routes}");
+        let (_, text) = run(&file, "GET", "/x/none", &[], false);
+        assert_eq!(text.matches("its path is /x/").count(), LISTED_MAX, "{text}");
+        assert!(text.ends_with("\n            and 12 more\n"), "{text}");
     }
 
     #[test]
