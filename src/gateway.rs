@@ -108,7 +108,10 @@ impl Gateway {
         let metrics = Arc::new(Metrics::new());
         let logs = Logs::start(&loaded.config.log, Arc::clone(&metrics))
             .map_err(|error| StartError::Build(format!("log: {error}")))?;
-        let (core, threads) = Core::start(source, loaded, metrics, logs)?;
+        // What happens before the logs are installed for the whole process belongs into them as well.
+        let subscriber = logs.subscriber();
+        let start = || Core::start(source, loaded, metrics, logs);
+        let (core, threads) = tracing::subscriber::with_default(subscriber, start)?;
         let mut gateway = Gateway {
             admin_address: admin.local_addr().unwrap_or_else(|_| core.config().admin.bind),
             core,
