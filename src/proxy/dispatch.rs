@@ -52,14 +52,14 @@ pub async fn send<'snapshot>(
     let lease = pool.lease(&ask).await.map_err(|_| no_provider(pool))?;
     let provider = lease.provider;
     let (terms, onward) = errand.for_provider(&lease);
-    let attempted = attempt::attempt(lent, &terms, &onward, provider, errand.started).await;
-    let now = clock::now();
+    let attempted = attempt::attempt(lent, &terms, &onward, provider).await;
+    let now = lent.now;
     let outcome = match &attempted {
         Ok(answered) => judge(answered, lent),
         Err(failed) => failed.outcome(),
     };
     let took = now.saturating_duration_since(lease.since);
-    record.attempted(provider, outcome, took);
+    record.attempted(provider, outcome, took, now);
     lease.finish(outcome, now);
     attempted.map_err(|failed| {
         record.error = Some(failed.describe());

@@ -105,8 +105,9 @@ pub enum Stop {
 pub async fn handle(client: &mut Client, head_len: usize, here: &Here<'_>) -> After {
     let Client { wire, head, answer, timer, peer, scratch } = client;
     let identity = Identity::new(&head.fields, peer.trusted, (fastrand::u128(..), fastrand::u64(..)));
-    let mut record = Record::begin(clock::now(), here.shared.logs.access_enabled());
-    let mut lent = Lent { client: wire, answer, timer, worker: here.worker };
+    let now = clock::now();
+    let mut record = Record::begin(now, here.shared.logs.access_enabled());
+    let mut lent = Lent { client: wire, answer, timer, worker: here.worker, now };
 
     let checked = frame::check(head, scratch);
     let served = match &checked {

@@ -154,9 +154,7 @@ impl Connection {
 /// starts with its first byte.
 async fn next_head(client: &mut Client, listener: &Listener, head_by: Option<Instant>) -> Next {
     let limits = &listener.limits;
-    let began = clock::now();
-    let idle_until = clock::after(began, LINGER.min(limits.idle_timeout));
-    let mut head_by = head_by;
+    let (mut head_by, mut idle_until) = (head_by, None);
     let mut empty_lines = 0;
     let Client { wire, timer, .. } = client;
     poll_fn(|cx| {
@@ -178,7 +176,8 @@ async fn next_head(client: &mut Client, listener: &Listener, head_by: Option<Ins
             if first.is_some() && head_by.is_none() {
                 head_by = Some(clock::after(now, limits.header_timeout));
             }
-            let deadline = head_by.unwrap_or(idle_until);
+            let quiet_until = *idle_until.get_or_insert_with(|| clock::after(now, LINGER.min(limits.idle_timeout)));
+            let deadline = head_by.unwrap_or(quiet_until);
             return timer.poll(cx, deadline, now).map(|()| match first {
                 Some(_) => Next::Refused(Refusal::HeadTimeout, "The request head did not arrive in time."),
                 None if head_by.is_some() => Next::Silence,
