@@ -4,6 +4,7 @@
 //! here sleeps; everything waits for a condition, for a generous while.
 #![allow(dead_code, unused_imports, reason = "the test world offers more than each build of it uses")]
 
+mod broken; // providers that break HTTP, break off, stay silent or are not there
 mod exchange; // a request and its answer: framing, order, streams, interim and early answers
 mod forwarding; // which fields and bytes of a message go on
 mod gone; // clients that leave, in every phase

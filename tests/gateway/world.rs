@@ -4,7 +4,7 @@
 //! in those it is given, and `{dir}`, its folder. A text without `version:` is laid under [`PREAMBLE`].
 
 pub(crate) use crate::provider::{Peer, Provider};
-pub(crate) use crate::wire::{End, Gate, Head, Message, PATIENCE, Wire, lock, text, wait_until};
+pub(crate) use crate::wire::{End, Gate, Head, Message, PATIENCE, Wire, lock, pause, text, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use sluice::admin::{Rejected, Reloaded};
 use sluice::clock;
