@@ -1,7 +1,9 @@
 //! Providers that break HTTP, break off, stay silent or are not there. Before the answer is on its way the client gets a
 //! problem that says what was tried; afterwards its stream breaks visibly, never with a clean end.
 
-use crate::world::{End, Extra, Gateway, Message, Provider, Wire, free_address, text};
+use crate::world::{End, Extra, Gateway, Message, Provider, Wire, pause, refusing, silent, text};
+use sluice::clock;
+use std::time::Duration;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -153,9 +155,9 @@ fn a_connection_that_ends_before_an_answer_gets_502() {
                 client.until("\r\n\r\n");
             }
             if reset {
-                provider.reset()
+                provider.reset();
             } else {
-                drop(provider)
+                drop(provider);
             }
             is_exhausted(&client.answer(), 502, "http_response_incomplete", "reset");
             is_its_failure(&gateway);
@@ -171,7 +173,8 @@ fn a_connection_that_ends_before_an_answer_gets_502() {
 
 #[test]
 fn a_provider_that_is_not_there_gets_502() {
-    let gateway = Gateway::start(crate::world::BEFORE, &[("alpha", free_address())]);
+    let (_held, nobody) = refusing();
+    let gateway = Gateway::before_address(nobody, Extra::default());
     let mut client = gateway.connect();
     for _ in 0..2 {
         client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello");
@@ -180,6 +183,27 @@ fn a_provider_that_is_not_there_gets_502() {
     let line = &gateway.wait_for_access_log(2)[1];
     assert_eq!((&line["provider"], &line["reason"]), (&"alpha".into(), &"attempts_exhausted".into()));
     assert!(line["error"].as_str().is_some_and(|error| error.contains("127.0.0.1")), "operators are told: {line}");
+}
+
+#[test]
+fn a_provider_that_lets_nobody_in_gets_504_after_its_connect_timeout() {
+    let (_held, nobody) = silent();
+    let gateway =
+        Gateway::before_address(nobody, Extra { provider: "timeouts: { connect: 100ms }", ..Extra::default() });
+    let mut client = gateway.connect();
+    client.send(GET);
+    is_exhausted(&client.answer(), 504, "connection_timeout", "connection_timeout");
+    is_its_failure(&gateway);
+}
+
+#[test]
+fn a_route_whose_time_is_over_before_a_connection_is_open_gets_504_with_reason_deadline() {
+    let (_held, nobody) = silent();
+    let gateway = Gateway::before_address(nobody, Extra { route: "timeout: 100ms", ..Extra::default() });
+    let mut client = gateway.connect();
+    client.send(GET);
+    let answer = client.answer();
+    assert_eq!((answer.status(), &answer.json()["reason"]), (504, &"deadline".into()));
 }
 
 // --- after the answer is on its way ---
@@ -441,8 +465,8 @@ fn a_stream_that_stalls_is_broken_off() {
     provider.request();
     provider.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     client.head();
-    let until = sluice::clock::now() + std::time::Duration::from_millis(300);
-    while sluice::clock::now() < until {
+    let until = clock::now() + Duration::from_millis(300);
+    while clock::now() < until {
         provider.send_chunk("on time");
         client.expect("7\r\non time\r\n");
     }
@@ -484,8 +508,8 @@ fn a_committed_answer_has_all_the_time_it_needs_but_for_stream_timeout() {
             assert!(!text(&client.rest()).contains("0\\r\\n\n\\r"), "no clean end");
             gateway.wait_for_metric("sluice_attempts_total", &[("outcome", "local_refusal")], 1.0);
         } else {
-            let until = sluice::clock::now() + std::time::Duration::from_millis(300);
-            while sluice::clock::now() < until {
+            let until = clock::now() + Duration::from_millis(300);
+            while clock::now() < until {
                 provider.send_chunk("x");
                 client.expect("1\r\nx\r\n");
             }
@@ -507,7 +531,7 @@ fn waiting_for_the_clients_own_body_is_no_time_of_the_provider_or_the_route() {
     provider.head();
     // A client that sends a byte now and then, for longer than any of these times.
     for _ in 0..6 {
-        crate::world::pause(std::time::Duration::from_millis(100));
+        pause(Duration::from_millis(100));
         client.send([b'x'; 100]);
         provider.take(100);
     }
