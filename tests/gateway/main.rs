@@ -4,9 +4,11 @@
 //! here sleeps; everything waits for a condition, for a generous while.
 #![allow(dead_code, unused_imports, reason = "the test world offers more than each build of it uses")]
 
+mod broken; // providers that break HTTP, break off, stay silent or are not there
 mod exchange; // a request and its answer: framing, order, streams, interim and early answers
 mod forwarding; // which fields and bytes of a message go on
 mod gone; // clients that leave, in every phase
+mod listener; // what a listener bounds, and many clients at once
 mod provider; // a provider that a test drives, or a script
 mod refusals; // bad input: what the client gets, what the provider does not see
 mod smoke; // the test world itself
