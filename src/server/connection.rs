@@ -54,12 +54,15 @@ pub async fn serve(io: Io, address: SocketAddr, place: Place, port: Arc<Port>, w
     let mut io = io;
     let mut head_by = Some(clock::after(clock::now(), connection.listener.limits.header_timeout));
     let mut idle_until = head_by;
-    while connection.wait(&io, idle_until).await {
+    // A client that has just connected is about to send: a port that closes meanwhile lets it.
+    let mut grace = LINGER;
+    while connection.wait(&io, idle_until, grace).await {
         let busy = Box::pin(connection.busy(io, head_by));
         let Some(idle) = busy.await else { break };
         io = idle;
         // Only a first byte starts the clock of the next head.
         head_by = None;
+        grace = Duration::ZERO;
         let idle_timeout = connection.listener.limits.idle_timeout;
         idle_until = Some(clock::after(clock::now(), idle_timeout.saturating_sub(LINGER)));
     }
@@ -69,13 +72,20 @@ pub async fn serve(io: Io, address: SocketAddr, place: Place, port: Arc<Port>, w
 // === impl Connection ===
 
 impl Connection {
-    /// Waits, holding nothing, until something can be read; false if the connection is to be closed instead.
-    async fn wait(&self, io: &Io, until: Option<Instant>) -> bool {
+    /// Waits, holding nothing, until something can be read; false if the connection is to be closed instead: at `until`,
+    /// or once its port has been closing for `grace`.
+    async fn wait(&self, io: &Io, until: Option<Instant>, grace: Duration) -> bool {
         let until = until.unwrap_or_else(|| clock::far(clock::now()));
+        let leaves = async {
+            self.port.closes().await;
+            if !grace.is_zero() {
+                tokio::time::sleep(grace).await;
+            }
+        };
         tokio::select! {
             biased;
             readable = io.tcp().readable() => readable.is_ok(),
-            () = self.port.closes() => false,
+            () = leaves => false,
             () = tokio::time::sleep_until(until.into()) => false,
         }
     }
