@@ -113,7 +113,7 @@ impl Connection {
                 snapshot,
                 listener: &self.listener,
                 worker: worker.index,
-                closing: self.port.is_closing(),
+                closing: self.port.closed(),
             };
             let after = match next {
                 Next::Head(len) => answer(&mut client, len, &here).await,

@@ -60,7 +60,7 @@ async fn work(worker: Arc<Worker>, mut inbox: mpsc::Receiver<Order>) {
 async fn accept(listener: tokio::net::TcpListener, port: Arc<Port>, worker: Arc<Worker>) {
     loop {
         let next = async {
-            port.has_room(port.listener().limits.connections).await;
+            port.has_room().await;
             listener.accept().await
         };
         tokio::select! {
