@@ -75,8 +75,8 @@ pub struct Here<'a> {
     pub listener: &'a Listener,
     /// Which worker this is.
     pub worker: usize,
-    /// The listener is going: answers close their connections.
-    pub closing: bool,
+    /// Turns true when the listener goes: from then on answers close their connections.
+    pub closing: &'a AtomicBool,
 }
 
 /// What is to become of the client's connection.
@@ -188,7 +188,6 @@ async fn serve<'snapshot>(
     if lent.client.body_remaining().is_some_and(|bytes| bytes > here.listener.limits.body_bytes) {
         return Err(Refused::body_too_large().into());
     }
-    let keep_alive = here.keeps_alive(request);
     let local = match (&route.config.action, &route.pool) {
         (Action::Respond { status, headers, body }, _) => Answer::configured(*status, headers, body),
         (Action::Redirect { to, status }, _) => {
@@ -201,7 +200,7 @@ async fn serve<'snapshot>(
                 identity,
                 peer,
                 listener: here.listener,
-                keep_alive,
+                closing: here.closing,
                 started: record.started(),
             };
             return dispatch::send(&errand, pool, lent, record).await;
@@ -209,7 +208,7 @@ async fn serve<'snapshot>(
         // A snapshot gives every route that names a pool its pool.
         (Action::Pool(_), None) => return Err(Refused::new(Refusal::NoProvider, "The route has no pool.").into()),
     };
-    let keep_alive = keep_alive && is_body_drainable(lent.client, request);
+    let keep_alive = here.keeps_alive(request) && is_body_drainable(lent.client, request);
     let circumstances = Circumstances {
         identity: Some(identity),
         version: request.head.version,
@@ -294,7 +293,7 @@ fn is_drainable(client: &Wire, checked: &Result<Request<'_>, Invalid>) -> bool {
 impl Here<'_> {
     /// Whether the client's connection may stay open after the answer.
     fn keeps_alive(&self, request: &Request<'_>) -> bool {
-        request.keep_alive && !self.closing && !self.shared.draining.load(Ordering::Relaxed)
+        request.keep_alive && !self.closing.load(Ordering::Relaxed)
     }
 }
 
