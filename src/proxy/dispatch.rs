@@ -17,6 +17,7 @@ use crate::http1::fields::Known;
 use crate::policy::outcome::Outcome;
 use crate::upstream::connect::ConnectErrorKind;
 use crate::upstream::pool::{Ask, Lease, Pool};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 /// A request that is to be sent to a pool.
@@ -32,8 +33,8 @@ pub struct Errand<'a> {
     pub peer: &'a Peer,
     /// The listener that took it.
     pub listener: &'a Listener,
-    /// Whether the client's connection may stay open.
-    pub keep_alive: bool,
+    /// Turns true when that listener goes.
+    pub closing: &'a AtomicBool,
     /// When its head was complete.
     pub started: Instant,
 }
@@ -78,7 +79,7 @@ impl Errand<'_> {
             request: self.request,
             identity: self.identity,
             rewrite: &route.rewrite,
-            keep_alive: self.keep_alive,
+            closing: self.closing,
             deadline: clock::after(self.started, route.timeout),
             stream_timeout: route.stream_timeout,
             first_byte: provider.timeouts.first_byte,

@@ -75,8 +75,8 @@ pub struct Here<'a> {
     pub listener: &'a Listener,
     /// Which worker this is.
     pub worker: usize,
-    /// The listener is going: answers close their connections.
-    pub closing: bool,
+    /// Turns true when the listener goes: from then on answers close their connections.
+    pub closing: &'a AtomicBool,
 }
 
 /// What is to become of the client's connection.
@@ -151,7 +151,7 @@ async fn serve<'snapshot>(
         identity,
         peer,
         listener: here.listener,
-        keep_alive: here.stays_open(request),
+        closing: here.closing,
         started: record.started(),
     };
     match &route.pool {
@@ -284,7 +284,7 @@ fn is_drainable(request: &Request<'_>, client: &Wire) -> bool {
 impl Here<'_> {
     /// Whether client and gateway both mean to go on after this request.
     fn stays_open(&self, request: &Request<'_>) -> bool {
-        request.keep_alive && !self.closing && !self.shared.draining.load(Ordering::Relaxed)
+        request.keep_alive && !self.closing.load(Ordering::Relaxed)
     }
 
     /// The same after an answer of our own, which leaves the request's body unread.

@@ -113,7 +113,7 @@ impl Connection {
                 snapshot,
                 listener: &self.listener,
                 worker: worker.index,
-                closing: self.place.port().is_closing(),
+                closing: self.place.port().closed(),
             };
             let after = match next {
                 Next::Head(len) => answer(&mut client, len, &here).await,

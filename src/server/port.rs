@@ -24,8 +24,8 @@ pub struct Port {
     /// What the file says of it, or said last. A std mutex: taken once a connection.
     settings: Mutex<Settings>,
     open: AtomicUsize,
-    /// Told whenever a connection ends.
-    ended: Notify,
+    /// Told whenever there may be more room: a connection ends, the limit changes.
+    room: Notify,
 }
 
 /// What a reload can change about a port.
@@ -68,7 +68,7 @@ impl Port {
             closing: Notify::new(),
             settings: Mutex::new(Settings { listener: Arc::clone(listener), metrics }),
             open: AtomicUsize::new(0),
-            ended: Notify::new(),
+            room: Notify::new(),
         };
         Ok((Arc::new(port), sockets))
     }
@@ -90,6 +90,7 @@ impl Port {
     pub fn follow(&self, listener: &Arc<Listener>, metrics: ListenerMetrics) {
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner) =
             Settings { listener: Arc::clone(listener), metrics };
+        self.room.notify_waiters();
     }
 
     fn settings(&self) -> Settings {
@@ -101,12 +102,17 @@ impl Port {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Waits until fewer than `limit` connections are open.
-    pub async fn has_room(&self, limit: usize) {
-        while self.open() >= limit {
-            let ended = self.ended.notified();
-            if self.open() >= limit {
-                ended.await;
+    /// Waits until fewer connections are open than its limit allows at the time.
+    pub async fn has_room(&self) {
+        self.until(|| self.open() < self.listener().limits.connections).await;
+    }
+
+    /// Waits for `condition`, which changes when there is more room.
+    async fn until(&self, condition: impl Fn() -> bool) {
+        while !condition() {
+            let room = self.room.notified();
+            if !condition() {
+                room.await;
             }
         }
     }
@@ -117,8 +123,13 @@ impl Port {
         self.closing.notify_waiters();
     }
 
-    /// Whether it accepts no more.
+    /// Turns true when it accepts no more.
     #[inline]
+    pub fn closed(&self) -> &AtomicBool {
+        &self.closed
+    }
+
+    /// Whether it accepts no more.
     pub fn is_closing(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
@@ -130,7 +141,7 @@ impl Port {
 
     /// Waits until no connection is open.
     pub async fn is_empty(&self) {
-        self.has_room(1).await;
+        self.until(|| self.open() == 0).await;
     }
 }
 
@@ -147,7 +158,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.port.open.fetch_sub(1, Ordering::Relaxed);
         self.metrics.closed(PROTOCOL);
-        self.port.ended.notify_waiters();
+        self.port.room.notify_waiters();
     }
 }
 

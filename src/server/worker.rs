@@ -8,7 +8,6 @@ use std::io;
 use std::net::TcpListener;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -63,7 +62,7 @@ async fn accept(listener: tokio::net::TcpListener, port: Arc<Port>, worker: Arc<
     let mut closes = pin!(port.closes());
     while !port.is_closing() {
         let next = async {
-            port.has_room(port.listener().limits.connections).await;
+            port.has_room().await;
             listener.accept().await
         };
         tokio::select! {
@@ -75,8 +74,22 @@ async fn accept(listener: tokio::net::TcpListener, port: Arc<Port>, worker: Arc<
             () = closes.as_mut() => break,
         }
     }
-    while let Poll::Ready(Ok((stream, address))) = listener.poll_accept(&mut Context::from_waker(Waker::noop())) {
-        begin(stream, address, &port, &worker);
+    // The runtime may not have heard of the last ones yet, so the socket itself is asked.
+    if let Ok(socket) = listener.into_std() {
+        take_backlog(&socket, &port, &worker);
+    }
+}
+
+fn take_backlog(socket: &TcpListener, port: &Arc<Port>, worker: &Arc<Worker>) {
+    loop {
+        match socket.accept() {
+            Ok((stream, address)) => match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                Ok(stream) => begin(stream, address, port, worker),
+                Err(error) => tracing::warn!(%error, "a connection of a listener that closes is lost"),
+            },
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(_) => return,
+        }
     }
 }
 
@@ -90,11 +103,16 @@ fn begin(stream: TcpStream, address: std::net::SocketAddr, port: &Arc<Port>, wor
 /// A connection that died in the backlog concerns nobody. Out of descriptors or memory, trying again at once would only turn
 /// a core, so we wait a moment; the backlog holds the clients meanwhile.
 async fn endure(error: &io::Error) {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    if !matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
+    if !is_of_one_connection(error) {
         tracing::warn!(%error, "cannot accept connections; raise the limit of open files or lower limits.connections");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// Whether the next connection may be well.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
 /// Orders a worker has not come to yet; it comes to them at once, so a full inbox means a worker that hangs.
