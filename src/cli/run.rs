@@ -25,34 +25,32 @@ pub fn demo(options: &DemoOptions) -> i32 {
 
 fn serve(source: &Source) -> Result<i32, String> {
     let files = limits::raise_open_files();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("no runtime for signals: {error}"))?;
+    // Before anything is up: a signal that nobody handles yet would end the process.
+    let signals = runtime.block_on(async { Signals::handle() });
+    let mut signals = signals.map_err(|error| format!("signals cannot be handled: {error}"))?;
     let gateway = Gateway::start(source.clone()).map_err(|error| error.to_string())?;
     gateway.logs().install().map_err(|error| error.to_string())?;
     report(&gateway, files);
     let watch = watch(&gateway, source);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| format!("no runtime for signals: {error}"))?;
-    let whole = runtime.block_on(live(&gateway)).map_err(|error| format!("no signal handler: {error}"))?;
+    let whole = runtime.block_on(live(&gateway, &mut signals));
     drop(watch);
     gateway.stop();
     Ok(i32::from(!whole))
 }
 
 /// Follows signals until one of them ends the gateway; whether everything under way came to its end.
-async fn live(gateway: &Gateway) -> std::io::Result<bool> {
-    let mut hup = signal(SignalKind::hangup())?;
-    let mut reopen = signal(SignalKind::user_defined1())?;
-    let mut replace = signal(SignalKind::user_defined2())?;
-    let mut ends = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit()].map(signal);
-    let [Ok(terminate), Ok(interrupt), Ok(quit)] = &mut ends else {
-        return Err(std::io::Error::other("TERM, INT or QUIT cannot be handled"));
-    };
+async fn live(gateway: &Gateway, signals: &mut Signals) -> bool {
     loop {
         tokio::select! {
             // What came of a reload is in the log, the metrics and the API.
-            _ = hup.recv() => drop(gateway.reload()),
-            _ = reopen.recv() => reopen_logs(gateway),
-            _ = replace.recv() => tracing::warn!("USR2 does nothing yet: handing over to a new process is not built"),
-            () = any(terminate, interrupt, quit) => break,
+            _ = signals.reload.recv() => drop(gateway.reload()),
+            _ = signals.reopen.recv() => reopen_logs(gateway),
+            _ = signals.replace.recv() => {
+                tracing::warn!("USR2 does nothing yet: handing over to a new process is not built");
+            }
+            () = signals.ends.next() => break,
         }
     }
     let grace = gateway.config().shutdown_grace;
@@ -62,17 +60,52 @@ async fn live(gateway: &Gateway) -> std::io::Result<bool> {
             if !whole {
                 tracing::warn!("the grace is over; what is still under way is cut");
             }
-            Ok(whole)
+            whole
         }
-        () = any(terminate, interrupt, quit) => Ok(false),
+        () = signals.ends.next() => false,
     }
 }
 
-async fn any(first: &mut Signal, second: &mut Signal, third: &mut Signal) {
-    tokio::select! {
-        _ = first.recv() => {}
-        _ = second.recv() => {}
-        _ = third.recv() => {}
+/// The signals a gateway follows.
+struct Signals {
+    reload: Signal,
+    reopen: Signal,
+    replace: Signal,
+    ends: Ends,
+}
+
+/// Those that end it.
+struct Ends([Signal; 3]);
+
+// === impl Signals ===
+
+impl Signals {
+    /// Takes them over from their default actions.
+    fn handle() -> std::io::Result<Self> {
+        Ok(Signals {
+            reload: signal(SignalKind::hangup())?,
+            reopen: signal(SignalKind::user_defined1())?,
+            replace: signal(SignalKind::user_defined2())?,
+            ends: Ends([
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::quit())?,
+            ]),
+        })
+    }
+}
+
+// === impl Ends ===
+
+impl Ends {
+    /// Waits for the next of them.
+    async fn next(&mut self) {
+        let [terminate, interrupt, quit] = &mut self.0;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = quit.recv() => {}
+        }
     }
 }
 
@@ -85,7 +118,10 @@ fn reopen_logs(gateway: &Gateway) {
 
 /// Watches the file; without a watch, signals and the API still reload.
 fn watch(gateway: &Gateway, source: &Source) -> Option<Watch> {
+    let reload = gateway.reloader();
     let watch = Watch::start(&source.path, gateway.reloader());
+    // It may have changed between the start and the watch.
+    reload();
     watch.map_err(|error| tracing::warn!(%error, "the file is not watched; reload by SIGHUP or the API")).ok()
 }
 
