@@ -1,6 +1,6 @@
 //! What a valid request is: everything that is checked before anyone is asked what to do with it.
 
-use crate::http1::fields::{Fields, Known};
+use crate::http1::fields::{Fields, Known, elements};
 use crate::http1::framing::{self, Length};
 use crate::http1::head::{RequestHead, Version};
 use crate::http1::target::{self, Form, HostPort};
@@ -69,9 +69,7 @@ pub fn check<'a>(head: &'a RequestHead, scratch: &'a mut String) -> Result<Reque
         query: target.query,
         length,
         keep_alive: keeps_alive(fields, head.version),
-        upgrade: head.version == Version::Http11
-            && fields.has(Known::Upgrade)
-            && fields.lists(Known::Connection, b"upgrade"),
+        upgrade: asks_upgrade(fields, head.version),
         expects_continue: expects_continue(fields, head.version, length)?,
     })
 }
@@ -101,6 +99,16 @@ fn keeps_alive(fields: &Fields, version: Version) -> bool {
         Version::Http11 => !fields.lists(Known::Connection, b"close"),
         Version::Http10 => fields.lists(Known::Connection, b"keep-alive") && !fields.lists(Known::Connection, b"close"),
     }
+}
+
+/// Whether an upgrade is asked for. One to HTTP/2 is not: its requests would pass through unseen, past every check and
+/// route. A server may ignore the offer (RFC 9110 §7.8), and so the client is answered in HTTP/1.
+fn asks_upgrade(fields: &Fields, version: Version) -> bool {
+    let is_http2 = |offer: &[u8]| offer.split(|byte| *byte == b'/').next().unwrap_or(b"").eq_ignore_ascii_case(b"h2c");
+    version == Version::Http11
+        && fields.has(Known::Upgrade)
+        && fields.lists(Known::Connection, b"upgrade")
+        && !fields.values(Known::Upgrade).flat_map(elements).any(is_http2)
 }
 
 /// Whether a 100 is awaited: `Expect` counts only in HTTP/1.1 and before a body (RFC 9110 §10.1.1).
