@@ -327,6 +327,7 @@ impl<'a> Exchange<'a> {
         if self.up != Up::Sent {
             return Err(Broken::Protocol("a 101 before the end of the request"));
         }
+        framing::response(101, false, &self.answer.fields, self.answer.version).map_err(Broken::Protocol)?;
         self.provider.begin_body(len, Length::None, u64::MAX);
         self.keep_alive = false;
         self.write_head(Length::None, true);
