@@ -142,6 +142,8 @@ struct Times {
     awaiting_client: Option<Instant>,
     /// How long it was awaited before.
     awaited: Duration,
+    /// When to look next whether the client is there, while nothing is read from it.
+    look: Instant,
 }
 
 // === impl Exchange ===
@@ -165,7 +167,13 @@ impl<'a> Exchange<'a> {
             phase: Phase::Head,
             interims: 0,
             continued: false,
-            times: Times { moved: now, committed: now, awaiting_client: None, awaited: Duration::ZERO },
+            times: Times {
+                moved: now,
+                committed: now,
+                awaiting_client: None,
+                awaited: Duration::ZERO,
+                look: clock::after(now, LOOK_EVERY),
+            },
             keep_alive: terms.keep_alive,
             committed: false,
             terms,
@@ -358,7 +366,8 @@ impl<'a> Exchange<'a> {
         self.times.committed = self.times.moved;
     }
 
-    /// A client whose request is complete and that closes, or half-closes, is gone.
+    /// A client whose request is complete and that closes, or half-closes, is gone. One whose request is not complete shows
+    /// it when its body is read.
     fn watch_client(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
         let complete = self.up == Up::Sent && self.phase != Phase::Tunnel;
         if complete && self.client.poll_gone(cx).is_ready() { Err(Broken::ClientGone) } else { Ok(()) }
@@ -369,7 +378,31 @@ impl<'a> Exchange<'a> {
         let now = clock::now();
         self.note_time(now);
         let (deadline, missed) = self.next_deadline(now);
-        timer.poll(cx, deadline, now).map(|()| Err(missed))
+        if deadline <= now {
+            return Poll::Ready(Err(missed));
+        }
+        let wake = if self.reads_client() { deadline } else { deadline.min(self.look_for_client(now)?) };
+        timer.poll(cx, wake, now).map(|()| Err(missed))
+    }
+
+    /// Whether reading from the client shows that it leaves.
+    fn reads_client(&self) -> bool {
+        match self.up {
+            Up::AwaitClient => true,
+            Up::Sent => self.client.is_watched(),
+            Up::AwaitProvider | Up::Refused => self.phase == Phase::Tunnel,
+        }
+    }
+
+    /// Looks now and then whether a client is there whose bytes nobody takes; gives when to look again.
+    fn look_for_client(&mut self, now: Instant) -> Result<Instant, Broken> {
+        if self.times.look <= now {
+            if self.client.io().has_hung_up() {
+                return Err(Broken::ClientGone);
+            }
+            self.times.look = clock::after(now, LOOK_EVERY);
+        }
+        Ok(self.times.look)
     }
 
     fn note_time(&mut self, now: Instant) {
@@ -445,6 +478,9 @@ fn keep_alive_hint(answer: &ResponseHead) -> Option<Duration> {
     let seconds = elements(value).find_map(|element| element.strip_prefix(b"timeout="))?;
     std::str::from_utf8(seconds).ok()?.parse().ok().map(Duration::from_secs)
 }
+
+/// How soon it is noticed that a client has left whose bytes nobody takes.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Bytes of an answer's head; more is a broken answer.
 const ANSWER_HEAD_BYTES: usize = 64 * 1024;
