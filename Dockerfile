@@ -26,7 +26,7 @@ USER 65532:65532
 EXPOSE 8080
 # A drain begins with TERM; allow it more than `shutdown.grace` (30 s) before the kill: docker stop --time 40
 STOPSIGNAL SIGTERM
-# Asks the admin listener for /livez. Elsewhere than 127.0.0.1:9900? Set SLUICE_ADMIN.
+# Asks the admin listener for /livez and /readyz. Elsewhere than 127.0.0.1:9900? Set SLUICE_ADMIN.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["sluice", "healthcheck"]
 ENTRYPOINT ["sluice"]
 CMD ["run", "-c", "/etc/sluice/gateway.yaml"]

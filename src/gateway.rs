@@ -76,12 +76,23 @@ struct State {
     on_disk: OnDisk,
 }
 
+/// Where each worker takes orders.
+type Inboxes = Vec<mpsc::Sender<Order>>;
+
 /// Everything a configuration needs, ready to be swapped in.
 struct Built {
     registry: Registry,
     snapshot: Arc<Snapshot>,
     log: Prepared,
     opened: Vec<(Arc<Port>, Vec<TcpListener>)>,
+}
+
+// === impl Source ===
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 // === impl Gateway ===
@@ -97,7 +108,10 @@ impl Gateway {
         let metrics = Arc::new(Metrics::new());
         let logs = Logs::start(&loaded.config.log, Arc::clone(&metrics))
             .map_err(|error| StartError::Build(format!("log: {error}")))?;
-        let (core, threads) = Core::start(source, loaded, metrics, logs)?;
+        // What happens before the logs are installed for the whole process belongs into them as well.
+        let subscriber = logs.subscriber();
+        let start = || Core::start(source, loaded, metrics, logs);
+        let (core, threads) = tracing::subscriber::with_default(subscriber, start)?;
         let mut gateway = Gateway {
             admin_address: admin.local_addr().unwrap_or_else(|_| core.config().admin.bind),
             core,
@@ -278,13 +292,13 @@ impl Core {
         let (stay, leave) = state.ports.drain(..).partition(stays);
         state.ports = stay;
         for port in &leave {
-            port.closing.send_replace(true);
+            port.close();
         }
         state.leaving.retain(|port| port.open() > 0);
         state.leaving.extend(leave);
         for port in &state.ports {
             for listener in config.listeners.iter().filter(|listener| listener.bind == port.bind) {
-                port.rename(self.shared.metrics.listener(&listener.name));
+                port.follow(listener, self.shared.metrics.listener(&listener.name));
             }
         }
         for (port, sockets) in built.opened {
@@ -325,7 +339,7 @@ impl Core {
         let state = self.state();
         let ports: Vec<_> = state.ports.iter().chain(&state.leaving).cloned().collect();
         for port in &ports {
-            port.closing.send_replace(true);
+            port.close();
         }
         ports
     }
@@ -415,7 +429,7 @@ fn build(
     let mut opened = Vec::new();
     for listener in &config.listeners {
         if !ports.iter().any(|port| port.bind == listener.bind) {
-            let port = Port::listen(listener.bind, workers, metrics.listener(&listener.name));
+            let port = Port::listen(listener, workers, metrics.listener(&listener.name));
             opened.push(port.map_err(|error| cannot_listen(&listener.name, listener.bind, &error))?);
         }
     }
@@ -439,7 +453,7 @@ fn bind_admin(bind: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(bind).map_err(|error| StartError::Build(cannot_listen("admin", bind, &error)))
 }
 
-fn spawn_workers(count: usize, shared: &Arc<Shared>) -> io::Result<(Vec<mpsc::Sender<Order>>, Vec<JoinHandle<()>>)> {
+fn spawn_workers(count: usize, shared: &Arc<Shared>) -> io::Result<(Inboxes, Vec<JoinHandle<()>>)> {
     let spawned: io::Result<Vec<_>> =
         (0..count).map(|index| worker::spawn(Worker { index, shared: Arc::clone(shared) })).collect();
     Ok(spawned?.into_iter().unzip())

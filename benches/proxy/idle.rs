@@ -1,8 +1,9 @@
 //! What ten thousand clients cost that have asked once and stay connected.
 //!
 //! Every connection makes one request, so it was accepted and has been through the whole machinery; then memory is
-//! compared with what it was before, when the contender was warm but had no client. Socket buffers are the kernel's and
-//! the same for all; they are not in these figures.
+//! compared with what it was before, when the contender was warm but had no client. nginx and HAProxy set memory aside
+//! at their start for as many connections as their configuration allows, so each contender is also looked at when it is
+//! configured for few. Socket buffers are the kernel's and the same for all; they are not in these figures.
 
 use crate::Outcome;
 use crate::client::Client;
@@ -12,16 +13,18 @@ use crate::progress::Progress;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-/// Memory before and with the connections.
+/// Memory without and with the connections, in KiB.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Idle {
     /// Which contender.
     pub(crate) kind: Kind,
     /// Connections held.
     pub(crate) connections: usize,
-    /// KiB before.
+    /// Warm, and configured for few connections.
+    pub(crate) small: u64,
+    /// Warm, and configured for all of them.
     pub(crate) before: u64,
-    /// KiB with all of them idle.
+    /// With all of them idle.
     pub(crate) with: u64,
 }
 
@@ -35,13 +38,13 @@ impl Idle {
         connections: usize,
         progress: &mut Progress,
     ) -> Outcome<Idle> {
-        let running = contender.start(setup)?;
-        warm_up(&running)?;
-        let before = settled(&running)?;
+        let small = warm(&contender.start(setup)?)?;
+        let running = contender.start(&Setup { connections: setup.connections + connections, ..setup.clone() })?;
+        let before = warm(&running)?;
         let mut held = Vec::with_capacity(connections);
         for index in 0..connections {
             if index % 500 == 0 {
-                progress.step(&format!("idle: {index}/{connections} connections to {}", contender.kind.name()));
+                progress.step(&format!("idle connections: {index}/{connections} to {}", contender.kind.name()));
             }
             held.push(open(&running, index).map_err(|error| format!("connection {index}: {error}"))?);
         }
@@ -50,12 +53,21 @@ impl Idle {
         for index in [0, connections / 2, connections - 1] {
             held[index].ask("GET /1k", b"").map_err(|error| format!("connection {index} was not kept: {error}"))?;
         }
-        Ok(Idle { kind: contender.kind, connections, before, with })
+        Ok(Idle { kind: contender.kind, connections, small, before, with })
     }
 
-    /// Bytes each connection added.
-    pub(crate) fn per_connection(&self) -> f64 {
-        (self.with as f64 - self.before as f64) * 1024.0 / self.connections as f64
+    /// Bytes by which each connection made the contender grow.
+    pub(crate) fn grown(&self) -> f64 {
+        self.each(self.before)
+    }
+
+    /// The same with what was set aside for it at the start.
+    pub(crate) fn with_set_aside(&self) -> f64 {
+        self.each(self.small)
+    }
+
+    fn each(&self, from: u64) -> f64 {
+        (self.with as f64 - from as f64) * 1024.0 / self.connections as f64
     }
 }
 
@@ -67,15 +79,16 @@ fn open(running: &Running, index: usize) -> Outcome<Client> {
     if reply.status == 200 { Ok(client) } else { Err(format!("its request gave {}", reply.status).into()) }
 }
 
-/// Some clients come and go first, so that what is allocated once is not put on the first idle connection.
-fn warm_up(running: &Running) -> Outcome<()> {
+/// Memory after some clients came and went: what is allocated once is not put on the first idle connection.
+fn warm(running: &Running) -> Outcome<u64> {
     let mut clients = (0..16).map(|index| open(running, index)).collect::<Outcome<Vec<_>>>()?;
     for client in &mut clients {
         for _ in 0..20 {
             client.ask("GET /1k", b"")?;
         }
     }
-    Ok(())
+    drop(clients);
+    settled(running)
 }
 
 /// Memory once it has stopped moving.

@@ -7,11 +7,13 @@
 use crate::Outcome;
 use crate::client::Client;
 use crate::contenders::{Contender, Running, Setup};
+use crate::process::pause;
 use crate::progress::Progress;
 use crate::tools;
 use crate::workloads::Workload;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 /// Instructions one request of `workload` costs `contender` in user space.
 pub(crate) fn per_request(
@@ -22,11 +24,14 @@ pub(crate) fn per_request(
 ) -> Outcome<f64> {
     let (few, many) = workload.counted;
     let mut count = |requests: u32| {
-        progress.step(&format!("{}: instructions of {} requests to {}", workload.key, requests, contender.kind.name()));
+        progress.step(&format!("{} instructions: {} requests to {}", workload.key, requests, contender.kind.name()));
         counted_run(contender, workload, setup, requests)
     };
     let (short, long) = (count(few)?, count(many)?);
-    Ok((long as f64 - short as f64) / f64::from(many - few))
+    if long <= short {
+        return Err("more requests cost no more instructions; is the program a script that starts another?".into());
+    }
+    Ok((long - short) as f64 / f64::from(many - few))
 }
 
 /// Instructions of one whole run, from the first to the last of the process.
@@ -42,6 +47,8 @@ fn counted_run(contender: &Contender, workload: &Workload, setup: &Setup, reques
     ];
     let mut running = contender.start(&Setup { under, ..setup.clone() })?;
     ask_many(&running, workload, requests)?;
+    // nginx without a master can miss a signal that comes while it is busy closing the last connection.
+    pause(SETTLE);
     running.group.stop();
     read_count(&place).map_err(|error| format!("{error}; it printed: {}", running.group.last_words()).into())
 }
@@ -64,3 +71,6 @@ fn read_count(place: &Path) -> Result<u64, String> {
     let total = text.lines().find_map(|line| line.strip_prefix("summary:")?.trim().parse().ok());
     total.ok_or_else(|| "cachegrind left a count without a summary".to_owned())
 }
+
+/// Long enough for an instrumented server to have nothing left to do.
+const SETTLE: Duration = Duration::from_millis(300);

@@ -44,6 +44,7 @@ pub(crate) struct Usage {
 struct Unfinished {
     groups: Vec<Pid>,
     scratch: Option<PathBuf>,
+    abandoned: bool,
 }
 
 // === impl Cores ===
@@ -93,7 +94,8 @@ impl Group {
     pub(crate) fn last_words(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-        lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
+        let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n");
+        if last.is_empty() { "nothing".to_owned() } else { last }
     }
 
     /// What all processes of the group have used and hold at this moment.
@@ -113,7 +115,10 @@ impl Group {
     pub(crate) fn stop(&mut self) -> Option<ExitStatus> {
         // The group may be gone already; then there is nothing to signal.
         let _ = kill_process_group(self.pid, Signal::TERM);
-        let status = self.wait(STOP_PATIENCE);
+        let status = self.wait(STOP_PATIENCE / 2).or_else(|| {
+            let _ = kill_process_group(self.pid, Signal::TERM);
+            self.wait(STOP_PATIENCE / 2)
+        });
         if status.is_none() || test_kill_process_group(self.pid).is_ok() {
             let _ = kill_process_group(self.pid, Signal::KILL);
         }
@@ -142,14 +147,14 @@ impl Drop for Group {
 
 // === cleaning up ===
 
-/// Stops every group and removes the scratch folder when the benchmark is interrupted, then leaves with 130.
+/// Stops every group and removes the scratch folder when the benchmark is interrupted, then leaves with [`INTERRUPTED`].
 pub(crate) fn clean_up_on_signals(scratch: &Path) -> Outcome<()> {
     unfinished(|all| all.scratch = Some(scratch.to_owned()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::spawn(move || {
         if runtime.block_on(interrupted()).is_ok() {
             abandon();
-            std::process::exit(130);
+            std::process::exit(INTERRUPTED.into());
         }
     });
     Ok(())
@@ -163,9 +168,15 @@ async fn interrupted() -> std::io::Result<()> {
     Ok(())
 }
 
+/// Whether a signal is ending the benchmark: what fails from then on, fails because of that.
+pub(crate) fn abandoned() -> bool {
+    unfinished(|all| all.abandoned)
+}
+
 /// Ends what is still running without waiting for good manners.
 fn abandon() {
     unfinished(|all| {
+        all.abandoned = true;
         for pid in all.groups.drain(..) {
             let _ = kill_process_group(pid, Signal::KILL);
         }
@@ -262,6 +273,9 @@ pub(crate) fn pause(span: Duration) {
     std::thread::sleep(span);
 }
 
+/// The exit code after a signal, as shells have it.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// How long a group may take to end after TERM before it is killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -271,4 +285,4 @@ const POLL: Duration = Duration::from_millis(5);
 /// Lines of a log shown in a message.
 const LAST_LINES: usize = 5;
 
-static UNFINISHED: Mutex<Unfinished> = Mutex::new(Unfinished { groups: Vec::new(), scratch: None });
+static UNFINISHED: Mutex<Unfinished> = Mutex::new(Unfinished { groups: Vec::new(), scratch: None, abandoned: false });

@@ -4,7 +4,7 @@ use crate::process::now;
 use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
-/// A line that is rewritten on a terminal; elsewhere only the steps' first words that differ, one a line.
+/// A line that is rewritten on a terminal; elsewhere one line a chapter.
 #[derive(Debug)]
 pub(crate) struct Progress {
     terminal: bool,
@@ -28,7 +28,7 @@ impl Progress {
             // Progress that cannot be shown is no reason to stop measuring.
             let _ = write!(std::io::stderr(), "\r\x1b[K[{seconds:>4} s] {text}");
         } else if chapter != self.chapter {
-            eprintln!("[{seconds:>4} s] {text}");
+            eprintln!("[{seconds:>4} s] {chapter}");
         }
         chapter.clone_into(&mut self.chapter);
     }

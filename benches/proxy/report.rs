@@ -15,8 +15,6 @@ pub(crate) struct Report {
     pub(crate) facts: Vec<(&'static str, String)>,
     /// How the timed rounds were made.
     pub(crate) plan: Plan,
-    /// Whether every request left a line in a log.
-    pub(crate) access_log: bool,
     /// Timed rounds, one entry a workload.
     pub(crate) timings: Vec<Timing>,
     /// User instructions per request.
@@ -53,9 +51,9 @@ enum Tone {
 
 impl Report {
     /// Nothing found out yet.
-    pub(crate) fn empty(plan: Plan, access_log: bool) -> Report {
+    pub(crate) fn empty(plan: Plan) -> Report {
         let (facts, timings, warnings) = (Vec::new(), Vec::new(), Vec::new());
-        Report { facts, plan, access_log, timings, instructions: Vec::new(), idle: Vec::new(), warnings }
+        Report { facts, plan, timings, instructions: Vec::new(), idle: Vec::new(), warnings }
     }
 
     /// For a terminal.
@@ -97,9 +95,8 @@ impl Report {
 
     fn timing_table(&self) -> Table {
         let interval = if self.plan.rounds < ENOUGH { "whole range" } else { "95 % interval" };
-        let log = if self.access_log { ", access log on" } else { "" };
         let title = format!(
-            "Processor time per request; medians of {} rounds of {} s, paired ratios with {interval}{log}",
+            "Processor time per request; medians of {} rounds of {} s, paired ratios with {interval}",
             self.plan.rounds, self.plan.seconds
         );
         let header = ["workload", "proxy", "CPU µs", "/ nginx", "/ HAProxy", "requests/s", "p50 µs", "p99 µs", "MiB"];
@@ -138,10 +135,14 @@ impl Report {
         );
         let mebibytes = |kib: u64| plain(format!("{:.1}", kib as f64 / 1024.0));
         let row = |idle: &Idle| {
-            let per = plain(thousands(idle.per_connection()));
-            vec![plain("idle connections"), plain(idle.kind.name()), per, mebibytes(idle.before), mebibytes(idle.with)]
+            let bytes = |value| plain(thousands(value));
+            let words = [plain("idle connections"), plain(idle.kind.name())];
+            let figures =
+                [bytes(idle.with_set_aside()), bytes(idle.grown()), mebibytes(idle.small), mebibytes(idle.with)];
+            words.into_iter().chain(figures).collect()
         };
-        let header = ["workload", "proxy", "bytes each", "MiB before", "MiB with"].map(str::to_owned).into();
+        let header =
+            ["workload", "proxy", "bytes each", "of it grown", "MiB without", "MiB with"].map(str::to_owned).into();
         Table { title, header, rows: self.idle.iter().map(row).collect() }
     }
 }
@@ -248,12 +249,8 @@ impl Report {
             y += 12.0;
         }
         let height = y + 30.0;
-        format!(
-            "{}{}{body}{}</svg>\n",
-            picture_head(height, self.plan.rounds),
-            scale.line_at_one(TOP, y),
-            picture_foot(height, &self.facts),
-        )
+        let head = picture_head(height, self.plan.rounds);
+        format!("{head}{body}{}{}</svg>\n", scale.line_at_one(TOP, y), picture_foot(height, &self.facts))
     }
 }
 
@@ -283,7 +280,7 @@ impl Scale {
             spread.median * self.pixels_per_unit,
             ROW - 6.0,
             kind.name().to_lowercase(),
-            high.max(self.x(spread.median)) + 8.0,
+            WIDTH - RIGHT + 16.0,
             middle + 4.0,
             spread.median,
             microseconds(cpu),
@@ -329,7 +326,7 @@ text {{ fill: #e6edf3 }} .note {{ fill: #9198a1 }}
 }
 
 fn picture_foot(height: f64, facts: &[(&str, String)]) -> String {
-    let wanted = ["date", "machine", "contenders"];
+    let wanted = ["date", "contenders", "settings"];
     let words: Vec<&str> =
         facts.iter().filter(|(name, _)| wanted.contains(name)).map(|(_, value)| value.as_str()).collect();
     format!("<text x=\"16\" y=\"{:.0}\" class=\"note\">{}</text>\n", height - 14.0, escape(&words.join(" · ")))

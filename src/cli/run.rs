@@ -106,20 +106,25 @@ fn start_for_demo(config: Option<&Path>) -> Result<Running, String> {
     let folder = DemoFolder::with(config)?;
     let source = super::source(folder.path.clone());
     let gateway = Gateway::start(source).map_err(|error| error.to_string())?;
+    gateway.logs().install().map_err(|error| error.to_string())?;
     let first = gateway.config().listeners.first().map(|listener| Arc::clone(&listener.name));
     let web = first.and_then(|name| gateway.address(&name)).ok_or("the configuration has no listener")?;
     let admin = gateway.admin_address();
+    let log = folder.log.clone();
     let stop = Box::new(move || {
+        let grace = gateway.config().shutdown_grace;
+        tokio::runtime::Handle::current().block_on(gateway.drain(grace));
         gateway.stop();
         drop(folder);
     });
-    Ok(Running { web, admin, stop })
+    Ok(Running { web, admin, log, stop })
 }
 
 /// The file the demo runs from. The built-in one is written to a temporary folder, so that it is read the way any file is.
 struct DemoFolder {
     path: std::path::PathBuf,
-    temporary: bool,
+    /// The built-in configuration logs here, since standard output is the demo's own.
+    log: Option<std::path::PathBuf>,
 }
 
 // === impl DemoFolder ===
@@ -127,24 +132,31 @@ struct DemoFolder {
 impl DemoFolder {
     fn with(config: Option<&Path>) -> Result<Self, String> {
         if let Some(path) = config {
-            return Ok(DemoFolder { path: path.to_owned(), temporary: false });
+            return Ok(DemoFolder { path: path.to_owned(), log: None });
         }
         let folder = std::env::temp_dir().join(format!("sluice-demo-{}", std::process::id()));
         let path = folder.join("gateway.yaml");
-        std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&path, BUILT_IN)).map_err(|error| {
+        let log = folder.join("sluice.log");
+        std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&path, logging_to(&log))).map_err(|error| {
             format!("cannot write {}: {error}; set TMPDIR to a folder that can be written", path.display())
         })?;
-        Ok(DemoFolder { path, temporary: true })
+        Ok(DemoFolder { path, log: Some(log) })
     }
 }
 
 impl Drop for DemoFolder {
     fn drop(&mut self) {
-        if let (true, Some(folder)) = (self.temporary, self.path.parent()) {
+        if let (Some(_), Some(folder)) = (&self.log, self.path.parent()) {
             // What is left behind in a temporary folder harms nobody.
             let _: std::io::Result<()> = std::fs::remove_dir_all(folder);
         }
     }
+}
+
+/// The built-in configuration, its log in a file.
+fn logging_to(file: &Path) -> String {
+    let file = file.display().to_string().replace('$', "$$").replace('\'', "''");
+    BUILT_IN.replacen("\nlog: { ", &format!("\nlog: {{ file: '{file}', "), 1)
 }
 
 fn complain(problem: &str) -> i32 {
@@ -155,3 +167,16 @@ fn complain(problem: &str) -> i32 {
 
 /// The documented example, as `sluice demo` runs it.
 const BUILT_IN: &str = include_str!("../../gateway.yaml");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, ProcessEnvironment};
+
+    #[test]
+    fn the_demo_logs_to_the_file_it_names() {
+        let file = Path::new("/tmp/it's $HOME/sluice.log");
+        let loaded = config::parse("gateway.yaml", logging_to(file).as_bytes(), &ProcessEnvironment);
+        assert_eq!(loaded.expect("the built-in configuration is valid").config.log.file.as_deref(), Some(file));
+    }
+}

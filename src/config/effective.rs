@@ -1,8 +1,291 @@
-//! effective
-use super::types::Config;
-use serde_json::Value;
-/// The effective configuration.
+//! The effective configuration as JSON, in the YAML's own names, defaults filled in, secrets as `***`.
+//!
+//! So that a change of a secret can still be told, `secrets` beside the settings holds a fingerprint of each: 32 bits of
+//! a hash under a key that every process draws anew and never shows. It tells equal from different between two dumps of
+//! one process, and nothing else.
+
+use super::problem::MASK;
+use super::secret::Secret;
+use super::types::{
+    Action, Admin, Config, HeaderRules, HostPattern, HostRule, Level, Listener, Log, LogFormat, Match, PathPattern,
+    Pool, Provider, ProviderTls, ProviderUrl, Rewrite, Role, Route, ValueMatch,
+};
+use serde_json::{Map, Value, json};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// What `config` amounts to. Values that came from `${…}` are `***` like secrets.
 #[must_use]
-pub fn effective(_config: &Config) -> Value {
-    Value::Null
+pub fn effective(config: &Config) -> Value {
+    let mut secrets = Map::new();
+    let mut dump = json!({
+        "version": 1,
+        "workers": config.workers.map_or(json!("auto"), |workers| json!(workers)),
+        "listeners": config.listeners.iter().map(|listener| self::listener(listener)).collect::<Vec<_>>(),
+        "admin": admin(&config.admin, &mut secrets),
+        "shutdown": { "grace": duration(config.shutdown_grace) },
+        "reload": { "watch": config.reload_watch },
+        "log": log(&config.log),
+        "providers": named(config.providers.iter().map(|each| (&*each.name, provider(each, &mut secrets)))),
+        "pools": named(config.pools.iter().map(|each| (&*each.name, pool(each, config)))),
+        "routes": config.routes.iter().map(|each| route(each, config, &mut secrets)).collect::<Vec<_>>(),
+    });
+    for pointer in &config.redacted {
+        redact(&mut dump, pointer, &mut secrets);
+    }
+    dump["secrets"] = Value::Object(secrets);
+    dump
+}
+
+fn named<'a>(entries: impl Iterator<Item = (&'a str, Value)>) -> Value {
+    Value::Object(entries.map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+fn listener(listener: &Listener) -> Value {
+    let limits = &listener.limits;
+    json!({
+        "name": &*listener.name,
+        "bind": listener.bind.to_string(),
+        "protocols": ["http1"],
+        "trusted_proxies": listener.trusted_proxies.iter().map(|range| format!("{}/{}", range.address, range.bits)).collect::<Vec<_>>(),
+        "limits": {
+            "connections": limits.connections,
+            "header_timeout": duration(limits.header_timeout),
+            "header_bytes": size(limits.header_bytes as u64),
+            "headers": limits.headers,
+            "body_bytes": size(limits.body_bytes),
+            "idle_timeout": duration(limits.idle_timeout),
+            "min_body_rate": format!("{}/s", size(limits.min_body_rate)),
+        },
+    })
+}
+
+fn admin(admin: &Admin, secrets: &mut Map<String, Value>) -> Value {
+    let mut tokens = Vec::new();
+    for token in &admin.tokens {
+        let shown = secret(&token.secret, &format!("admin.tokens[{}].token", token.name), secrets);
+        tokens.push(json!({ "name": token.name, "token": shown, "role": role(token.role) }));
+    }
+    json!({ "bind": admin.bind.to_string(), "tokens": tokens, "hosts": admin.hosts })
+}
+
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Evaluate => "evaluate",
+        Role::Read => "read",
+        Role::Operate => "operate",
+    }
+}
+
+fn log(log: &Log) -> Value {
+    let level = match log.level {
+        Level::Error => "error",
+        Level::Warn => "warn",
+        Level::Info => "info",
+        Level::Debug => "debug",
+        Level::Trace => "trace",
+    };
+    let format = match log.format {
+        LogFormat::Auto => "auto",
+        LogFormat::Json => "json",
+        LogFormat::Text => "text",
+    };
+    let file = log.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    json!({ "level": level, "format": format, "access": log.access, "file": file })
+}
+
+fn provider(provider: &Provider, secrets: &mut Map<String, Value>) -> Value {
+    let path = format!("providers.{}", provider.name);
+    let host = match &provider.host {
+        HostRule::Upstream => "upstream",
+        HostRule::Preserve => "preserve",
+        HostRule::Name(name) => name,
+    };
+    let mut dump = json!({
+        "url": url(&provider.url),
+        "headers": header_rules(&provider.headers, &format!("{path}.headers"), secrets),
+        "timeouts": {
+            "connect": duration(provider.timeouts.connect),
+            "first_byte": duration(provider.timeouts.first_byte),
+            "idle": duration(provider.timeouts.idle),
+        },
+        "host": host,
+        "connections": {
+            "idle": provider.connections.idle,
+            "idle_timeout": duration(provider.connections.idle_timeout),
+            "max_age": duration(provider.connections.max_age),
+        },
+    });
+    if provider.tls != ProviderTls::default() {
+        dump["tls"] = tls(&provider.tls);
+    }
+    dump
+}
+
+/// The certificates by their digest: that is what changes when the file does.
+fn tls(tls: &ProviderTls) -> Value {
+    let mut dump = Map::new();
+    if let Some(ca) = &tls.ca {
+        dump.insert("ca".into(), format!("sha256:{}", super::hash(ca)).into());
+    }
+    if let Some(name) = &tls.server_name {
+        dump.insert("server_name".into(), name.as_str().into());
+    }
+    Value::Object(dump)
+}
+
+fn url(url: &ProviderUrl) -> String {
+    let scheme = if url.tls { "https" } else { "http" };
+    let standard = if url.tls { 443 } else { 80 };
+    let host = if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.clone() };
+    let port = if url.port == standard { String::new() } else { format!(":{}", url.port) };
+    format!("{scheme}://{host}{port}{}", url.prefix)
+}
+
+fn pool(pool: &Pool, config: &Config) -> Value {
+    let members = pool.providers.iter().filter_map(|&index| config.providers.get(index));
+    json!({ "balance": "round_robin", "providers": members.map(|provider| &*provider.name).collect::<Vec<_>>() })
+}
+
+fn route(route: &Route, config: &Config, secrets: &mut Map<String, Value>) -> Value {
+    let path = format!("routes[{}]", route.name);
+    let mut dump = json!({ "name": &*route.name, "match": matches(&route.matches) });
+    match &route.action {
+        Action::Pool(index) => {
+            dump["pool"] = config.pools.get(*index).map_or(Value::Null, |pool| json!(&*pool.name));
+            dump["timeout"] = duration(route.timeout).into();
+            dump["stream_timeout"] = duration(route.stream_timeout.unwrap_or_default()).into();
+            dump["rewrite"] = rewrite(&route.rewrite, &format!("{path}.rewrite"), secrets);
+        }
+        Action::Respond { status, headers, body } => {
+            let headers = fields(headers, &format!("{path}.respond.headers"), secrets);
+            dump["respond"] = json!({ "status": status, "headers": headers, "body": String::from_utf8_lossy(body) });
+        }
+        Action::Redirect { to, status } => dump["redirect"] = json!({ "to": to, "status": status }),
+    }
+    dump
+}
+
+fn matches(matches: &Match) -> Value {
+    let mut dump = json!({
+        "hosts": matches.hosts.iter().map(host_pattern).collect::<Vec<_>>(),
+        "path": match &matches.path {
+            PathPattern::Exact(path) => path.clone(),
+            PathPattern::Prefix(path) => format!("{path}/*"),
+        },
+    });
+    if let Some(pattern) = &matches.path_regex {
+        dump["path_regex"] = pattern.0.as_str().into();
+    }
+    if let Some(methods) = &matches.methods {
+        dump["methods"] = json!(methods);
+    }
+    for (name, values) in [("headers", &matches.headers), ("query", &matches.query)] {
+        if !values.is_empty() {
+            dump[name] = named(values.iter().map(|(name, value)| (name.as_str(), value_match(value))));
+        }
+    }
+    dump
+}
+
+fn host_pattern(pattern: &HostPattern) -> String {
+    match pattern {
+        HostPattern::Any => "*".into(),
+        HostPattern::Wildcard(rest) => format!("*{rest}"),
+        HostPattern::Exact(name) => name.clone(),
+    }
+}
+
+fn value_match(value: &ValueMatch) -> Value {
+    match value {
+        ValueMatch::Present => json!({ "present": true }),
+        ValueMatch::Exact(text) => json!(text),
+        ValueMatch::Regex(pattern) => json!({ "regex": pattern.0.as_str() }),
+    }
+}
+
+fn rewrite(rewrite: &Rewrite, path: &str, secrets: &mut Map<String, Value>) -> Value {
+    let mut dump = Map::new();
+    for (name, prefix) in [("strip_prefix", &rewrite.strip_prefix), ("add_prefix", &rewrite.add_prefix)] {
+        if let Some(prefix) = prefix {
+            dump.insert(name.into(), prefix.as_str().into());
+        }
+    }
+    for (name, rules) in [("headers", &rewrite.headers), ("response_headers", &rewrite.response_headers)] {
+        dump.insert(name.into(), header_rules(rules, &format!("{path}.{name}"), secrets));
+    }
+    Value::Object(dump)
+}
+
+fn header_rules(rules: &HeaderRules, path: &str, secrets: &mut Map<String, Value>) -> Value {
+    json!({ "set": fields(&rules.set, &format!("{path}.set"), secrets), "remove": rules.remove })
+}
+
+fn fields(fields: &[(String, Secret)], path: &str, secrets: &mut Map<String, Value>) -> Value {
+    named(fields.iter().map(|(name, value)| (name.as_str(), secret(value, &format!("{path}.{name}"), secrets))))
+}
+
+/// `***`, and a fingerprint beside the settings.
+fn secret(secret: &Secret, path: &str, secrets: &mut Map<String, Value>) -> Value {
+    secrets.insert(path.to_owned(), fingerprint(path, secret.expose()).into());
+    MASK.into()
+}
+
+/// Masks the value that `pointer` leads to, or the one it ends in early. A way that is not there is left alone.
+fn redact(dump: &mut Value, pointer: &str, secrets: &mut Map<String, Value>) {
+    let mut value = dump;
+    let mut path = String::new();
+    for token in pointer.split('/').skip(1) {
+        let key = token.replace("~1", "/").replace("~0", "~");
+        value = match value {
+            Value::Object(map) => match map.get_mut(&key) {
+                Some(inner) => {
+                    path = if path.is_empty() { key } else { format!("{path}.{key}") };
+                    inner
+                }
+                None => return,
+            },
+            Value::Array(items) => match key.parse().ok().and_then(|index: usize| items.get_mut(index)) {
+                Some(inner) => {
+                    let label = inner.get("name").and_then(Value::as_str).map_or(key, ToOwned::to_owned);
+                    path = format!("{path}[{label}]");
+                    inner
+                }
+                None => return,
+            },
+            _ => break,
+        };
+    }
+    let is_masked = value.as_str() == Some(MASK);
+    if !is_masked && !value.is_object() && !value.is_array() {
+        secrets.insert(path.clone(), fingerprint(&path, &value.to_string()).into());
+        *value = MASK.into();
+    }
+}
+
+/// 32 bits that differ where the text does, under a key nobody knows.
+fn fingerprint(path: &str, text: &str) -> String {
+    static KEY: OnceLock<RandomState> = OnceLock::new();
+    let hash = KEY.get_or_init(RandomState::new).hash_one((path, text));
+    format!("{:08x}", hash as u32)
+}
+
+/// `250ms`, `5s`, `1m`, `2h`: the largest unit that is exact.
+pub(super) fn duration(span: Duration) -> String {
+    let milliseconds = span.as_millis();
+    let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
+    match units.iter().find(|(unit, _)| milliseconds.is_multiple_of(*unit) && (milliseconds > 0 || *unit == 1000)) {
+        Some((unit, name)) => format!("{}{name}", milliseconds / unit),
+        None => format!("{milliseconds}ms"),
+    }
+}
+
+/// `64KiB`, `10MiB`: the largest unit that is exact; `0B` and odd bytes as they are.
+pub(super) fn size(bytes: u64) -> String {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    match units.iter().find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << shift)) {
+        Some((shift, name)) => format!("{}{name}", bytes >> shift),
+        None => format!("{bytes}B"),
+    }
 }

@@ -88,13 +88,15 @@ pub(super) struct Expander<'a> {
     env: &'a dyn Environment,
     /// Bytes that scalars may still expand to.
     left: usize,
+    /// Whether anything was expanded.
+    pub(super) used: bool,
 }
 
 // === impl Expander ===
 
 impl<'a> Expander<'a> {
     pub(super) fn new(base: &'a Path, env: &'a dyn Environment) -> Self {
-        Expander { base, env, left: EXPANDED_MAX }
+        Expander { base, env, left: EXPANDED_MAX, used: false }
     }
 
     /// Expands `text`; `None` where there is nothing to expand. What fails is reported, and then unknown.
@@ -102,6 +104,7 @@ impl<'a> Expander<'a> {
         if !text.contains("${") && !text.contains("$$") {
             return None;
         }
+        self.used = true;
         let mut origin = Origin::Written;
         match pieces(text, &mut origin, self.base, self.env) {
             Ok(_) if origin == Origin::Unknown => Some((String::new(), Origin::Unknown)),
@@ -172,8 +175,11 @@ fn reference(inside: &str, base: &Path, env: &dyn Environment) -> Result<Option<
     match (value, fallback) {
         (Some(value), _) => Ok(Some(value)),
         (None, Some(Ok(default))) => Ok(Some(default.to_owned())),
-        (None, Some(Err(why))) if !why.is_empty() => Err((format!("${{{name}}} is not set: {why}"), set_it(name))),
-        (None, _) => Err((format!("${{{name}}} is not set"), set_it(name))),
+        (None, Some(Err(why))) if !why.is_empty() => {
+            Err((format!("${{{name}}} is not set or empty: {why}"), set_it(name)))
+        }
+        (None, Some(Err(_))) => Err((format!("${{{name}}} is not set or empty"), set_it(name))),
+        (None, None) => Err((format!("${{{name}}} is not set"), set_it(name))),
     }
 }
 

@@ -131,7 +131,9 @@ fn chunk_size(line: &[u8]) -> Result<u64, FramingError> {
     if digits > 15 {
         return Err("a chunk size is too large");
     }
-    let extension = line[digits..].trim_ascii_start();
+    // RFC 9112 §7.1.1 has us bear blanks before an extension. Nothing else is a blank, a bare CR least of all.
+    let blanks = line[digits..].iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let extension = &line[digits + blanks..];
     let harmless = extension.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f));
     if !(line.len() == digits || (extension.first() == Some(&b';') && harmless)) {
         return Err("a chunk size is followed by something that is not an extension");

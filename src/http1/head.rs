@@ -88,11 +88,25 @@ impl Scan {
 // === impl RequestHead ===
 
 impl RequestHead {
-    /// Parses the complete head `bytes`, allowing `max` fields.
+    /// Forgets what was parsed, keeps the memory.
+    pub fn clear(&mut self) {
+        self.fields.clear();
+        self.version = Version::default();
+        self.method = 0..0;
+        self.target = 0..0;
+    }
+
+    /// Parses the complete head `bytes`, allowing `max` fields. What is refused leaves an empty head behind.
     ///
     /// # Errors
     /// See [`HeadError`].
     pub fn parse(&mut self, bytes: &[u8], max: usize) -> Result<(), HeadError> {
+        // The spans of the head before this one mean nothing in these bytes.
+        self.clear();
+        self.read(bytes, max).inspect_err(|_| self.clear())
+    }
+
+    fn read(&mut self, bytes: &[u8], max: usize) -> Result<(), HeadError> {
         self.fields.adopt(bytes);
         let mut storage = [const { MaybeUninit::uninit() }; INLINE_FIELDS];
         let mut larger;
@@ -114,8 +128,7 @@ impl RequestHead {
         self.method = span(bytes, method.as_bytes());
         self.target = span(bytes, target.as_bytes());
         self.version = version(request.version);
-        note_all(&mut self.fields, bytes, request.headers);
-        Ok(())
+        note_all(&mut self.fields, bytes, request.headers)
     }
 
     /// The method as written.
@@ -132,11 +145,24 @@ impl RequestHead {
 // === impl ResponseHead ===
 
 impl ResponseHead {
-    /// Parses the complete head `bytes`, allowing `max` fields.
+    /// Forgets what was parsed, keeps the memory.
+    pub fn clear(&mut self) {
+        self.fields.clear();
+        self.version = Version::default();
+        self.status = 0;
+        self.reason = 0..0;
+    }
+
+    /// Parses the complete head `bytes`, allowing `max` fields. What is refused leaves an empty head behind.
     ///
     /// # Errors
     /// See [`HeadError`]; a status outside 100 to 599 is malformed (RFC 9110 §15).
     pub fn parse(&mut self, bytes: &[u8], max: usize) -> Result<(), HeadError> {
+        self.clear();
+        self.read(bytes, max).inspect_err(|_| self.clear())
+    }
+
+    fn read(&mut self, bytes: &[u8], max: usize) -> Result<(), HeadError> {
         self.fields.adopt(bytes);
         let mut storage = [const { MaybeUninit::uninit() }; INLINE_FIELDS];
         let mut larger;
@@ -159,8 +185,7 @@ impl ResponseHead {
         }
         self.reason = response.reason.map_or(0..0, |reason| span(bytes, reason.as_bytes()));
         self.version = version(response.version);
-        note_all(&mut self.fields, bytes, response.headers);
-        Ok(())
+        note_all(&mut self.fields, bytes, response.headers)
     }
 
     /// The reason phrase as written; may be empty.
@@ -177,22 +202,24 @@ pub fn parse_trailers(bytes: &[u8], fields: &mut Fields) -> Result<(), HeadError
     fields.adopt(bytes);
     let mut slots = [httparse::EMPTY_HEADER; TRAILER_FIELDS];
     match httparse::parse_headers(bytes, &mut slots) {
-        Ok(httparse::Status::Complete((len, headers))) if len == bytes.len() => {
-            note_all(fields, bytes, headers);
-            Ok(())
-        }
+        Ok(httparse::Status::Complete((len, headers))) if len == bytes.len() => note_all(fields, bytes, headers),
         Ok(_) => Err(HeadError::Malformed("the trailer section ends in the middle of a line")),
         Err(error) => Err(explain(error)),
     }
 }
 
 /// Writes down where each parsed field stands.
-fn note_all(fields: &mut Fields, bytes: &[u8], headers: &[httparse::Header<'_>]) {
+fn note_all(fields: &mut Fields, bytes: &[u8], headers: &[httparse::Header<'_>]) -> Result<(), HeadError> {
     for header in headers {
         let name = span(bytes, header.name.as_bytes());
+        // A field keeps its name's length in 16 bits; cut short, a name would be another one.
+        if name.len() > usize::from(u16::MAX) {
+            return Err(HeadError::Malformed("a field name is longer than 64 KiB"));
+        }
         let value = span(bytes, header.value);
         fields.note(name.start, name.len(), value.start, value.len());
     }
+    Ok(())
 }
 
 /// Where `part`, a slice of `whole`, stands in it. An empty part may point anywhere.

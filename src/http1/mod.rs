@@ -10,3 +10,6 @@ pub mod fields;
 pub mod framing;
 pub mod head;
 pub mod target;
+
+#[cfg(test)]
+mod tests;

@@ -2,21 +2,22 @@
 //!
 //! One attempt for now. Retries, fallback pools and hedges become "take another lease" right here.
 
+use super::Stop;
 use super::attempt::{self, Cause, Failed, Lent};
 use super::exchange::{Answered, Broken, Terms};
 use super::forward::Onward;
 use super::frame::Request;
 use super::identity::{Identity, Peer};
 use super::record::Record;
-use super::respond::Refusal;
+use super::respond::{Refusal, Refused};
 use super::snapshot::Route;
-use super::{Refused, Stop};
 use crate::clock;
 use crate::config::Listener;
 use crate::http1::fields::Known;
 use crate::policy::outcome::Outcome;
 use crate::upstream::connect::ConnectErrorKind;
 use crate::upstream::pool::{Ask, Lease, Pool};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 /// A request that is to be sent to a pool.
@@ -32,8 +33,8 @@ pub struct Errand<'a> {
     pub peer: &'a Peer,
     /// The listener that took it.
     pub listener: &'a Listener,
-    /// Whether the client's connection may stay open.
-    pub keep_alive: bool,
+    /// Turns true when that listener goes.
+    pub closing: &'a AtomicBool,
     /// When its head was complete.
     pub started: Instant,
 }
@@ -52,14 +53,14 @@ pub async fn send<'snapshot>(
     let lease = pool.lease(&ask).await.map_err(|_| no_provider(pool))?;
     let provider = lease.provider;
     let (terms, onward) = errand.for_provider(&lease);
-    let attempted = attempt::attempt(lent, &terms, &onward, provider, errand.started).await;
-    let now = clock::now();
+    let attempted = attempt::attempt(lent, &terms, &onward, provider).await;
+    let now = lent.now;
     let outcome = match &attempted {
         Ok(answered) => judge(answered, lent),
         Err(failed) => failed.outcome(),
     };
     let took = now.saturating_duration_since(lease.since);
-    record.attempted(provider, outcome, took);
+    record.attempted(provider, outcome, took, now);
     lease.finish(outcome, now);
     attempted.map_err(|failed| {
         record.error = Some(failed.describe());
@@ -78,7 +79,7 @@ impl Errand<'_> {
             request: self.request,
             identity: self.identity,
             rewrite: &route.rewrite,
-            keep_alive: self.keep_alive,
+            closing: self.closing,
             deadline: clock::after(self.started, route.timeout),
             stream_timeout: route.stream_timeout,
             first_byte: provider.timeouts.first_byte,

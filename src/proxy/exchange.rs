@@ -16,6 +16,7 @@ use crate::net::pump::{Flow, Pump};
 use crate::net::timer::Timer;
 use crate::net::wire::{HeadReadError, ReadError, Wire};
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -28,8 +29,8 @@ pub struct Terms<'a> {
     pub identity: &'a Identity,
     /// The route's changes.
     pub rewrite: &'a Rewrite,
-    /// Whether the connection may stay open after the answer.
-    pub keep_alive: bool,
+    /// Turns true when the client's connection may not stay open after the answer, whatever the client wants.
+    pub closing: &'a AtomicBool,
     /// When the route's `timeout` is over, if the client kept nobody waiting.
     pub deadline: Instant,
     /// For the whole of a committed answer.
@@ -174,7 +175,7 @@ impl<'a> Exchange<'a> {
                 awaited: Duration::ZERO,
                 look: clock::after(now, LOOK_EVERY),
             },
-            keep_alive: terms.keep_alive,
+            keep_alive: false,
             committed: false,
             terms,
         }
@@ -324,7 +325,8 @@ impl<'a> Exchange<'a> {
         let waits = request.expects_continue && !self.continued && self.client.body_read == 0;
         // More than is worth reading only to drop it, should the answer end before it does.
         let long = self.client.body_remaining().is_some_and(|bytes| bytes > DRAIN_BYTES);
-        self.keep_alive = self.terms.keep_alive && onward != Length::Close && !waits && !long;
+        let wanted = request.keep_alive && !self.terms.closing.load(Ordering::Relaxed);
+        self.keep_alive = wanted && onward != Length::Close && !waits && !long;
         self.write_head(onward, false);
         self.client.begin_answer(onward);
         self.phase = Phase::Body { on_client: false };

@@ -101,14 +101,17 @@ fn keeps_alive(fields: &Fields, version: Version) -> bool {
     }
 }
 
-/// Whether an upgrade is asked for. One to HTTP/2 is not: its requests would pass through unseen, past every check and
-/// route. A server may ignore the offer (RFC 9110 §7.8), and so the client is answered in HTTP/1.
+/// Whether the request asks to leave HTTP/1 for something else. Never for HTTP/2 or TLS: behind a tunnel we would not see
+/// the requests in it, and every rule about them could be walked around.
 fn asks_upgrade(fields: &Fields, version: Version) -> bool {
-    let is_http2 = |offer: &[u8]| offer.split(|byte| *byte == b'/').next().unwrap_or(b"").eq_ignore_ascii_case(b"h2c");
+    let hides_requests = |token: &[u8]| {
+        let name = token.split(|byte| *byte == b'/').next().unwrap_or(token);
+        [&b"h2c"[..], b"h2", b"http", b"tls"].iter().any(|hidden| name.eq_ignore_ascii_case(hidden))
+    };
     version == Version::Http11
         && fields.has(Known::Upgrade)
         && fields.lists(Known::Connection, b"upgrade")
-        && !fields.values(Known::Upgrade).flat_map(elements).any(is_http2)
+        && !fields.values(Known::Upgrade).flat_map(elements).any(hides_requests)
 }
 
 /// Whether a 100 is awaited: `Expect` counts only in HTTP/1.1 and before a body (RFC 9110 §10.1.1).

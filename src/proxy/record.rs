@@ -3,6 +3,7 @@
 use super::frame::Request;
 use super::identity::{Identity, Peer};
 use crate::clock;
+use crate::config::Listener;
 use crate::http1::head::RequestHead;
 use crate::observe::access::{Access, AttemptRecord};
 use crate::observe::logs::Logs;
@@ -23,6 +24,8 @@ pub struct Record<'a> {
     pub error: Option<String>,
     started: Instant,
     at: SystemTime,
+    /// When the last attempt ended; an answer is complete by then.
+    ended: Option<Instant>,
     logged: bool,
     route: &'a str,
     series: Option<&'a RouteMetrics>,
@@ -42,7 +45,7 @@ pub struct Final<'a> {
     /// Who sent it.
     pub peer: &'a Peer,
     /// The listener that took it.
-    pub listener: &'a str,
+    pub listener: &'a Listener,
     /// Bytes of its body.
     pub bytes_in: u64,
     /// Bytes of the answer's body.
@@ -60,6 +63,7 @@ impl<'a> Record<'a> {
             error: None,
             started,
             at: if logged { clock::wall() } else { SystemTime::UNIX_EPOCH },
+            ended: None,
             logged,
             route: "none",
             series: None,
@@ -81,11 +85,16 @@ impl<'a> Record<'a> {
     }
 
     /// An attempt has ended.
-    pub fn attempted(&mut self, provider: &'a Provider, outcome: Outcome, took: Duration) {
+    pub fn attempted(&mut self, provider: &'a Provider, outcome: Outcome, took: Duration, now: Instant) {
+        self.ended = Some(now);
         self.provider = Some(&provider.config.name);
         if self.logged {
             self.attempts.push(AttemptRecord { provider: Arc::clone(&provider.config.name), outcome, seconds: took });
         }
+    }
+
+    fn took(&self) -> Duration {
+        self.ended.unwrap_or_else(clock::now).saturating_duration_since(self.started)
     }
 
     /// Writes the access log's line.
@@ -99,9 +108,9 @@ impl<'a> Record<'a> {
             request_id: last.identity.request_id_text(),
             trace_id: last.identity.trace_id_text(),
             client: "anonymous",
-            client_address: last.peer.client_address(&last.head.fields),
+            client_address: last.peer.client_address(&last.head.fields, &last.listener.trusted_proxies),
             class: "normal",
-            listener: last.listener,
+            listener: &last.listener.name,
             route: self.route,
             method: last.head.method(),
             host: last.host,
@@ -110,7 +119,7 @@ impl<'a> Record<'a> {
             status: self.status.unwrap_or(CLIENT_GONE),
             bytes_in: last.bytes_in,
             bytes_out: last.bytes_out,
-            seconds: clock::now().saturating_duration_since(self.started),
+            seconds: self.took(),
             queue_seconds: Duration::ZERO,
             provider: self.provider,
             attempts: &self.attempts,
@@ -125,7 +134,8 @@ impl<'a> Record<'a> {
 impl Drop for Record<'_> {
     fn drop(&mut self) {
         if let Some(series) = self.series {
-            series.end(self.status, clock::now().saturating_duration_since(self.started));
+            let status = if std::thread::panicking() { Some(500) } else { self.status };
+            series.end(status, self.took());
         }
     }
 }

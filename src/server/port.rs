@@ -1,12 +1,14 @@
 //! A listening address: its sockets, and the count of what came in through them.
 
+use crate::config::Listener;
 use crate::observe::metrics::ListenerMetrics;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 /// An address clients connect to, alive from the reload that adds it to the one that removes it, whatever else changes.
 #[derive(Debug)]
@@ -15,13 +17,22 @@ pub struct Port {
     pub bind: SocketAddr,
     /// Where it really listens.
     pub local: SocketAddr,
-    /// True once it is to accept no more.
-    pub closing: watch::Sender<bool>,
-    /// Its series; another one after a reload that gives the listener another name. A std mutex: taken once a connection.
-    metrics: Mutex<ListenerMetrics>,
+    /// It accepts no more. To look costs nothing and disturbs no other core.
+    closed: AtomicBool,
+    /// Told when that becomes true.
+    closing: Notify,
+    /// What the file says of it, or said last. A std mutex: taken once a connection.
+    settings: Mutex<Settings>,
     open: AtomicUsize,
-    /// Told whenever a connection ends.
-    ended: Notify,
+    /// Told whenever there may be more room: a connection ends, the limit changes.
+    room: Notify,
+}
+
+/// What a reload can change about a port.
+#[derive(Debug, Clone)]
+struct Settings {
+    listener: Arc<Listener>,
+    metrics: ListenerMetrics,
 }
 
 /// One connection's place in the count; given back when dropped.
@@ -34,15 +45,16 @@ pub struct Place {
 // === impl Port ===
 
 impl Port {
-    /// Listens on `bind` with one socket for each worker.
+    /// Listens where `listener` says, with one socket for each worker.
     ///
     /// # Errors
     /// The address is in use or not ours.
     pub fn listen(
-        bind: SocketAddr,
+        listener: &Arc<Listener>,
         workers: usize,
         metrics: ListenerMetrics,
     ) -> io::Result<(Arc<Port>, Vec<TcpListener>)> {
+        let bind = listener.bind;
         let first = claim(bind)?;
         let local = first.local_addr()?;
         let mut sockets = vec![first];
@@ -52,10 +64,11 @@ impl Port {
         let port = Port {
             bind,
             local,
-            closing: watch::Sender::new(false),
-            metrics: Mutex::new(metrics),
+            closed: AtomicBool::new(false),
+            closing: Notify::new(),
+            settings: Mutex::new(Settings { listener: Arc::clone(listener), metrics }),
             open: AtomicUsize::new(0),
-            ended: Notify::new(),
+            room: Notify::new(),
         };
         Ok((Arc::new(port), sockets))
     }
@@ -63,14 +76,25 @@ impl Port {
     /// A place for a connection.
     pub fn enter(self: &Arc<Self>) -> Place {
         self.open.fetch_add(1, Ordering::Relaxed);
-        let metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let metrics = self.settings().metrics;
         metrics.opened(PROTOCOL);
         Place { port: Arc::clone(self), metrics }
     }
 
-    /// The listener at this address has another name now.
-    pub fn rename(&self, metrics: ListenerMetrics) {
-        *self.metrics.lock().unwrap_or_else(PoisonError::into_inner) = metrics;
+    /// What the file says of it; what it said last, once it is gone from there.
+    pub fn listener(&self) -> Arc<Listener> {
+        self.settings().listener
+    }
+
+    /// The file says this of it now.
+    pub fn follow(&self, listener: &Arc<Listener>, metrics: ListenerMetrics) {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) =
+            Settings { listener: Arc::clone(listener), metrics };
+        self.room.notify_waiters();
+    }
+
+    fn settings(&self) -> Settings {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Connections open now.
@@ -78,25 +102,55 @@ impl Port {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Waits until fewer than `limit` connections are open.
-    pub async fn has_room(&self, limit: usize) {
-        while self.open() >= limit {
-            let ended = self.ended.notified();
-            if self.open() >= limit {
-                ended.await;
+    /// Waits until fewer connections are open than its limit allows at the time.
+    pub async fn has_room(&self) {
+        self.until(|| self.open() < self.listener().limits.connections).await;
+    }
+
+    /// Waits for `condition`, which changes when there is more room.
+    async fn until(&self, condition: impl Fn() -> bool) {
+        while !condition() {
+            let room = self.room.notified();
+            if !condition() {
+                room.await;
             }
         }
     }
 
-    /// Waits until this port is to accept no more.
-    pub async fn closes(&self) {
-        // The sender is a field of ours, so it cannot be gone.
-        let _: Result<_, _> = self.closing.subscribe().wait_for(|closing| *closing).await.map(drop);
+    /// From now on it accepts no more, and answers close their connections.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.closing.notify_waiters();
+    }
+
+    /// Turns true when it accepts no more.
+    #[inline]
+    pub fn closed(&self) -> &AtomicBool {
+        &self.closed
+    }
+
+    /// Whether it accepts no more.
+    pub fn is_closing(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Resolves when this port closes; it does not if that was before, so look at [`Port::is_closing`] afterwards.
+    pub fn closes(&self) -> Notified<'_> {
+        self.closing.notified()
     }
 
     /// Waits until no connection is open.
     pub async fn is_empty(&self) {
-        self.has_room(1).await;
+        self.until(|| self.open() == 0).await;
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    /// Where the connection came in.
+    pub fn port(&self) -> &Port {
+        &self.port
     }
 }
 
@@ -104,7 +158,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.port.open.fetch_sub(1, Ordering::Relaxed);
         self.metrics.closed(PROTOCOL);
-        self.port.ended.notify_waiters();
+        self.port.room.notify_waiters();
     }
 }
 

@@ -6,8 +6,8 @@ use crate::net::io::Io;
 use crate::proxy::Shared;
 use std::io;
 use std::net::TcpListener;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -39,8 +39,11 @@ pub fn spawn(worker: Worker) -> io::Result<(mpsc::Sender<Order>, JoinHandle<()>)
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (orders, inbox) = mpsc::channel(ORDERS);
     let name = format!("worker-{}", worker.index);
-    let thread =
-        std::thread::Builder::new().name(name).spawn(move || runtime.block_on(work(Arc::new(worker), inbox)))?;
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
+        runtime.block_on(work(Arc::new(worker), inbox));
+        // Not waiting for name look-ups under way: the system may take its time.
+        runtime.shutdown_background();
+    })?;
     Ok((orders, thread))
 }
 
@@ -56,9 +59,10 @@ async fn work(worker: Arc<Worker>, mut inbox: mpsc::Receiver<Order>) {
 /// Accepts connections until the port closes; then takes what the kernel had completed for us, so that closing the socket
 /// resets nobody.
 async fn accept(listener: tokio::net::TcpListener, port: Arc<Port>, worker: Arc<Worker>) {
-    loop {
+    let mut closes = pin!(port.closes());
+    while !port.is_closing() {
         let next = async {
-            port.has_room(limit(&port, &worker)).await;
+            port.has_room().await;
             listener.accept().await
         };
         tokio::select! {
@@ -67,34 +71,48 @@ async fn accept(listener: tokio::net::TcpListener, port: Arc<Port>, worker: Arc<
                 Ok((stream, address)) => begin(stream, address, &port, &worker),
                 Err(error) => endure(&error).await,
             },
-            () = port.closes() => break,
+            () = closes.as_mut() => break,
         }
     }
-    while let Poll::Ready(Ok((stream, address))) = listener.poll_accept(&mut Context::from_waker(Waker::noop())) {
-        begin(stream, address, &port, &worker);
+    // The runtime may not have heard of the last ones yet, so the socket itself is asked.
+    if let Ok(socket) = listener.into_std() {
+        take_backlog(&socket, &port, &worker);
     }
 }
 
-/// How many connections the listener takes; one that is gone takes what is still in its backlog.
-fn limit(port: &Port, worker: &Worker) -> usize {
-    worker.shared.snapshot.load().listener(port.bind).map_or(usize::MAX, |listener| listener.limits.connections)
+fn take_backlog(socket: &TcpListener, port: &Arc<Port>, worker: &Arc<Worker>) {
+    loop {
+        match socket.accept() {
+            Ok((stream, address)) => match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                Ok(stream) => begin(stream, address, port, worker),
+                Err(error) => tracing::warn!(%error, "a connection of a listener that closes is lost"),
+            },
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(_) => return,
+        }
+    }
 }
 
 fn begin(stream: TcpStream, address: std::net::SocketAddr, port: &Arc<Port>, worker: &Arc<Worker>) {
     // Without it small answers wait for the client's delayed acknowledgement. A socket that refuses is slower, not broken.
     let _: io::Result<()> = stream.set_nodelay(true);
     let place = port.enter();
-    tokio::spawn(connection::serve(Io::Tcp(stream), address, place, Arc::clone(port), Arc::clone(worker)));
+    tokio::spawn(connection::serve(Io::Tcp(stream), address, place, Arc::clone(worker)));
 }
 
 /// A connection that died in the backlog concerns nobody. Out of descriptors or memory, trying again at once would only turn
 /// a core, so we wait a moment; the backlog holds the clients meanwhile.
 async fn endure(error: &io::Error) {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    if !matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
+    if !is_of_one_connection(error) {
         tracing::warn!(%error, "cannot accept connections; raise the limit of open files or lower limits.connections");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// Whether the next connection may be well.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
 /// Orders a worker has not come to yet; it comes to them at once, so a full inbox means a worker that hangs.

@@ -4,14 +4,23 @@
 //! here sleeps; everything waits for a condition, for a generous while.
 #![allow(dead_code, unused_imports, reason = "the test world offers more than each build of it uses")]
 
+mod admin; // what operators' tools and eyes get: metrics that promtool takes, no secret anywhere
 mod broken; // providers that break HTTP, break off, stay silent or are not there
+mod bulk; // five gibibytes each way in constant memory
+mod clients; // curl, wrk, a WebSocket library, a browser
+mod drain; // what is under way ends, nothing new begins
 mod exchange; // a request and its answer: framing, order, streams, interim and early answers
 mod forwarding; // which fields and bytes of a message go on
 mod gone; // clients that leave, in every phase
+mod idle; // connections that do nothing, and the limit on all of them
 mod listener; // what a listener bounds, and many clients at once
+mod lost; // not one request is lost, not one stream is cut
 mod provider; // a provider that a test drives, or a script
 mod refusals; // bad input: what the client gets, what the provider does not see
+mod reload; // a configuration is replaced whole or not at all
+mod signals; // what the binary does when it is told
 mod smoke; // the test world itself
+mod streams; // nothing is held back, and a reload changes nothing under way
 mod upgrade; // WebSocket and what else leaves HTTP
 mod wire; // one TCP connection, either end of it
 mod world; // a gateway to test: in this process, or the real binary

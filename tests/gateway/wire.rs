@@ -171,12 +171,20 @@ impl Wire {
         Some(data)
     }
 
-    /// Reads a request to its end; `None` where the peer ended without beginning one.
-    pub(crate) fn request(&mut self) -> Option<Message> {
+    /// Waits for the first byte of what comes next; false where the peer ended before it.
+    pub(crate) fn begins(&mut self) -> bool {
         while self.unread.is_empty() {
             if !self.fill() {
-                return None;
+                return false;
             }
+        }
+        true
+    }
+
+    /// Reads a request to its end; `None` where the peer ended without beginning one.
+    pub(crate) fn request(&mut self) -> Option<Message> {
+        if !self.begins() {
+            return None;
         }
         let head = self.head();
         Some(self.body(head, false))

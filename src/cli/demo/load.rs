@@ -120,8 +120,8 @@ fn request(kind: Kind, gateway: SocketAddr, salt: u64) -> Result<Request<Content
         Kind::Get => "/api/hello",
         Kind::Post => "/api/echo",
         Kind::Download => "/api/bytes/262144",
-        Kind::Stream => "/api/stream?events=5&every=200",
-        Kind::WebSocket => "/api/ws",
+        Kind::Stream => "/live/stream?events=5&every=200",
+        Kind::WebSocket => "/live/ws",
         Kind::Spare => "/spare/hello",
     };
     let mut request = Request::builder().uri(path).header(header::HOST, gateway.to_string());

@@ -39,7 +39,9 @@ pub struct Running {
     pub web: SocketAddr,
     /// Its admin listener.
     pub admin: SocketAddr,
-    /// Drains it and returns once it is gone; called on a thread that may block.
+    /// The file it logs to, where it does not share standard output with the demo.
+    pub log: Option<PathBuf>,
+    /// Drains it and returns once it is gone; called where blocking is allowed and a runtime's handle is there.
     pub stop: Box<dyn FnOnce() + Send>,
 }
 
@@ -173,18 +175,19 @@ fn refused(sample: Sample, address: SocketAddr, error: &io::Error) -> String {
 }
 
 fn where_to_look(gateway: &Running) -> String {
-    let Running { web, admin, .. } = gateway;
+    let Running { web, admin, log, .. } = gateway;
     let line =
         |sample: Sample| format!("  {:<8} http://127.0.0.1:{}   {}\n", sample.name(), sample.port(), sample.describe());
     let providers = Sample::ALL.map(line).concat();
+    let log = log.as_ref().map(|file| format!("  tail -f {}\n", file.display())).unwrap_or_default();
     format!(
         "  gateway  http://{web}\n  admin    http://{admin}   /metrics  /readyz?verbose  /api/v1/config\n{providers}\n\
          Try, from another terminal:\n  \
          curl -i http://{web}/api/hello\n  \
          curl -d 'some text' http://{web}/api/echo\n  \
-         curl -N http://{web}/api/stream\n  \
+         curl -N http://{web}/live/stream\n  \
          curl -i http://{web}/spare/hello          # a few times: it is down for 5 s of every 20 s\n  \
-         curl -s http://{admin}/metrics | grep sluice_requests_total\n"
+         curl -s http://{admin}/metrics | grep sluice_requests_total\n{log}"
     )
 }
 
@@ -257,7 +260,7 @@ mod tests {
     fn the_curl_lines_name_the_addresses_the_gateway_has() {
         let web = SocketAddr::from((Ipv4Addr::LOCALHOST, 18080));
         let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, 19900));
-        let text = where_to_look(&Running { web, admin, stop: Box::new(|| ()) });
+        let text = where_to_look(&Running { web, admin, log: None, stop: Box::new(|| ()) });
         assert!(text.contains("\n  curl -i http://127.0.0.1:18080/api/hello\n"), "{text}");
         assert!(text.contains("  admin    http://127.0.0.1:19900   /metrics"), "{text}");
     }

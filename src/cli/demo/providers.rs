@@ -15,7 +15,7 @@
 //! | `/status/{code}` | that status |
 //! | anything else | who answered, as JSON; a body is read and counted |
 //!
-//! What a provider does next is decided in [`Mood::next`], which is told the time and draws from a seeded generator; the
+//! What a provider does next is decided in `Mood::next`, which is told the time and draws from a seeded generator; the
 //! rest of the file carries it out.
 
 use super::body::{Content, Events};
@@ -81,7 +81,7 @@ struct Mood {
 enum Turn {
     /// Answer after so long.
     Answer(Duration),
-    /// 429: room again in less than [`RETRY_AFTER`].
+    /// 429: room again in less than `RETRY_AFTER`.
     Limit,
     /// 503 at once.
     Fail,
