@@ -76,6 +76,9 @@ struct State {
     on_disk: OnDisk,
 }
 
+/// Where each worker takes orders.
+type Inboxes = Vec<mpsc::Sender<Order>>;
+
 /// Everything a configuration needs, ready to be swapped in.
 struct Built {
     registry: Registry,
@@ -105,7 +108,10 @@ impl Gateway {
         let metrics = Arc::new(Metrics::new());
         let logs = Logs::start(&loaded.config.log, Arc::clone(&metrics))
             .map_err(|error| StartError::Build(format!("log: {error}")))?;
-        let (core, threads) = Core::start(source, loaded, metrics, logs)?;
+        // What happens before the logs are installed for the whole process belongs into them as well.
+        let subscriber = logs.subscriber();
+        let start = || Core::start(source, loaded, metrics, logs);
+        let (core, threads) = tracing::subscriber::with_default(subscriber, start)?;
         let mut gateway = Gateway {
             admin_address: admin.local_addr().unwrap_or_else(|_| core.config().admin.bind),
             core,
@@ -447,7 +453,7 @@ fn bind_admin(bind: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(bind).map_err(|error| StartError::Build(cannot_listen("admin", bind, &error)))
 }
 
-fn spawn_workers(count: usize, shared: &Arc<Shared>) -> io::Result<(Vec<mpsc::Sender<Order>>, Vec<JoinHandle<()>>)> {
+fn spawn_workers(count: usize, shared: &Arc<Shared>) -> io::Result<(Inboxes, Vec<JoinHandle<()>>)> {
     let spawned: io::Result<Vec<_>> =
         (0..count).map(|index| worker::spawn(Worker { index, shared: Arc::clone(shared) })).collect();
     Ok(spawned?.into_iter().unzip())

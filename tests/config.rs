@@ -85,6 +85,8 @@ fn the_documented_example_loads_without_a_note() {
     assert_eq!(loaded.notes, []);
     assert_eq!(loaded.config.routes.len(), 5);
     assert_eq!(loaded.hash.len(), 64);
+    let bytes = fs::read(&path).expect("readable");
+    assert!(config::parse("gateway.yaml", &bytes, &config::UnknownEnvironment).is_ok());
 }
 
 #[test]
@@ -102,4 +104,280 @@ fn the_key_table_is_up_to_date() {
     let (before, rest) = page.split_once(begin).expect("the table begins");
     let (_, after) = rest.split_once(end).expect("the table ends");
     assert_file(&path, &format!("{before}{begin}{}{end}{after}", config::key_table()));
+}
+
+fn load_text(text: &str) -> Result<Loaded, Problems> {
+    config::parse("gateway.yaml", text.as_bytes(), &Corpus)
+}
+
+const WHOLE: &str = "listeners: [{ name: web, bind: \"127.0.0.1:0\" }]\nroutes: [{ name: all, respond: {} }]\n";
+
+#[test]
+fn defaults_are_laid_under_and_the_written_wins() {
+    let path = folder("valid").join("defaults.yaml");
+    let dump = config::effective(&parse(&path).expect("valid").config);
+    let alpha = &dump["providers"]["alpha"];
+    assert_eq!(alpha["timeouts"], serde_json::json!({ "connect": "1s", "first_byte": "10s", "idle": "3s" }));
+    assert_eq!(alpha["headers"]["remove"], serde_json::json!(["cookie"]));
+    assert_eq!(dump["providers"]["beta"]["headers"]["remove"], serde_json::json!([]));
+    assert_eq!(dump["pools"]["main"]["providers"], serde_json::json!(["alpha"]));
+    assert_eq!(dump["pools"]["other"]["providers"], serde_json::json!(["beta"]));
+    let [a, b, c] = [&dump["routes"][0], &dump["routes"][1], &dump["routes"][2]];
+    assert_eq!((&a["pool"], &a["timeout"]), (&"main".into(), &"7s".into()));
+    assert_eq!(a["rewrite"]["headers"]["set"], serde_json::json!({ "x-b": "***", "x-a": "***" }));
+    assert!(b.get("pool").is_none(), "a route that answers takes no pool from the defaults");
+    assert_eq!((&c["pool"], &c["timeout"]), (&"other".into(), &"1s".into()));
+}
+
+#[test]
+fn an_expanded_value_can_be_a_number_and_never_structure() {
+    let loaded = parse(&folder("valid").join("expansion.yaml")).expect("valid");
+    assert_eq!(loaded.config.workers.map(std::num::NonZeroUsize::get), Some(3));
+    assert_eq!(loaded.config.listeners[0].bind.port(), 8080);
+    let config::Action::Respond { body, .. } = &loaded.config.routes[0].action else { panic!("it answers") };
+    assert_eq!(&**body, b"$ costs many words, not $5");
+}
+
+#[test]
+fn no_secret_and_no_expanded_value_shows_in_any_output() {
+    let text = "listeners: [{ name: web, bind: \"127.0.0.1:${PORT}\" }]\n\
+                admin: { token: literal-hunter2 }\n\
+                providers:\n  alpha:\n    url: http://${SECRET}:9001\n    host: ${SECRET}\n    headers: { set: { authorization: \"Bearer literal-hunter2\" } }\n\
+                pools: { main: { providers: [alpha] } }\n\
+                routes:\n  - { name: all, pool: main, match: { headers: { x-a: \"${SECRET}\" } } }\n";
+    let loaded = load_text(text).unwrap_or_else(|problems| panic!("{problems}"));
+    let dump = config::effective(&loaded.config);
+    assert!(!dump.to_string().contains("hunter2"), "{dump}");
+    assert!(!dump.to_string().contains("8080"), "{dump}");
+    assert_eq!(dump["listeners"][0]["bind"], "***");
+    assert_eq!(dump["providers"]["alpha"]["url"], "***");
+    assert_eq!(dump["routes"][0]["match"]["headers"]["x-a"], "***");
+    assert!(!format!("{:?}", loaded.config.admin).contains("hunter2"));
+    let wrong = load_text(&format!("{text}wrong: 1\n")).expect_err("an unknown key");
+    assert!(!serde_json::to_string(&wrong).expect("JSON").contains("hunter2"));
+    assert!(!format!("{wrong:?}").contains("hunter2"));
+}
+
+#[test]
+fn a_secret_stays_masked_wherever_the_file_breaks_off() {
+    let text = "admin: { token: hunter2 }\nproviders:\n  alpha:\n    url: http://a\n    headers:\n      set:\n        authorization: 'Bearer hunter2'\n        x-key: \"hunter2\"\n        x-long: |\n          hunter2\n          hunter2\n";
+    for at in 0..text.len() {
+        for tail in ["", ": [", "\n\t- x", "\n? {", "\"", "}", "\n]", "\n---\n", ": x: y"] {
+            let broken = format!("{}{tail}", &text[..at]);
+            let problems = load_text(&broken).expect_err("it is not whole").to_string();
+            assert!(!problems.contains("hunt"), "{broken:?} shows it:\n{problems}");
+        }
+    }
+}
+
+#[test]
+fn a_secret_that_changed_is_told_and_not_shown() {
+    let with = |token: &str, grace: &str| {
+        let text = format!("{WHOLE}admin: {{ token: {token} }}\nshutdown: {{ grace: {grace} }}\n");
+        config::effective(&load_text(&text).unwrap_or_else(|problems| panic!("{problems}")).config)
+    };
+    assert_eq!(config::diff(&with("hunter2-a", "1s"), &with("hunter2-a", "1s")), []);
+    let changes = config::diff(&with("hunter2-a", "1s"), &with("hunter2-b", "2s"));
+    let found: Vec<(&str, &str, &str)> = changes
+        .iter()
+        .map(|change| (&*change.path, change.from.as_str().unwrap_or("?"), change.to.as_str().unwrap_or("?")))
+        .collect();
+    assert_eq!(found, [("shutdown.grace", "1s", "2s"), ("admin.tokens[admin].token", "***", "***")]);
+}
+
+#[test]
+fn a_dump_read_again_is_the_same_configuration() {
+    let text = fs::read_to_string(folder("valid").join("more_predicates_is_not_a_conflict.yaml")).expect("readable");
+    let first = config::effective(&load_text(&text).expect("valid").config);
+    let mut again = first.clone();
+    again.as_object_mut().expect("a mapping").remove("secrets");
+    let second = load_text(&again.to_string()).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(config::diff(&first, &config::effective(&second.config)), []);
+}
+
+#[test]
+fn for_a_caller_nothing_is_read_and_every_expansion_fits() {
+    struct Forbidden;
+    impl Environment for Forbidden {
+        fn var(&self, name: &str) -> Option<String> {
+            panic!("{name} was asked for")
+        }
+        fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
+            panic!("{} was read", path.display())
+        }
+        fn is_known(&self) -> bool {
+            false
+        }
+    }
+    let text = "workers: ${WORKERS}\n\
+                listeners: [{ name: \"${A}\", bind: \"${B}\" }, { name: \"${A}\", bind: \"${B}\" }]\n\
+                admin: { bind: \"0.0.0.0:1\", token: \"${file:/etc/shadow}\" }\n\
+                providers: { alpha: { url: \"${URL}\", tls: { ca: /etc/shadow }, timeouts: { connect: \"${T:-1s}\" } } }\n\
+                pools: { main: { providers: [\"${P}\", \"${P}\"] } }\n\
+                routes:\n  - &r { name: \"${N}\", match: { path: \"${P}\", path_regex: \"${R}\", methods: [\"${M}\"] }, pool: \"${POOL}\" }\n  - *r\n";
+    assert!(config::parse("x", text.as_bytes(), &Forbidden).is_ok());
+    let wrong = config::parse("x", format!("{text}wrokers: 1\n").as_bytes(), &Forbidden).expect_err("a problem");
+    assert_eq!(wrong.problems.len(), 1);
+    assert!(config::parse("x", text.as_bytes(), &config::UnknownEnvironment).is_ok());
+}
+
+#[test]
+fn a_bomb_is_refused_before_it_costs_anything() {
+    let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..30 {
+        let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
+        bomb.extend([format!("a{level}: &a{level} [{aliases}]\n")]);
+    }
+    let begun = sluice::clock::now();
+    let problems = load_text(&bomb).expect_err("a bomb");
+    assert!(problems.problems[0].message.contains("more than 1000000 values"), "{problems}");
+    assert!(sluice::clock::now().duration_since(begun).as_millis() < 500, "it took too long");
+}
+
+#[test]
+fn a_file_beyond_a_bound_is_refused_with_its_name() {
+    let long = " ".repeat((32 << 20) + 1);
+    assert!(load_text(&long).expect_err("too long").problems[0].message.contains("larger than 32 MiB"));
+    let many = format!("{WHOLE}x: [{}]\n", "1,".repeat(1_000_000));
+    assert!(load_text(&many).expect_err("too many").problems[0].message.contains("more than 1000000 values"));
+    let wrong = (0..2000).map(|index| format!("k{index}: 1\n")).collect::<Vec<_>>().concat();
+    let problems = load_text(&format!("{WHOLE}{wrong}")).expect_err("unknown keys");
+    assert_eq!((problems.problems.len(), problems.more), (1000, 1000));
+    assert!(problems.to_string().ends_with("gateway.yaml: and 1000 more problems\n"));
+}
+
+#[test]
+fn ten_thousand_routes_load_quickly() {
+    let routes = (0..10_000)
+        .map(|index| format!("  - {{ name: r{index}, match: {{ hosts: [h{index}.example.com], path: \"/p{index}/*\" }}, pool: main }}\n"))
+        .collect::<Vec<_>>()
+        .concat();
+    let text = format!(
+        "listeners: [{{ name: web, bind: \"127.0.0.1:0\" }}]\nproviders: {{ alpha: {{ url: \"http://127.0.0.1:1\" }} }}\npools: {{ main: {{ providers: [alpha] }} }}\nroutes:\n{routes}"
+    );
+    let begun = sluice::clock::now();
+    assert_eq!(load_text(&text).unwrap_or_else(|problems| panic!("{problems}")).config.routes.len(), 10_000);
+    // Unoptimised and beside other tests; a release build takes a twentieth of it.
+    assert!(sluice::clock::now().duration_since(begun).as_secs() < 5, "it took too long");
+}
+
+#[test]
+fn a_folder_or_a_missing_file_is_a_problem_with_help() {
+    for path in ["/", "no/such/gateway.yaml"] {
+        let problems = config::load(Path::new(path), &Corpus).expect_err("no file");
+        assert_eq!(problems.problems.len(), 1);
+        assert!(problems.problems[0].help.is_some());
+        assert!(problems.to_string().starts_with(&format!("{path}: the configuration cannot be read: ")));
+    }
+}
+
+#[test]
+fn problems_are_json_for_the_api() {
+    let problems = load_text(&format!("{WHOLE}wrokers: 2\n")).expect_err("an unknown key");
+    let expected = serde_json::json!({
+        "file": "gateway.yaml",
+        "problems": [{
+            "line": 3,
+            "column": 1,
+            "path": "wrokers",
+            "message": "unknown key `wrokers`",
+            "help": "did you mean `workers`?",
+            "source": { "text": "wrokers: 2", "start": 0, "width": 7 },
+        }],
+        "more": 0,
+    });
+    assert_eq!(serde_json::to_value(&problems).expect("JSON"), expected);
+}
+
+/// `PROPTEST_CASES=100000` makes this a long run.
+mod any_bytes {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Pieces that a configuration is made of, so that random text goes deep.
+    fn piece() -> impl Strategy<Value = String> {
+        let known = [
+            "listeners:",
+            "routes:",
+            "providers:",
+            "pools:",
+            "defaults:",
+            "route:",
+            "admin:",
+            "token:",
+            "- name: a",
+            "bind: 127.0.0.1:80",
+            "match:",
+            "path: /a/*",
+            "path: /",
+            "methods: [GET]",
+            "respond: {}",
+            "pool: main",
+            "set:",
+            "headers:",
+            "url: http://a",
+            "\n",
+            "\n  ",
+            "\n    ",
+            "\n- ",
+            " ",
+            ": ",
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            "&a ",
+            "*a",
+            "${X}",
+            "${X:-y}",
+            "$$",
+            "\"",
+            "'",
+            "|\n",
+            "\t",
+            "\r\n",
+            "# c",
+            "---",
+            "...",
+            "!!x ",
+            "? ",
+            "<<: *a",
+            "ä",
+            "\u{1F600}",
+            "\u{85}",
+            "%YAML 1.2\n",
+        ];
+        prop_oneof![9 => prop::sample::select(known.to_vec()).prop_map(ToOwned::to_owned), 1 => any::<String>()]
+    }
+
+    proptest! {
+        #[test]
+        fn never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = config::parse("x", &bytes, &Corpus);
+        }
+
+        #[test]
+        fn that_look_like_a_configuration_never_panic(pieces in prop::collection::vec(piece(), 0..40)) {
+            let text = pieces.concat();
+            match load_text(&text) {
+                Ok(loaded) => drop(config::effective(&loaded.config)),
+                Err(problems) => {
+                    prop_assert!(!problems.problems.is_empty());
+                    prop_assert!(problems.problems.is_sorted_by_key(|problem| (problem.line, problem.column)));
+                }
+            }
+        }
+
+        #[test]
+        fn of_a_valid_file_with_a_hole_never_panic(from in 0usize..3000, length in 0usize..40) {
+            let text = fs::read(folder("valid").join("everything_built.yaml")).expect("readable");
+            let from = from.min(text.len());
+            let to = (from + length).min(text.len());
+            let holed = [&text[..from], &text[to..]].concat();
+            if let Err(problems) = config::parse("x", &holed, &Corpus) {
+                prop_assert!(!problems.to_string().contains("hunter2"), "{problems}");
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! A blocking HTTP/1 client for what wrk cannot do: exact request counts, checks of an answer, idle connections.
 
 use crate::Outcome;
+use crate::process::now;
 use socket2::{Domain, Socket, Type};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -22,6 +23,8 @@ pub(crate) struct Reply {
     pub(crate) fields: Vec<(String, String)>,
     /// The body without its framing.
     pub(crate) body: Vec<u8>,
+    /// From the end of the head to the end of the body.
+    pub(crate) body_took: Duration,
 }
 
 // === impl Client ===
@@ -66,12 +69,14 @@ impl Client {
             let Some((name, value)) = line.split_once(':') else { break };
             fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
-        let mut reply = Reply { status, fields, body: Vec::new() };
+        let head_came = now();
+        let mut reply = Reply { status, fields, body: Vec::new(), body_took: Duration::ZERO };
         match reply.field("content-length").map(str::parse) {
             Some(length) => self.take(length?, &mut reply.body)?,
             None if reply.field("transfer-encoding") == Some("chunked") => self.chunks(&mut reply.body)?,
             None => return Err("the answer has neither a length nor chunks".into()),
         }
+        reply.body_took = now() - head_came;
         Ok(reply)
     }
 

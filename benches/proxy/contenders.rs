@@ -1,8 +1,8 @@
 //! The proxies under test: how each is configured for the same job, started, checked, and given up on.
 //!
 //! The job: one worker, keep-alive to clients and to the upstream, no access log unless asked for, and the forwarding
-//! fields that Sluice writes (`X-Forwarded-For`, `X-Forwarded-Proto`, `X-Request-Id`, `Via`) written by everyone. [`check`]
-//! asks the upstream what it really received, so a contender that does less than the others is not measured.
+//! fields that Sluice writes (`X-Forwarded-For`, `X-Forwarded-Proto`, `X-Request-Id`, `Via`) written by everyone. The
+//! upstream is asked what it really received, so a contender that does less than the others is not measured.
 
 use crate::Outcome;
 use crate::client;
@@ -37,6 +37,20 @@ pub(crate) enum Kind {
     Haproxy,
 }
 
+/// How contenders are configured.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct Settings {
+    /// Every contender writes its access log to a file
+    #[arg(long)]
+    pub(crate) access_log: bool,
+    /// nginx and HAProxy only forward: they write none of the fields that Sluice does
+    #[arg(long)]
+    pub(crate) bare_peers: bool,
+    /// nginx reads answers in pieces of 16 KiB, as HAProxy does, instead of its default of 4 KiB
+    #[arg(long)]
+    pub(crate) large_buffers: bool,
+}
+
 /// What a contender is started for.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup<'a> {
@@ -46,10 +60,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) upstream: SocketAddr,
     /// The contender's core.
     pub(crate) core: usize,
-    /// Whether every request leaves a line in a file.
-    pub(crate) access_log: bool,
-    /// Whether nginx reads answers in pieces as large as HAProxy does, instead of its default.
-    pub(crate) large_buffers: bool,
+    /// What was asked for on the command line.
+    pub(crate) settings: Settings,
     /// Connections it must be able to hold at once, to both sides.
     pub(crate) connections: usize,
     /// A program and its arguments to run the contender under, as a single process; it may be slow.
@@ -108,6 +120,18 @@ impl Kind {
     }
 }
 
+// === impl Settings ===
+
+impl Settings {
+    /// For the head of a report.
+    pub(crate) fn describe(self) -> String {
+        let log = if self.access_log { "access log on" } else { "access log off" };
+        let fields = if self.bare_peers { ", peers add no fields" } else { "" };
+        let buffers = if self.large_buffers { ", nginx with buffers of 16 KiB" } else { "" };
+        format!("one worker each, {log}{fields}{buffers}")
+    }
+}
+
 // === impl Contender ===
 
 impl Contender {
@@ -138,7 +162,10 @@ impl Contender {
         let mut running = Running { kind: self.kind, address, group };
         let patience = if setup.under.is_empty() { PATIENCE } else { PATIENCE_INSTRUMENTED };
         running.wait_until_it_answers(patience)?;
-        check(address)?;
+        check_answers(address)?;
+        if self.kind == Kind::Sluice || !setup.settings.bare_peers {
+            check_fields(address)?;
+        }
         Ok(running)
     }
 }
@@ -158,30 +185,37 @@ impl Running {
                 (true, false) => format!("did not answer within {} s ({problem})", patience.as_secs()),
                 (false, _) => "ended".to_owned(),
             };
-            return Err(format!("it {fate}; it printed:\n{}", indent(&self.group.last_words())).into());
+            return Err(format!("it {fate}\n  it printed:\n{}", indent(&self.group.last_words())).into());
         }
     }
 }
 
-/// Whether the proxy at `address` does the whole job: every workload's answer arrives complete, and the upstream sees the
-/// fields that all contenders must write.
-pub(crate) fn check(address: SocketAddr) -> Outcome<()> {
+/// Whether every workload's answer arrives complete through the proxy at `address`, and the stream as it comes.
+fn check_answers(address: SocketAddr) -> Outcome<()> {
     for workload in Workload::ALL {
         let reply = client::fetch(address, &workload.request_line(), &workload.body())?;
         if reply.body.len() != workload.answer_bytes {
             let (got, want) = (reply.body.len(), workload.answer_bytes);
             return Err(format!("{} brought {got} bytes instead of {want}", workload.path).into());
         }
-        for name in ["via", "x-request-id"] {
-            reply.field(name).ok_or_else(|| format!("its answer to {} lacks {name}", workload.path))?;
+        if workload.path == upstream::STREAM_PATH && reply.body_took < upstream::STREAM_TAKES / 2 {
+            return Err(format!("it held the stream back: all of it came within {:?}", reply.body_took).into());
         }
     }
+    Ok(())
+}
+
+/// Whether the upstream and the client see the fields that all contenders must write.
+fn check_fields(address: SocketAddr) -> Outcome<()> {
     let reply = client::fetch(address, &format!("GET {}", upstream::HEAD_PATH), b"")?;
     let head = String::from_utf8_lossy(&reply.body).to_ascii_lowercase();
-    for name in ["x-forwarded-for:", "x-forwarded-proto:", "x-request-id:", "via:"] {
-        if !head.contains(&format!("\n{name}")) {
+    for name in ["x-forwarded-for", "x-forwarded-proto", "x-request-id", "via"] {
+        if !head.contains(&format!("\n{name}:")) {
             return Err(format!("it does not send {name} to the upstream, as the others do").into());
         }
+    }
+    for name in ["x-request-id", "via"] {
+        reply.field(name).ok_or_else(|| format!("its answers lack {name}, which the others write"))?;
     }
     Ok(())
 }
@@ -190,7 +224,7 @@ pub(crate) fn check(address: SocketAddr) -> Outcome<()> {
 
 fn sluice_configuration(setup: &Setup, port: u16) -> Outcome<String> {
     let admin = free_address()?;
-    let log = if setup.access_log {
+    let log = if setup.settings.access_log {
         format!("{{ access: true, format: json, file: {}/access.log }}", setup.scratch.display())
     } else {
         "{ access: false }".to_owned()
@@ -220,8 +254,9 @@ routes:
 
 fn nginx_configuration(setup: &Setup, port: u16) -> String {
     let (upstream, home, connections) = (setup.upstream, setup.scratch.display(), setup.connections);
-    let access = if setup.access_log { format!("{home}/access.log combined") } else { "off".into() };
-    let buffers = if setup.large_buffers { "proxy_buffer_size 16k; proxy_buffers 8 16k;" } else { "" };
+    let access = if setup.settings.access_log { format!("{home}/access.log combined") } else { "off".into() };
+    let buffers = if setup.settings.large_buffers { "proxy_buffer_size 16k; proxy_buffers 8 16k;" } else { "" };
+    let fields = if setup.settings.bare_peers { "" } else { NGINX_FIELDS };
     // Under an instrument there is one process to look at; otherwise a master and its worker, as everywhere.
     let master = if setup.under.is_empty() { "on" } else { "off" };
     // The worker would otherwise become a user who may not enter the scratch folder.
@@ -250,12 +285,7 @@ http {{
   proxy_http_version 1.1;
   proxy_set_header Connection \"\";
   proxy_set_header Host $http_host;
-  proxy_set_header X-Forwarded-For $remote_addr;
-  proxy_set_header X-Forwarded-Proto $scheme;
-  proxy_set_header X-Request-Id $request_id;
-  proxy_set_header Via \"1.1 nginx\";
-  add_header Via \"1.1 nginx\";
-  add_header X-Request-Id $request_id;
+  {fields}
   upstream main {{
     server {upstream};
     keepalive 128;
@@ -264,7 +294,7 @@ http {{
   server {{
     listen 127.0.0.1:{port} backlog=4096;
     location / {{ proxy_pass http://main; }}
-    location /stream {{ proxy_pass http://main; proxy_buffering off; }}
+    location /stream {{ proxy_pass http://main;  }}
   }}
 }}
 "
@@ -273,9 +303,13 @@ http {{
 
 fn haproxy_configuration(setup: &Setup, port: u16) -> String {
     let (upstream, connections) = (setup.upstream, setup.connections);
+    let fields = if setup.settings.bare_peers { "" } else { HAPROXY_FIELDS };
     // Its standard output is a file here.
-    let (log, httplog) =
-        if setup.access_log { ("log stdout format raw local0 info", "log global\n  option httplog") } else { ("", "") };
+    let (log, httplog) = if setup.settings.access_log {
+        ("log stdout format raw local0 info", "log global\n  option httplog")
+    } else {
+        ("", "")
+    };
     format!(
         "\
 global
@@ -294,15 +328,14 @@ defaults
   http-reuse always
 frontend web
   bind 127.0.0.1:{port} backlog 4096
-  http-request set-var(txn.id) uuid()
-  http-request set-header X-Request-Id %[var(txn.id)]
-  http-request set-header X-Forwarded-For %[src]
-  http-request set-header X-Forwarded-Proto http
-  http-request add-header Via \"1.1 haproxy\"
-  http-response set-header X-Request-Id %[var(txn.id)]
-  http-response add-header Via \"1.1 haproxy\"
+  {fields}
+  use_backend stream if {{ path /stream }}
   default_backend main
 backend main
+  server upstream {upstream}
+backend stream
+  # Without it small chunks are held back until the stream ends or 200 ms have passed.
+  option http-no-delay
   server upstream {upstream}
 "
     )
@@ -318,6 +351,25 @@ fn free_address() -> Outcome<SocketAddr> {
 fn indent(text: &str) -> String {
     text.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
 }
+
+/// What Sluice writes into requests and answers, in nginx's words.
+const NGINX_FIELDS: &str = "\
+proxy_set_header X-Forwarded-For $remote_addr;
+  proxy_set_header X-Forwarded-Proto $scheme;
+  proxy_set_header X-Request-Id $request_id;
+  proxy_set_header Via \"1.1 nginx\";
+  add_header X-Request-Id $request_id;
+  add_header Via \"1.1 nginx\";";
+
+/// The same in HAProxy's.
+const HAPROXY_FIELDS: &str = "\
+http-request set-var(txn.id) uuid()
+  http-request set-header X-Forwarded-For %[src]
+  http-request set-header X-Forwarded-Proto http
+  http-request set-header X-Request-Id %[var(txn.id)]
+  http-request add-header Via \"1.1 haproxy\"
+  http-response set-header X-Request-Id %[var(txn.id)]
+  http-response add-header Via \"1.1 haproxy\"";
 
 /// How long a contender may take until its first answer.
 const PATIENCE: Duration = Duration::from_secs(10);

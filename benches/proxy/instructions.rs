@@ -28,7 +28,10 @@ pub(crate) fn per_request(
         counted_run(contender, workload, setup, requests)
     };
     let (short, long) = (count(few)?, count(many)?);
-    Ok((long as f64 - short as f64) / f64::from(many - few))
+    if long <= short {
+        return Err("more requests cost no more instructions; is the program a script that starts another?".into());
+    }
+    Ok((long - short) as f64 / f64::from(many - few))
 }
 
 /// Instructions of one whole run, from the first to the last of the process.

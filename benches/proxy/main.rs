@@ -18,7 +18,7 @@ mod upstream;
 mod workloads;
 
 use clap::Parser;
-use contenders::{Contender, Kind, Running, Setup};
+use contenders::{Contender, Kind, Running, Settings, Setup};
 use idle::Idle;
 use process::Cores;
 use progress::Progress;
@@ -36,7 +36,7 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// Measures Sluice beside nginx and HAProxy on this machine.
 #[derive(Debug, Parser)]
-#[command(name = "cargo bench --bench proxy --", version)]
+#[command(bin_name = "cargo bench --bench proxy --")]
 struct Arguments {
     /// Timed rounds of each workload; 0 leaves the timing out
     #[arg(long, value_name = "N")]
@@ -59,12 +59,8 @@ struct Arguments {
     /// How many idle connections
     #[arg(long, value_name = "N", default_value_t = 10_000, requires = "idle")]
     idle_connections: usize,
-    /// Every contender writes its access log to a file
-    #[arg(long)]
-    access_log: bool,
-    /// nginx reads answers in pieces of 16 KiB, as HAProxy does, instead of its default of 4 KiB
-    #[arg(long)]
-    large_buffers: bool,
+    #[command(flatten)]
+    settings: Settings,
     /// The Sluice binary; by default the one cargo built beside this benchmark
     #[arg(long, value_name = "PATH")]
     sluice: Option<PathBuf>,
@@ -93,8 +89,7 @@ struct Stage {
     upstream: Upstream,
     scratch: tempfile::TempDir,
     cores: Cores,
-    access_log: bool,
-    large_buffers: bool,
+    settings: Settings,
 }
 
 fn main() -> ExitCode {
@@ -136,7 +131,7 @@ impl Bench {
         wanted.extend(arguments.instructions.then_some("valgrind"));
         tools::install_missing(&wanted)?;
         let files = tools::raise_open_files();
-        let stage = Stage::set(&arguments)?;
+        let stage = Stage::set(arguments.settings)?;
         let mut report = Report::empty(arguments.plan());
         if !stage.cores.apart() {
             report.warnings.push("there is one core only; a contender shares it with its load".to_owned());
@@ -147,7 +142,7 @@ impl Bench {
         let mut bench = Bench { arguments, stage, contenders: Vec::new(), progress: Progress::new(), report };
         bench.find_contenders()?;
         bench.report.facts = tools::facts(&bench.contenders);
-        bench.report.facts.push(("settings", bench.arguments.settings()));
+        bench.report.facts.push(("settings", bench.arguments.settings.describe()));
         Ok(bench)
     }
 
@@ -171,8 +166,8 @@ impl Bench {
 
     fn leave_sluice_out(&mut self, program: &Path, error: &str) {
         self.progress.note(&format!("Sluice is left out ({}): {error}", program.display()));
-        let first = error.lines().next().unwrap_or_default();
-        self.report.warnings.push(format!("Sluice took no part: {}", first.trim_end_matches(':')));
+        let reason = error.lines().next().unwrap_or_default();
+        self.report.warnings.push(format!("Sluice took no part: {reason}"));
     }
 
     /// The timed rounds. Contenders that are not asked wait in the kernel and cost nothing.
@@ -249,13 +244,12 @@ impl Bench {
 // === impl Stage ===
 
 impl Stage {
-    fn set(arguments: &Arguments) -> Outcome<Stage> {
-        let (access_log, large_buffers) = (arguments.access_log, arguments.large_buffers);
+    fn set(settings: Settings) -> Outcome<Stage> {
         let scratch = tempfile::Builder::new().prefix("sluice-bench-").tempdir()?;
         process::clean_up_on_signals(scratch.path())?;
         let cores = Cores::pick()?;
         let upstream = Upstream::start(scratch.path(), cores.driver)?;
-        Ok(Stage { upstream, scratch, cores, access_log, large_buffers })
+        Ok(Stage { upstream, scratch, cores, settings })
     }
 
     fn setup(&self) -> Setup<'_> {
@@ -263,8 +257,7 @@ impl Stage {
             scratch: self.scratch.path(),
             upstream: self.upstream.address,
             core: self.cores.contender,
-            access_log: self.access_log,
-            large_buffers: self.large_buffers,
+            settings: self.settings,
             connections: CONNECTIONS,
             under: Vec::new(),
         }
@@ -288,13 +281,6 @@ impl Arguments {
 
     fn workloads(&self) -> Vec<&'static Workload> {
         if self.workloads.is_empty() { Workload::ALL.iter().collect() } else { self.workloads.clone() }
-    }
-
-    /// What differs from the default in how contenders are configured.
-    fn settings(&self) -> String {
-        let log = if self.access_log { "access log on" } else { "access log off" };
-        let buffers = if self.large_buffers { ", nginx with buffers of 16 KiB" } else { "" };
-        format!("one worker each, {log}{buffers}")
     }
 
     /// What was named, or what cargo built beside this benchmark.

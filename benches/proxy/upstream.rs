@@ -21,6 +21,9 @@ pub(crate) const ARGUMENT: &str = "serve-upstream";
 /// Answers with the request head as it arrived: how the contenders' forwarding fields are checked.
 pub(crate) const HEAD_PATH: &str = "/head";
 
+/// Answers piece by piece.
+pub(crate) const STREAM_PATH: &str = "/stream";
+
 /// The upstream while it runs.
 #[derive(Debug)]
 pub(crate) struct Upstream {
@@ -144,7 +147,7 @@ fn answers() -> HashMap<String, Answer> {
         ("/100k".into(), whole(text(100 * 1024))),
         ("/10m".into(), whole(text(10 * 1024 * 1024))),
         ("/post".into(), whole(text(16))),
-        ("/stream".into(), Answer::Pieces(Arc::new(stream_pieces()))),
+        (STREAM_PATH.into(), Answer::Pieces(Arc::new(stream_pieces()))),
         ("missing".into(), whole(whole_answer("404 Not Found", b"no such path\n"))),
     ])
 }
@@ -173,10 +176,13 @@ fn filling(size: usize) -> Vec<u8> {
 const FIELDS: &str = "Date: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-Type: text/plain\r\nCache-Control: no-store\r\n";
 
 /// Bytes in one chunk of `/stream`.
-const CHUNK: usize = 100;
+pub(crate) const CHUNK: usize = 100;
 
 /// Chunks in `/stream`.
 pub(crate) const CHUNKS: usize = 50;
+
+/// The least time from the first piece of `/stream` to its last.
+pub(crate) const STREAM_TAKES: Duration = BETWEEN_PIECES.saturating_mul(CHUNKS as u32);
 
 /// Between two pieces of `/stream`; the timer's own grain adds up to as much again.
 const BETWEEN_PIECES: Duration = Duration::from_millis(1);

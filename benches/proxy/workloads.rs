@@ -65,9 +65,9 @@ impl Workload {
         Workload {
             key: "stream",
             title: "GET, stream of 50 chunks",
-            path: "/stream",
+            path: upstream::STREAM_PATH,
             body_bytes: 0,
-            answer_bytes: upstream::CHUNKS * 100,
+            answer_bytes: upstream::CHUNKS * upstream::CHUNK,
             // The upstream takes its time over a stream, so more of them are needed to keep a proxy busy.
             connections: 64,
             counted: (20, 80),

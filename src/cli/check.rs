@@ -56,7 +56,7 @@ fn paint(problem: &Problem, name: &str, colour: bool) -> String {
             _ => marks,
         };
         let reset = if style.is_empty() { "" } else { "\x1b[0m" };
-        painted.push_str(&format!("{style}{line}{reset}\n"));
+        painted.extend([style, line, reset, "\n"]);
     }
     painted
 }

@@ -1,13 +1,15 @@
 //! What only the whole shows: names written twice, settings that can have no effect, routes that nothing reaches.
 
 use super::conform::{At, Context};
-use super::decode::Reader;
 use super::file::Entry;
 use super::problem::{Span, shown};
-use super::types::*;
+use super::reader::Reader;
+use super::types::{
+    Action, Admin, HostPattern, Listener, Match, PathPattern, Pool, ProviderUrl, Rewrite, Route, Token, ValueMatch,
+};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,6 +28,8 @@ pub(super) struct Placed<T> {
     pub(super) last: u32,
     /// Whether its name is known here.
     pub(super) known: bool,
+    /// Whether all that it is compared by is known here.
+    pub(super) comparable: bool,
 }
 
 /// Tokens seen so far.
@@ -80,18 +84,15 @@ pub(super) fn addresses(top: &Reader<'_>, listeners: &[Placed<Arc<Listener>>], a
             taken.insert(bind, (placed.at.clone(), placed.span.line));
         }
     }
-    if let Some((at, line)) = taken.get(&admin.bind).cloned() {
-        let section = top.child("admin");
-        let help = "choose another port for one of them".to_owned();
-        let (span, message) = match section.entry("bind") {
-            Some(entry) => (entry.node.span, format!("admin.bind: this address is taken by {at} on line {line}")),
-            None => {
-                let span = listeners.iter().find(|placed| placed.at == at).map_or(Span::START, |placed| placed.span);
-                (span, format!("{at}: this is the address of the admin listener"))
-            }
-        };
-        cx.report.add(span, "admin.bind", message, Some(help));
-    }
+    let Some((at, line)) = taken.get(&admin.bind) else { return };
+    let section = top.child("admin");
+    let (span, message) = if let Some(entry) = section.entry("bind") {
+        (entry.node.span, format!("admin.bind: this address is taken by {at} on line {line}"))
+    } else {
+        let span = listeners.iter().find(|placed| placed.at == *at).map_or(Span::START, |placed| placed.span);
+        (span, format!("{at}: this is the address of the admin listener"))
+    };
+    cx.report.add(span, "admin.bind", message, Some("choose another port for one of them".into()));
 }
 
 /// Reports each name that was there before.
@@ -117,12 +118,12 @@ pub(super) fn repeats(reader: &Reader<'_>, name: &'static str, cx: &mut Context<
     if items.len() < 2 {
         return;
     }
-    let mut seen: HashMap<String, ()> = HashMap::new();
+    let mut seen: HashSet<String> = HashSet::new();
     let folds = matches!(name, "hosts" | "remove");
     for (index, node) in items.iter().enumerate() {
         let Some(scalar) = node.scalar().filter(|scalar| !scalar.is_unknown()) else { continue };
         let text = if folds { scalar.text.to_ascii_lowercase() } else { scalar.text.to_string() };
-        if seen.insert(text, ()).is_some() {
+        if !seen.insert(text) {
             let list = reader.at.key(name);
             let at = list.item(index);
             cx.problem(node.span, &at, format!("{at}: this stands in the list already"), Some("remove it".into()));
@@ -204,13 +205,21 @@ pub(super) fn strip_prefix(reader: &Reader<'_>, matches: &Match, rewrite: &Rewri
     let section = reader.child("rewrite");
     let Some(entry) = section.entry("strip_prefix") else { return };
     let message = format!("{}: no path of this route begins with the prefix", section.at.key("strip_prefix"));
-    let help = "it is the front of `match.path`, or remove it".to_owned();
+    let help = "write the front of `match.path`, or remove it".to_owned();
     cx.problem(entry.node.span, &section.at.key("strip_prefix"), message, Some(help));
 }
 
 /// Whether `path` is `prefix` or lies below it.
 fn is_below(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// A name that metrics use for something else.
+pub(super) fn reserved_name(reader: &Reader<'_>, cx: &mut Context<'_>) {
+    let Some(entry) = reader.entry("name").filter(|_| reader.text("name") == Some("none")) else { return };
+    let at = reader.at.key("name");
+    let message = format!("{at}: `none` is what metrics call a request without a route");
+    cx.problem(entry.node.span, &at, message, Some("choose another name".into()));
 }
 
 /// A name that every route would have.
@@ -297,28 +306,29 @@ pub(super) fn unused(top: &Reader<'_>, pools: &[Pool], routes: &[Placed<Arc<Rout
 
 /// Routes, or methods and hosts of routes, that an earlier route of the same weight takes away whole.
 pub(super) fn reachable(routes: &[Placed<Arc<Route>>], cx: &mut Context<'_>) {
-    let mut taken: HashMap<(String, &HostPattern, &str), usize> = HashMap::new();
-    let mut hosts: Vec<&HostPattern> = Vec::new();
+    let mut kinds: HashMap<String, usize> = HashMap::new();
+    let mut taken: HashMap<(usize, &HostPattern, &str), usize> = HashMap::new();
     let mut pairs = 0;
     let wrong = cx.report.lines();
     for (index, placed) in routes.iter().enumerate() {
-        // A route that is not what its author meant says nothing about others.
-        if wrong.iter().skip(wrong.partition_point(|&line| line < placed.first)).any(|&line| line <= placed.last) {
+        // A route that is not what its author meant, or not known, says nothing about others.
+        let next = wrong.get(wrong.partition_point(|&line| line < placed.first));
+        if !placed.comparable || next.is_some_and(|&line| line <= placed.last) {
             continue;
         }
         let matches = &placed.what.matches;
-        hosts.clear();
-        hosts.extend(&matches.hosts);
+        let hosts = &matches.hosts;
         let methods = methods_of(matches);
         pairs += hosts.len() * methods.len();
         if pairs > PAIRS_MAX {
             return;
         }
-        let rest = predicates(matches);
+        let next = kinds.len();
+        let rest = *kinds.entry(predicates(matches)).or_insert(next);
         let mut lost: Vec<(&HostPattern, &str, usize)> = Vec::new();
-        for host in &hosts {
+        for host in hosts {
             for method in &methods {
-                let earlier = *taken.entry((rest.clone(), host, method)).or_insert(index);
+                let earlier = *taken.entry((rest, host, method)).or_insert(index);
                 if earlier != index {
                     lost.push((host, method, earlier));
                 }

@@ -5,6 +5,7 @@
 
 use super::expand::{Environment, Origin};
 use super::file::{Entry, Node, Scalar, Value};
+use super::merge::Budget;
 use super::problem::{MASK, Report, Span, shown};
 use super::scalar::{self, Fault, Says};
 use super::shape::{self, Key, Kind, Names, Word};
@@ -24,10 +25,12 @@ pub(super) struct Context<'a> {
     pub(super) base: &'a Path,
     /// Pointers to values that came from `${…}`, for [`Config::redacted`](super::Config::redacted).
     pub(super) redacted: Vec<String>,
+    /// What defaults may still be laid.
+    pub(super) budget: Budget,
     /// Whether anything came from there.
     pub(super) expanded: bool,
     /// Compiled expressions, so that each is compiled once.
-    patterns: HashMap<(String, bool), Pattern>,
+    patterns: HashMap<String, Pattern>,
     files: HashMap<PathBuf, Result<Arc<[u8]>, String>>,
 }
 
@@ -55,16 +58,16 @@ impl<'a> Context<'a> {
             env,
             base,
             redacted: Vec::new(),
+            budget: Budget::new(),
             expanded: false,
             patterns: HashMap::new(),
             files: HashMap::new(),
         }
     }
 
-    /// The compiled `text`; `whole` anchors it at both ends.
-    pub(super) fn pattern(&mut self, text: &str, whole: bool) -> Result<Pattern, Fault> {
-        let key = (text.to_owned(), whole);
-        if let Some(pattern) = self.patterns.get(&key) {
+    /// The compiled `text`, as it is written: whoever wants the whole of something anchors it.
+    pub(super) fn pattern(&mut self, text: &str) -> Result<Pattern, Fault> {
+        if let Some(pattern) = self.patterns.get(text) {
             return Ok(pattern.clone());
         }
         if text.len() > PATTERN_BYTES_MAX {
@@ -73,8 +76,8 @@ impl<'a> Context<'a> {
         if self.patterns.len() >= PATTERNS_MAX {
             return Err(Fault::says(format!("there are more than {PATTERNS_MAX} regular expressions")));
         }
-        let pattern = compile(text, whole)?;
-        self.patterns.insert(key, pattern.clone());
+        let pattern = compile(text)?;
+        self.patterns.insert(text.to_owned(), pattern.clone());
         Ok(pattern)
     }
 
@@ -201,12 +204,15 @@ fn elsewhere(name: &str, keys: &'static [Key]) -> Option<(&'static Key, String)>
 
 /// A mapping whose keys are the user's.
 fn map(entries: &[Entry], names: Names, of: &'static Kind, at: &At<'_>, cx: &mut Context<'_>) {
+    if let Some(entry) = entries.get(FIELDS_MAX).filter(|_| names != Names::Things) {
+        cx.problem(entry.key_span, at, format!("{at}: there are more than {FIELDS_MAX} here"), None);
+    }
     for entry in entries {
         let at = at.key(&entry.key);
         let fault = match names {
             _ if entry.key.is_empty() || &*entry.key == "<<" => None,
-            Names::Names => scalar::name(&entry.key).err(),
-            Names::HeaderNames => scalar::header_name(&entry.key).err(),
+            Names::Things => scalar::name(&entry.key).err(),
+            Names::Fields => scalar::header_name(&entry.key).err(),
             Names::Any => None,
         };
         if let Some(fault) = fault {
@@ -240,10 +246,13 @@ fn either(node: &Node, kinds: &'static [Kind], whole: &'static Kind, at: &At<'_>
         Value::Map(_) => kinds.iter().find(|kind| matches!(kind, Kind::Object(_) | Kind::Map(..))),
         Value::List(_) => kinds.iter().find(|kind| matches!(kind, Kind::List(..))),
         Value::Scalar(scalar) => {
-            let simple =
-                || kinds.iter().filter(|kind| !matches!(kind, Kind::Object(_) | Kind::Map(..) | Kind::List(..)));
+            let simple = || kinds.iter().filter(|kind| is_simple(kind));
             if simple().count() > 1 && !simple().any(|kind| check(scalar, kind, cx).is_ok()) {
-                return report_fault(node, scalar, whole, &Fault::expected(whole.describe()), at, cx);
+                let mut fault = Fault::expected(whole.describe());
+                if !scalar.plain && kinds.iter().any(|kind| matches!(kind, Kind::Int(..))) {
+                    fault = fault.help(UNQUOTE);
+                }
+                return report_fault(node, scalar, whole, &fault, at, cx);
             }
             simple().find(|kind| check(scalar, kind, cx).is_ok()).or_else(|| simple().next())
         }
@@ -254,9 +263,14 @@ fn either(node: &Node, kinds: &'static [Kind], whole: &'static Kind, at: &At<'_>
     }
 }
 
+/// Whether a scalar can be one.
+fn is_simple(kind: &Kind) -> bool {
+    !matches!(kind, Kind::Object(_) | Kind::Map(..) | Kind::List(..))
+}
+
 /// A scalar where a scalar belongs.
 fn one(node: &Node, scalar: &Scalar, kind: &'static Kind, at: &At<'_>, cx: &mut Context<'_>) {
-    if kind.is_secret() {
+    if hides(kind, scalar) {
         cx.report.secret(node.span);
     }
     if let Err(fault) = check(scalar, kind, cx) {
@@ -265,7 +279,7 @@ fn one(node: &Node, scalar: &Scalar, kind: &'static Kind, at: &At<'_>, cx: &mut 
 }
 
 fn report_fault(node: &Node, scalar: &Scalar, kind: &Kind, fault: &Fault, at: &At<'_>, cx: &mut Context<'_>) {
-    let open = !kind.is_secret() && scalar.origin == Origin::Written;
+    let open = !hides(kind, scalar) && scalar.origin == Origin::Written;
     let found = match (open, scalar.is_null()) {
         (_, true) => "nothing".to_owned(),
         (false, _) => format!("`{MASK}`"),
@@ -274,6 +288,11 @@ fn report_fault(node: &Node, scalar: &Scalar, kind: &Kind, fault: &Fault, at: &A
     };
     let (message, help) = fault_words(fault, &found, open);
     cx.problem(node.span, at, format!("{at}: {message}"), help);
+}
+
+/// Whether the value is a secret, or has a password in it that does not belong there.
+fn hides(kind: &Kind, scalar: &Scalar) -> bool {
+    kind.is_secret() || (matches!(kind, Kind::ProviderUrl | Kind::Location) && scalar.text.contains('@'))
 }
 
 /// A fault in words. Help made of the value itself is given only where the value is `open`.
@@ -290,22 +309,28 @@ fn fault_words(fault: &Fault, found: &str, open: bool) -> (String, Option<String
     (message, help)
 }
 
-/// A list where a mapping belongs, and the like. The value itself is not named: it may hold secrets.
+/// A list where a mapping belongs, and the like. The value is shown only where no secret can stand.
 fn wrong_class(node: &Node, kind: &Kind, at: &At<'_>, cx: &mut Context<'_>) {
-    hide(node, cx);
+    let open = !kind.holds_secrets();
+    if !open {
+        hide(node, cx);
+    }
     let expected = match kind {
         Kind::Object(_) | Kind::Map(..) => "a mapping".to_owned(),
         Kind::List(..) => "a list".to_owned(),
         kind => kind.describe(),
     };
     let (found, help) = match &node.value {
-        Value::Scalar(scalar) if scalar.is_null() => ("nothing", Some("remove the key, or write its value".to_owned())),
-        Value::Scalar(_) if matches!(kind, Kind::List(..)) => ("text", Some("put it in brackets: `[…]`".to_owned())),
-        Value::Scalar(_) => ("text", None),
-        Value::List(_) => ("a list", None),
-        Value::Map(_) => ("a mapping", None),
+        Value::Scalar(scalar) if scalar.is_null() => ("nothing".to_owned(), Some("remove the key, or write its value")),
+        Value::Scalar(scalar) => {
+            let found = if open && scalar.origin == Origin::Written { shown(&scalar.text) } else { "text".to_owned() };
+            (found, matches!(kind, Kind::List(..)).then_some("put it in brackets: `[…]`"))
+        }
+        Value::List(_) => ("a list".to_owned(), None),
+        Value::Map(_) => ("a mapping".to_owned(), None),
     };
-    cx.problem(node.span, at, format!("{at}: expected {expected}, found {found}"), help);
+    let place = if matches!(at.step, Step::Top) { "the file".to_owned() } else { at.to_string() };
+    cx.problem(node.span, at, format!("{place}: expected {expected}, found {found}"), help.map(Into::into));
 }
 
 /// Whether `scalar` is a value of `kind`.
@@ -319,14 +344,14 @@ fn check(scalar: &Scalar, kind: &Kind, cx: &mut Context<'_>) -> Result<(), Fault
     let text = &*scalar.text;
     match kind {
         Kind::Bool | Kind::Int(..) | Kind::Fraction if !scalar.plain => {
-            Err(Fault::expected(kind.describe()).help("remove the quotes: what is quoted is text"))
+            Err(Fault::expected(kind.describe()).help(UNQUOTE))
         }
         Kind::Text | Kind::Secret | Kind::Name | Kind::Reference(_) | Kind::Regex | Kind::File
             if scalar.looks_typed() =>
         {
             Err(Fault::expected("text").help("put it in quotes"))
         }
-        Kind::Regex => cx.pattern(text, false).map(drop),
+        Kind::Regex => cx.pattern(text).map(drop),
         Kind::Words(words) => known_word(text, scalar.plain, words, cx),
         kind => check_text(text, kind),
     }
@@ -374,7 +399,7 @@ fn known_word(text: &str, plain: bool, words: &[Word], cx: &mut Context<'_>) -> 
             Err(Fault::says(format!("`{}` is not built yet; write {}", word.word, expected())))
         }
         Some(word) if !plain && word.word.bytes().all(|b| b.is_ascii_digit()) => {
-            Err(Fault::expected(expected()).help("remove the quotes: what is quoted is text"))
+            Err(Fault::expected(expected()).help(UNQUOTE))
         }
         Some(_) => Ok(()),
         None => {
@@ -388,11 +413,9 @@ fn known_word(text: &str, plain: bool, words: &[Word], cx: &mut Context<'_>) -> 
     }
 }
 
-fn compile(text: &str, whole: bool) -> Result<Pattern, Fault> {
-    let build = |text: &str| regex::bytes::RegexBuilder::new(text).size_limit(PATTERN_SIZE_MAX).nest_limit(50).build();
-    let anchored = if whole { format!("{WHOLE_OPEN}{text}{WHOLE_CLOSE}") } else { text.to_owned() };
-    // First as it is written, so that `a)(b` cannot pass inside the anchors.
-    match build(text).and_then(|_| build(&anchored)) {
+fn compile(text: &str) -> Result<Pattern, Fault> {
+    let build = regex::bytes::RegexBuilder::new(text).size_limit(PATTERN_SIZE_MAX).nest_limit(50).build();
+    match build {
         Ok(regex) => Ok(Pattern(regex)),
         Err(regex::Error::CompiledTooBig(_)) => Err(Fault::says("this regular expression grows too large")
             .help("repeat less: `{1000}` counts a thousand times")),
@@ -405,16 +428,14 @@ fn compile(text: &str, whole: bool) -> Result<Pattern, Fault> {
     }
 }
 
-/// The text of a pattern that [`Context::pattern`] anchored, as it was written.
-pub(super) fn unanchored(text: &str) -> &str {
-    text.strip_prefix(WHOLE_OPEN).and_then(|text| text.strip_suffix(WHOLE_CLOSE)).unwrap_or(text)
-}
-
 /// Masks what the shape calls secret, without looking at anything else.
 fn mark_secrets(node: &Node, kind: &'static Kind, cx: &mut Context<'_>) {
     match (kind, &node.value) {
         (kind, _) if kind.is_secret() => hide(node, cx),
-        (Kind::Either(kinds), _) => kinds.iter().for_each(|kind| mark_secrets(node, kind, cx)),
+        (Kind::Either(kinds), _) => {
+            let simple = node.scalar().is_some();
+            kinds.iter().filter(|kind| !simple || is_simple(kind)).for_each(|kind| mark_secrets(node, kind, cx));
+        }
         (Kind::Object(keys), Value::Map(entries)) => {
             for entry in entries.iter() {
                 match keys.iter().find(|key| key.name == &*entry.key) {
@@ -445,11 +466,12 @@ fn hide(node: &Node, cx: &mut Context<'_>) {
     }
 }
 
-const WHOLE_OPEN: &str = r"\A(?:";
-const WHOLE_CLOSE: &str = r")\z";
+/// Fields in one mapping of them.
+const FIELDS_MAX: usize = 1000;
+const UNQUOTE: &str = "remove the quotes: what is quoted is text";
 /// Bytes of an expression as it is written.
 const PATTERN_BYTES_MAX: usize = 4096;
 /// Bytes of a compiled expression.
 const PATTERN_SIZE_MAX: usize = 1 << 20;
 /// Expressions in a file.
-const PATTERNS_MAX: usize = 2000;
+const PATTERNS_MAX: usize = 1000;

@@ -9,159 +9,19 @@ use super::expand::Origin;
 use super::file::{Entry, Node, Scalar, Value};
 use super::merge;
 use super::problem::{Span, shown};
+use super::reader::{Defined, Reader};
 use super::scalar;
 use super::secret::Secret;
-use super::shape::{self, Key, Kind, Standard};
-use super::types::*;
-use std::collections::HashMap;
+use super::shape::{self, Key, Kind};
+use super::types::{
+    Action, Admin, Config, HeaderRules, HostPattern, HostRule, Level, Listener, ListenerLimits, Log, LogFormat, Match,
+    PathPattern, Pool, Provider, ProviderConnections, ProviderTimeouts, ProviderTls, ProviderUrl, Rewrite, Role, Route,
+    Token, ValueMatch,
+};
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// Reads the keys of one mapping, written or not.
-#[derive(Clone, Copy)]
-pub(super) struct Reader<'a> {
-    node: Option<&'a Node>,
-    keys: &'static [Key],
-    pub(super) at: At<'a>,
-    /// What to point at when a key is missing.
-    pub(super) head: Span,
-}
-
-/// Names that can be referred to, in file order.
-#[derive(Default)]
-pub(super) struct Defined {
-    names: Vec<String>,
-    index: HashMap<String, usize>,
-}
-
-// === impl Reader ===
-
-impl<'a> Reader<'a> {
-    pub(super) fn new(node: Option<&'a Node>, keys: &'static [Key], at: At<'a>, head: Span) -> Self {
-        Reader { node: node.filter(|node| node.entries().is_some()), keys, at, head }
-    }
-
-    /// The entry of `name`, if it is written.
-    pub(super) fn entry(&self, name: &str) -> Option<&'a Entry> {
-        self.node?.entry(name)
-    }
-
-    /// Whether `name` is written.
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.entry(name).is_some()
-    }
-
-    /// The mapping under `name`; `parent` is this reader's own path, kept by the caller.
-    pub(super) fn child<'b>(&'b self, name: &'static str) -> Reader<'b>
-    where
-        'a: 'b,
-    {
-        let keys: &'static [Key] = match self.key(name).map(|key| &key.kind) {
-            Some(Kind::Object(keys)) => keys,
-            _ => &[],
-        };
-        let entry = self.entry(name);
-        let head = entry.map_or(self.head, |entry| entry.key_span);
-        Reader::new(entry.map(|entry| &entry.node), keys, self.at.key(name), head)
-    }
-
-    /// The scalar of `name`, if one is written that means something.
-    pub(super) fn scalar(&self, name: &str) -> Option<&'a Scalar> {
-        self.entry(name)?.node.scalar().filter(|scalar| !scalar.is_null() && !scalar.is_unknown())
-    }
-
-    /// The text of `name`, if it is written and of its type.
-    pub(super) fn text(&self, name: &str) -> Option<&'a str> {
-        self.scalar(name).map(|scalar| &*scalar.text)
-    }
-
-    /// The items of the list `name`; none where it is not written.
-    pub(super) fn items(&self, name: &str) -> &'a [Node] {
-        self.entry(name).and_then(|entry| entry.node.items()).unwrap_or_default()
-    }
-
-    /// The entries of the mapping `name`; none where it is not written.
-    pub(super) fn entries(&self, name: &str) -> &'a [Entry] {
-        self.entry(name).and_then(|entry| entry.node.entries()).unwrap_or_default()
-    }
-
-    /// The value of `name`, or its default by the shape.
-    fn value<T: Default, F>(&self, name: &str, parse: impl Fn(&str) -> Result<T, F>) -> T {
-        let written = self.text(name).and_then(|text| parse(text).ok());
-        written.or_else(|| self.standard(name).and_then(|text| parse(text).ok())).unwrap_or_default()
-    }
-
-    /// The default of `name` as text.
-    fn standard(&self, name: &str) -> Option<&'static str> {
-        match self.key(name)?.default {
-            Standard::Is(text) => Some(text.trim_matches('"')),
-            _ => None,
-        }
-    }
-
-    fn key(&self, name: &str) -> Option<&'static Key> {
-        self.keys.iter().find(|key| key.name == name)
-    }
-
-    fn duration(&self, name: &str) -> Duration {
-        self.value(name, scalar::duration)
-    }
-
-    fn size(&self, name: &str) -> u64 {
-        self.value(name, scalar::size)
-    }
-
-    fn integer(&self, name: &str) -> u64 {
-        self.value(name, |text| scalar::integer(text, 0, u64::MAX))
-    }
-
-    fn boolean(&self, name: &str) -> bool {
-        self.value(name, scalar::boolean)
-    }
-
-    fn word(&self, name: &str) -> &str {
-        self.text(name).or_else(|| self.standard(name)).unwrap_or_default()
-    }
-
-    /// Reports `name` as missing unless it is written.
-    fn require(&self, name: &str, cx: &mut Context<'_>) -> bool {
-        if self.has(name) {
-            return true;
-        }
-        let message = format!("{}: `{name}` is missing", self.at);
-        cx.problem(self.head, &self.at, message, Some(format!("write `{name}:` here")));
-        false
-    }
-}
-
-// === impl Defined ===
-
-impl Defined {
-    fn new(names: impl Iterator<Item = String>) -> Self {
-        let names: Vec<String> = names.collect();
-        let index = names.iter().enumerate().map(|(at, name)| (name.clone(), at)).collect();
-        Defined { names, index }
-    }
-
-    /// The index of what `node` names; reports a name that nothing has.
-    fn resolve(&self, node: &Node, what: &str, section: &str, at: &At<'_>, cx: &mut Context<'_>) -> Option<usize> {
-        let scalar = node.scalar().filter(|scalar| !scalar.is_null())?;
-        if scalar.is_unknown() {
-            return (!self.names.is_empty()).then_some(0);
-        }
-        if let Some(&index) = self.index.get(&*scalar.text) {
-            return Some(index);
-        }
-        let named = if scalar.origin == Origin::Written { shown(&scalar.text) } else { "`***`".into() };
-        let nearest = cx.did_you_mean(&scalar.text, self.names.iter().map(String::as_str));
-        let shows = scalar.origin == Origin::Written;
-        let help = nearest.filter(|_| shows).unwrap_or_else(|| format!("define it under `{section}`"));
-        cx.problem(node.span, at, format!("{at}: there is no {what} {named}"), Some(help));
-        None
-    }
-}
 
 /// Reads the whole file. The result means something only where nothing was reported.
 pub(super) fn config(root: &Node, cx: &mut Context<'_>) -> Config {
@@ -204,17 +64,31 @@ fn workers(top: &Reader<'_>) -> Option<NonZeroUsize> {
 
 /// The entries of a section with the defaults laid under each.
 fn merged(top: &Reader<'_>, section: &str, below: Option<&Entry>, cx: &mut Context<'_>) -> Vec<Entry> {
-    let entries = top.entries(section).iter();
-    let laid: Vec<Entry> = match (below, top.key(section).map(|key| &key.kind)) {
-        (Some(below), Some(Kind::Map(_, of))) => {
-            entries.map(|entry| Entry { node: merge::lay(&below.node, &entry.node, of), ..entry.clone() }).collect()
+    let mut laid: Vec<Entry> = top.entries(section).to_vec();
+    if let (Some(below), Some(Kind::Map(_, of))) = (below, top.key(section).map(|key| &key.kind)) {
+        for entry in &mut laid {
+            entry.node = lay(below, &entry.node, of, cx);
         }
-        _ => entries.cloned().collect(),
-    };
+    }
     for entry in &laid {
         redact(&entry.node, &format!("/{section}/{}", pointer(&entry.key)), cx);
     }
     laid
+}
+
+/// `above` with the defaults `below` under it.
+fn lay(below: &Entry, above: &Node, kind: &'static Kind, cx: &mut Context<'_>) -> Node {
+    let laid = cx.budget.lay(&below.node, above, kind);
+    laid.unwrap_or_else(|| {
+        let message = "these defaults are too long for all that they are laid under";
+        cx.problem(
+            below.key_span,
+            &At::TOP,
+            message.into(),
+            Some("write less here, or fewer of what takes them".into()),
+        );
+        above.clone()
+    })
 }
 
 /// Notes which values came from `${…}`.
@@ -264,7 +138,17 @@ fn place<T>(what: T, span: Span, node: &Node, reader: &Reader<'_>) -> Placed<T> 
     let name = reader.entry("name").map_or(reader.head, |entry| entry.node.span);
     let known = reader.text("name").is_some();
     let (first, last) = (reader.head.line, last_line(node));
-    Placed { what, span, name, at: reader.at.to_string(), first, last, known }
+    let comparable = !reader.entry("match").is_some_and(|entry| holds_unknown(&entry.node));
+    Placed { what, span, name, at: reader.at.to_string(), first, last, known, comparable }
+}
+
+/// Whether anything in `node` came from outside and is not known.
+fn holds_unknown(node: &Node) -> bool {
+    match &node.value {
+        Value::Scalar(scalar) => scalar.is_unknown(),
+        Value::List(items) => items.iter().any(holds_unknown),
+        Value::Map(entries) => entries.iter().any(|entry| holds_unknown(&entry.node)),
+    }
 }
 
 /// The line of the last value in `node`, by the order of the file.
@@ -472,7 +356,7 @@ fn routes(top: &Reader<'_>, below: Option<&Entry>, pools: &Defined, cx: &mut Con
     let keys = object_keys(top, "routes");
     let mut placed: Vec<Placed<Arc<Route>>> = Vec::new();
     for (index, own) in top.items("routes").iter().enumerate() {
-        let laid = below.map(|below| merge::lay(&below.node, own, &ROUTE));
+        let laid = below.map(|below| lay(below, own, &ROUTE, cx));
         let reader = Reader::new(Some(laid.as_ref().unwrap_or(own)), keys, list.item(index), head_of(own));
         let own_reader = Reader::new(Some(own), keys, list.item(index), head_of(own));
         redact(laid.as_ref().unwrap_or(own), &format!("/routes/{index}"), cx);
@@ -489,6 +373,7 @@ fn routes(top: &Reader<'_>, below: Option<&Entry>, pools: &Defined, cx: &mut Con
 fn route(reader: &Reader<'_>, own: &Reader<'_>, pools: &Defined, cx: &mut Context<'_>) -> Option<Route> {
     reader.node?;
     let named = reader.require("name", cx);
+    check::reserved_name(reader, cx);
     let action = action(reader, pools, cx);
     let matches = matches(&reader.child("match"), cx);
     check::inert_in_route(own, reader, cx);
@@ -521,12 +406,9 @@ fn action(reader: &Reader<'_>, pools: &Defined, cx: &mut Context<'_>) -> Option<
 }
 
 fn respond(reader: &Reader<'_>, cx: &mut Context<'_>) -> Action {
-    let mut headers = fields(reader.entries("headers"), &reader.at.key("headers"), "", cx);
     // Our own answer shows the names as the operator spelt them.
-    for (name, _) in &mut headers {
-        let written = reader.entries("headers").iter().find(|entry| entry.key.eq_ignore_ascii_case(name));
-        *name = written.map_or_else(|| name.clone(), |entry| entry.key.to_string());
-    }
+    let headers = fields(reader.entries("headers"), &reader.at.key("headers"), "", cx);
+    let headers = headers.into_iter().map(|(entry, _, value)| (entry.key.to_string(), value)).collect();
     check::answer(reader, cx);
     let status = reader.integer("status") as u16;
     Action::Respond { status, headers, body: reader.text("body").unwrap_or_default().as_bytes().into() }
@@ -534,7 +416,7 @@ fn respond(reader: &Reader<'_>, cx: &mut Context<'_>) -> Action {
 
 fn redirect(reader: &Reader<'_>, cx: &mut Context<'_>) -> Option<Action> {
     let whole = reader.node.is_some() && reader.require("to", cx);
-    let status = reader.value("status", |text| text.parse::<u16>());
+    let status = reader.value("status", str::parse::<u16>);
     whole.then(|| Action::Redirect { to: reader.text("to").unwrap_or("/").to_owned(), status })
 }
 
@@ -548,7 +430,7 @@ fn matches(reader: &Reader<'_>, cx: &mut Context<'_>) -> Match {
         hosts.push(HostPattern::Any);
     }
     let path = scalar::path_pattern(reader.word("path")).unwrap_or(PathPattern::Prefix(String::new()));
-    let path_regex = reader.text("path_regex").and_then(|text| cx.pattern(text, true).ok());
+    let path_regex = reader.text("path_regex").and_then(|text| cx.pattern(text).ok());
     let methods = reader.has("methods").then(|| texts(reader, "methods").map(ToOwned::to_owned).collect());
     let headers = value_matches(reader, "headers", true, cx);
     let query = value_matches(reader, "query", false, cx);
@@ -593,7 +475,7 @@ fn value_match(entry: &Entry, at: &At<'_>, cx: &mut Context<'_>) -> ValueMatch {
             cx.problem(node.span, at, message, Some("remove it".into()));
         }
         (None, Some(node)) => {
-            let compiled = text(node).and_then(|text| cx.pattern(&text, false).ok());
+            let compiled = text(node).and_then(|text| cx.pattern(&text).ok());
             return compiled.map_or(ValueMatch::Present, ValueMatch::Regex);
         }
         _ => {}
@@ -614,23 +496,31 @@ fn rewrite(reader: &Reader<'_>, cx: &mut Context<'_>) -> Rewrite {
 /// `set` and `remove`. `host` says where the Host is chosen, if it can be.
 fn header_rules(reader: &Reader<'_>, host: &str, cx: &mut Context<'_>) -> HeaderRules {
     let set = fields(reader.entries("set"), &reader.at.key("set"), host, cx);
+    let set: Vec<(String, Secret)> = set.into_iter().map(|(_, name, value)| (name, value)).collect();
     let list = reader.at.key("remove");
     check::repeats(reader, "remove", cx);
+    let names: HashSet<&str> = set.iter().map(|(name, _)| name.as_str()).collect();
     let mut remove = Vec::new();
     for (index, node) in reader.items("remove").iter().enumerate() {
         let Some(name) = node.scalar().and_then(|scalar| scalar::header_name(&scalar.text).ok()) else { continue };
-        check::framing(&name, node.span, &list.item(index), host, cx);
-        if set.iter().any(|(other, _)| *other == name) {
-            let message = format!("{}: {} is both set and removed", list.item(index), shown(&name));
-            cx.problem(node.span, &list.item(index), message, Some("`set` replaces the field; remove it here".into()));
+        let at = list.item(index);
+        check::framing(&name, node.span, &at, host, cx);
+        if names.contains(name.as_str()) {
+            let message = format!("{at}: {} is both set and removed", shown(&name));
+            cx.problem(node.span, &at, message, Some("`set` replaces the field; remove it here".into()));
         }
         remove.push(name);
     }
     HeaderRules { set, remove }
 }
 
-/// Fields and their values, each name once.
-fn fields(entries: &[Entry], map: &At<'_>, host: &str, cx: &mut Context<'_>) -> Vec<(String, Secret)> {
+/// Fields with their names in lower case and their values; each name once.
+fn fields<'a>(
+    entries: &'a [Entry],
+    map: &At<'_>,
+    host: &str,
+    cx: &mut Context<'_>,
+) -> Vec<(&'a Entry, String, Secret)> {
     let mut fields = Vec::new();
     let mut seen: HashMap<String, Span> = HashMap::new();
     for entry in entries {
@@ -639,7 +529,7 @@ fn fields(entries: &[Entry], map: &At<'_>, host: &str, cx: &mut Context<'_>) -> 
         check::framing(&name, entry.key_span, &at, host, cx);
         check::field_twice(&mut seen, &name, entry, &at, cx);
         if let Some(scalar) = entry.node.scalar() {
-            fields.push((name, Secret::new(&*scalar.text)));
+            fields.push((entry, name, Secret::new(&*scalar.text)));
         }
     }
     fields

@@ -1,4 +1,4 @@
-//! What differs between two dumps of [`super::effective`].
+//! What differs between two dumps of [`super::effective()`].
 
 use super::problem::MASK;
 use serde_json::{Map, Value};
@@ -45,10 +45,10 @@ fn compare(path: &str, old: &Value, new: &Value, changes: &mut Vec<Change>) {
 
 fn objects(path: &str, old: &Map<String, Value>, new: &Map<String, Value>, changes: &mut Vec<Change>) {
     let inner = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-    for (key, value) in old.iter().filter(|(key, _)| !(path.is_empty() && *key == SECRETS)) {
+    for (key, value) in old.iter().filter(|(key, _)| !is_secrets(path, key)) {
         compare(&inner(key), value, new.get(key).unwrap_or(&Value::Null), changes);
     }
-    for (key, value) in new.iter().filter(|(key, _)| !(path.is_empty() && *key == SECRETS) && !old.contains_key(*key)) {
+    for (key, value) in new.iter().filter(|(key, _)| !is_secrets(path, key) && !old.contains_key(*key)) {
         compare(&inner(key), &Value::Null, value, changes);
     }
 }
@@ -81,6 +81,11 @@ fn lists(path: &str, old: &[Value], new: &[Value], changes: &mut Vec<Change>) {
     }
 }
 
+/// Whether this is the mapping of fingerprints, which is compared apart.
+fn is_secrets(path: &str, key: &str) -> bool {
+    path.is_empty() && key == SECRETS
+}
+
 /// The items by name, where each has one of its own.
 fn by_name(items: &[Value]) -> Option<HashMap<&str, &Value>> {
     let named: HashMap<&str, &Value> = items.iter().filter_map(|item| Some((name_of(item)?, item))).collect();
@@ -91,7 +96,7 @@ fn name_of(item: &Value) -> Option<&str> {
     item.get("name")?.as_str()
 }
 
-/// Where [`super::effective`] keeps the fingerprints.
+/// Where [`super::effective()`] keeps the fingerprints.
 const SECRETS: &str = "secrets";
 
 #[cfg(test)]

@@ -4,10 +4,12 @@
 //! a hash under a key that every process draws anew and never shows. It tells equal from different between two dumps of
 //! one process, and nothing else.
 
-use super::conform::unanchored;
 use super::problem::MASK;
 use super::secret::Secret;
-use super::types::*;
+use super::types::{
+    Action, Admin, Config, HeaderRules, HostPattern, HostRule, Level, Listener, Log, LogFormat, Match, PathPattern,
+    Pool, Provider, ProviderTls, ProviderUrl, Rewrite, Role, Route, ValueMatch,
+};
 use serde_json::{Map, Value, json};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
@@ -62,7 +64,7 @@ fn listener(listener: &Listener) -> Value {
 fn admin(admin: &Admin, secrets: &mut Map<String, Value>) -> Value {
     let mut tokens = Vec::new();
     for token in &admin.tokens {
-        let shown = secret(&token.secret, format!("admin.tokens[{}].token", token.name), secrets);
+        let shown = secret(&token.secret, &format!("admin.tokens[{}].token", token.name), secrets);
         tokens.push(json!({ "name": token.name, "token": shown, "role": role(token.role) }));
     }
     json!({ "bind": admin.bind.to_string(), "tokens": tokens, "hosts": admin.hosts })
@@ -174,7 +176,7 @@ fn matches(matches: &Match) -> Value {
         },
     });
     if let Some(pattern) = &matches.path_regex {
-        dump["path_regex"] = unanchored(pattern.0.as_str()).into();
+        dump["path_regex"] = pattern.0.as_str().into();
     }
     if let Some(methods) = &matches.methods {
         dump["methods"] = json!(methods);
@@ -221,12 +223,12 @@ fn header_rules(rules: &HeaderRules, path: &str, secrets: &mut Map<String, Value
 }
 
 fn fields(fields: &[(String, Secret)], path: &str, secrets: &mut Map<String, Value>) -> Value {
-    named(fields.iter().map(|(name, value)| (name.as_str(), secret(value, format!("{path}.{name}"), secrets))))
+    named(fields.iter().map(|(name, value)| (name.as_str(), secret(value, &format!("{path}.{name}"), secrets))))
 }
 
 /// `***`, and a fingerprint beside the settings.
-fn secret(secret: &Secret, path: String, secrets: &mut Map<String, Value>) -> Value {
-    secrets.insert(path.clone(), fingerprint(&path, secret.expose()).into());
+fn secret(secret: &Secret, path: &str, secrets: &mut Map<String, Value>) -> Value {
+    secrets.insert(path.to_owned(), fingerprint(path, secret.expose()).into());
     MASK.into()
 }
 
@@ -273,7 +275,7 @@ fn fingerprint(path: &str, text: &str) -> String {
 pub(super) fn duration(span: Duration) -> String {
     let milliseconds = span.as_millis();
     let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
-    match units.iter().find(|(unit, _)| milliseconds % unit == 0 && (milliseconds > 0 || *unit == 1000)) {
+    match units.iter().find(|(unit, _)| milliseconds.is_multiple_of(*unit) && (milliseconds > 0 || *unit == 1000)) {
         Some((unit, name)) => format!("{}{name}", milliseconds / unit),
         None => format!("{milliseconds}ms"),
     }
@@ -282,7 +284,7 @@ pub(super) fn duration(span: Duration) -> String {
 /// `64KiB`, `10MiB`: the largest unit that is exact; `0B` and odd bytes as they are.
 pub(super) fn size(bytes: u64) -> String {
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
-    match units.iter().find(|(shift, _)| bytes > 0 && bytes % (1 << shift) == 0) {
+    match units.iter().find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << shift)) {
         Some((shift, name)) => format!("{}{name}", bytes >> shift),
         None => format!("{bytes}B"),
     }

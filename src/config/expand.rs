@@ -175,8 +175,11 @@ fn reference(inside: &str, base: &Path, env: &dyn Environment) -> Result<Option<
     match (value, fallback) {
         (Some(value), _) => Ok(Some(value)),
         (None, Some(Ok(default))) => Ok(Some(default.to_owned())),
-        (None, Some(Err(why))) if !why.is_empty() => Err((format!("${{{name}}} is not set: {why}"), set_it(name))),
-        (None, _) => Err((format!("${{{name}}} is not set"), set_it(name))),
+        (None, Some(Err(why))) if !why.is_empty() => {
+            Err((format!("${{{name}}} is not set or empty: {why}"), set_it(name)))
+        }
+        (None, Some(Err(_))) => Err((format!("${{{name}}} is not set or empty"), set_it(name))),
+        (None, None) => Err((format!("${{{name}}} is not set"), set_it(name))),
     }
 }
 

@@ -122,6 +122,11 @@ impl Node {
         self.entry(key).map(|entry| &entry.node)
     }
 
+    /// Values in it, itself included.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
     /// A mapping made of others' entries, standing at `span`.
     pub(super) fn map(span: Span, entries: Vec<Entry>) -> Node {
         Node { span, size: 1, height: 1, value: Value::Map(Rc::new(entries)) }
@@ -290,7 +295,7 @@ impl Builder<'_> {
         if !self.open.last().is_some_and(Open::wants_key) {
             return Ok(());
         }
-        let help = "if this is a value with `${…}` inside `[…]` or `{…}`, put it in quotes";
+        let help = "a key is a word before `:`; a value with `${…}` inside `[…]` or `{…}` needs quotes";
         self.stop(span, "a key must be plain text", Some(help))
     }
 
@@ -364,9 +369,18 @@ pub(super) fn decode<'a>(bytes: &'a [u8], report: &mut Report) -> Option<&'a str
 /// Says what the parser could not read, in words for people.
 fn scan_error(error: &ScanError, text: &str, report: &mut Report) {
     let at = place(*error.marker());
-    let line = super::problem::line_of(text, at.line as usize).unwrap_or_default();
+    let number = at.line as usize;
+    let line = super::excerpt::line_of(text, number).unwrap_or_default();
     let (message, help) = explain(error.info(), line);
+    let at = if line.trim().is_empty() { last_written(text, number) } else { at };
     report.add_unparsed(at, message, help.map(Into::into));
+}
+
+/// The end of the last line before line `number` that is not blank: the parser notices some things late.
+fn last_written(text: &str, number: usize) -> Span {
+    let lines = super::excerpt::split_lines(text).take(number).zip(1..);
+    let last = lines.filter(|(line, _)| !line.trim().is_empty()).last();
+    last.map_or(Span::START, |(line, number)| Span::at(number, line.trim_end().chars().count().max(1)))
 }
 
 /// The parser's words, and ours beside them where a person needs more.
@@ -377,6 +391,7 @@ fn explain(info: &str, line: &str) -> (Cow<'static, str>, Option<&'static str>) 
         return (message.into(), Some("write it as \"${…}\""));
     }
     let known: &[(&str, &str, &str)] = &[
+        ("indentation in quoted", "a quoted text never ends", "close the quotes, or indent its further lines"),
         ("tab", "a tab is used as indentation", "indent with spaces"),
         ("unknown anchor", "the alias has no anchor before it", "write `&name` where the value first stands"),
         ("recursion limit", "`[` or `{` is nested too deeply", "nest less"),
@@ -388,6 +403,7 @@ fn explain(info: &str, line: &str) -> (Cow<'static, str>, Option<&'static str>) 
             "put text that contains `: ` in quotes, and check the indentation",
         ),
         ("unknown escape", "this escape is not known", "write `\\\\` for a backslash, or use single quotes"),
+        ("expected node content", "a value is missing here", "write one, or close what is open"),
         ("expected ',' or '}'", "`{` is not closed, or a comma is missing", "close it with `}`"),
         ("expected ',' or ']'", "`[` is not closed, or a comma is missing", "close it with `]`"),
         ("simple key expect", "`:` is missing after this key", "write `key: value`"),

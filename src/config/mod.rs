@@ -1,18 +1,21 @@
 //! `gateway.yaml`: from bytes to a [`Config`] that cannot be wrong, or to every problem at once.
 //!
-//! In order: [`file`] reads YAML into a bounded tree with places, [`expand`] fills in `${…}`, [`conform`] compares the
-//! tree with the [`shape`] of the contract, [`merge`] lays the defaults under, [`decode`] reads the types, [`check`] looks
-//! at the whole. The shape is one table; the schema, the documentation and the defaults come from it.
+//! In order: `file` reads YAML into a bounded tree with places, `expand` fills in `${…}`, `conform` compares the tree with
+//! the `shape` of the contract, `merge` lays the defaults under, `decode` reads the types, `check` looks at the whole.
+//! `problem` and `excerpt` say what is wrong. The shape is one table; `schema`, the documentation and the defaults come
+//! from it.
 
 mod check;
 mod conform;
 mod decode;
 mod diff;
 mod effective;
+mod excerpt;
 mod expand;
 mod file;
 mod merge;
 mod problem;
+mod reader;
 mod scalar;
 mod schema;
 mod secret;
@@ -22,8 +25,9 @@ mod types;
 
 pub use diff::{Change, diff};
 pub use effective::effective;
+pub use excerpt::Excerpt;
 pub use expand::{Environment, ProcessEnvironment, UnknownEnvironment};
-pub use problem::{Excerpt, Problem, Problems};
+pub use problem::{Problem, Problems};
 pub use schema::{key_table, schema};
 pub use secret::Secret;
 pub use types::*;

@@ -4,9 +4,9 @@
 //! it cannot leak one. Where the file could be read, its shape says which values are secret; where it could not, any
 //! value is masked whose key is not known to be harmless.
 
-use super::shape;
+use super::excerpt::{Excerpt, Lines};
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashSet;
 use std::fmt;
 
 /// One thing wrong with the configuration, or worth knowing about it.
@@ -29,17 +29,6 @@ pub struct Problem {
     /// It stops nothing.
     #[serde(skip)]
     pub note: bool,
-}
-
-/// A source line with its secrets masked, and the part of it that is meant.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Excerpt {
-    /// The line, or the part of a long line around the problem.
-    pub text: String,
-    /// Characters before the part that is meant.
-    pub start: usize,
-    /// Characters of it; at least 1.
-    pub width: usize,
 }
 
 /// Every problem of one file, by position. Its `Display` is what `sluice check` prints.
@@ -67,6 +56,8 @@ pub(super) struct Span {
 pub(super) struct Report {
     found: Vec<Found>,
     notes: Vec<Found>,
+    /// Problems by place and words.
+    said: HashSet<(Span, String)>,
     more: usize,
     /// Values that no excerpt may show; `None` while nobody has looked.
     secrets: Option<Vec<Span>>,
@@ -112,11 +103,17 @@ impl Report {
         message: impl Into<Cow<'static, str>>,
         help: Option<String>,
     ) {
+        let (message, path) = (message.into().into_owned(), path.into());
+        // What stands in the defaults is wrong once, however many things it is laid under.
+        let tail = message.split_once(": ").map_or(&*message, |(_, tail)| tail).to_owned();
+        if !self.said.insert((span, tail)) {
+            return;
+        }
         if self.found.len() >= PROBLEMS_MAX {
             self.more += 1;
             return;
         }
-        self.found.push(Found { span, message: message.into().into_owned(), path: path.into(), help });
+        self.found.push(Found { span, message, path, help });
     }
 
     /// Adds a problem that ends the reading.
@@ -150,12 +147,12 @@ impl Report {
 
     /// The problems, if there are any, and else the notes.
     pub(super) fn finish(self, file: &str, text: &str) -> Result<Vec<Problem>, Problems> {
-        let lines = Lines::new(text, self.found.iter().chain(&self.notes), self.secrets);
-        let total = self.found.len();
-        if total == 0 {
-            return Ok(lines.problems(self.notes, true));
+        let wanted = self.found.iter().chain(&self.notes).map(|found| found.span.line).collect();
+        let lines = Lines::new(text, &wanted, self.secrets);
+        if self.found.is_empty() {
+            return Ok(problems(self.notes, &lines, true));
         }
-        let problems = lines.problems(self.found, false);
+        let problems = problems(self.found, &lines, false);
         Err(Problems { file: file.to_owned(), problems, more: self.more })
     }
 }
@@ -174,11 +171,12 @@ impl Problem {
         let help = self.help.as_deref().unwrap_or("");
         if let Some(source) = &self.source {
             let (pad, marks) = (" ".repeat(source.start), "^".repeat(source.width));
-            let shown = format!("{:5} | {}\n      | {pad}{marks} {help}", self.line, source.text);
+            let gutter = self.line.to_string().len().max(5);
+            let shown = format!("{:gutter$} | {}\n{:gutter$} | {pad}{marks} {help}", self.line, source.text, "");
             text.push_str(shown.trim_end());
             text.push('\n');
         } else if !help.is_empty() {
-            text.push_str(&format!("      = {help}\n"));
+            text.extend(["      = ", help, "\n"]);
         }
         text
     }
@@ -212,62 +210,14 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// The lines that problems point at, masked.
-struct Lines<'a> {
-    lines: HashMap<u32, &'a str>,
-    /// Columns to mask by line, sorted; from 0, the end exclusive.
-    masks: HashMap<u32, Vec<(usize, usize)>>,
-}
-
-// === impl Lines ===
-
-impl<'a> Lines<'a> {
-    /// Finds the lines of `found` in `text`, and what to mask in them.
-    fn new<'f>(text: &'a str, found: impl Iterator<Item = &'f Found>, secrets: Option<Vec<Span>>) -> Self {
-        let wanted: BTreeSet<u32> = found.map(|found| found.span.line).collect();
-        let lines: HashMap<u32, &str> =
-            (1..).zip(split_lines(text)).filter(|(number, _)| wanted.contains(number)).collect();
-        let mut masks: HashMap<u32, Vec<(usize, usize)>> = HashMap::new();
-        match secrets {
-            None => masks.extend(lines.iter().map(|(&number, line)| (number, guess_secrets(line)))),
-            Some(secrets) => {
-                for span in secrets {
-                    for &number in wanted.range(span.line..=span.end_line.max(span.line)) {
-                        let from = if number == span.line { span.column as usize - 1 } else { 0 };
-                        let to = if number == span.end_line { span.end_column as usize - 1 } else { usize::MAX };
-                        masks.entry(number).or_default().push((from, to));
-                    }
-                }
-            }
-        }
-        masks.values_mut().for_each(|ranges| ranges.sort_unstable());
-        Lines { lines, masks }
-    }
-
-    /// Sorts, drops what was said twice, and cuts the excerpts.
-    fn problems(&self, mut found: Vec<Found>, note: bool) -> Vec<Problem> {
-        found.sort();
-        found.dedup_by(|a, b| a.span == b.span && a.message == b.message);
-        found.into_iter().map(|found| self.problem(found, note)).collect()
-    }
-
-    fn problem(&self, found: Found, note: bool) -> Problem {
-        let Found { span, message, path, help } = found;
-        let source = self.excerpt(span);
+/// Sorts what was found and gives each its excerpt.
+fn problems(mut found: Vec<Found>, lines: &Lines<'_>, note: bool) -> Vec<Problem> {
+    found.sort();
+    let whole = |Found { span, message, path, help }| {
+        let source = lines.excerpt(span);
         Problem { line: span.line as usize, column: span.column as usize, path, message, help, source, note }
-    }
-
-    /// The line of `span`, masked and cut to a width that fits.
-    fn excerpt(&self, span: Span) -> Option<Excerpt> {
-        let line = self.lines.get(&span.line)?;
-        let from = (span.column as usize).saturating_sub(1);
-        let one_line = span.end_line == span.line && span.end_column > span.column;
-        let to = if one_line { span.end_column as usize - 1 } else { from + 1 };
-        let empty = Vec::new();
-        let masks = self.masks.get(&span.line).unwrap_or(&empty);
-        let (text, start, end) = mask(line, masks, from, to);
-        Some(cut(&text, start, end))
-    }
+    };
+    found.into_iter().map(whole).collect()
 }
 
 /// `text` in backticks for a message: control characters escaped, long text cut.
@@ -284,118 +234,9 @@ pub(super) fn shown(text: &str) -> String {
     out
 }
 
-/// The line of that number, from 1.
-pub(super) fn line_of(text: &str, number: usize) -> Option<&str> {
-    split_lines(text).nth(number.checked_sub(1)?)
-}
-
-/// Lines as YAML breaks them: at CR LF, LF or CR.
-fn split_lines(text: &str) -> impl Iterator<Item = &str> {
-    let mut rest = Some(text);
-    std::iter::from_fn(move || {
-        let text = rest?;
-        let Some(at) = text.find(['\n', '\r']) else {
-            rest = None;
-            return Some(text);
-        };
-        let skip = if text[at..].starts_with("\r\n") { 2 } else { 1 };
-        rest = Some(&text[at + skip..]);
-        Some(&text[..at])
-    })
-}
-
-/// Replaces the masked columns by `***` and moves `from..to` along.
-fn mask(line: &str, masks: &[(usize, usize)], from: usize, to: usize) -> (String, usize, usize) {
-    let (mut text, mut width) = (String::new(), 0);
-    let (mut start, mut end) = (None, None);
-    let mut masks = masks.iter().peekable();
-    let mut covered = 0;
-    for (column, c) in line.chars().enumerate() {
-        while masks.next_if(|&&(_, mask_end)| mask_end <= column).is_some() {}
-        let masked = masks.peek().is_some_and(|&&(mask_start, _)| mask_start <= column);
-        if column >= to && end.is_none() {
-            end = Some(width);
-        }
-        if masked && covered == 0 {
-            covered = width + 1;
-            text.push_str(MASK);
-            width += MASK.len();
-        }
-        if column >= from && start.is_none() {
-            start = Some(if masked { covered - 1 } else { width });
-        }
-        if !masked {
-            covered = 0;
-            text.push(if c.is_control() { ' ' } else { c });
-            width += 1;
-        }
-    }
-    let start = start.unwrap_or(width);
-    (text, start, end.unwrap_or(width).max(start + 1))
-}
-
-/// Cuts a long line to what stands around the columns that are meant.
-fn cut(text: &str, start: usize, end: usize) -> Excerpt {
-    let length = text.chars().count();
-    if length <= LINE_MAX {
-        let (text, width) = (text.trim_end().to_owned(), (end - start).min(LINE_MAX));
-        return Excerpt { text, start, width };
-    }
-    let first = start.saturating_sub(LINE_MAX / 2);
-    let last = (first + LINE_MAX).min(length);
-    let middle: String = text.chars().skip(first).take(last - first).collect();
-    let (before, after) = (if first > 0 { "…" } else { "" }, if last < length { "…" } else { "" });
-    let start = start - first + before.chars().count();
-    let width = (end.min(last).max(first)).saturating_sub(first + start).max(1).min(LINE_MAX);
-    Excerpt { text: format!("{before}{middle}{after}"), start, width }
-}
-
-/// Columns of `line` that may hold a secret, told from its keys alone: for a file that could not be read.
-fn guess_secrets(line: &str) -> Vec<(usize, usize)> {
-    let chars: Vec<char> = line.chars().collect();
-    let mut masks = Vec::new();
-    let (mut segment, mut harmless) = (0, false);
-    let mut at = 0;
-    while at < chars.len() {
-        let ends_key = chars[at] == ':' && chars.get(at + 1).is_none_or(|next| next.is_whitespace());
-        if ends_key {
-            let mut begin = at;
-            while begin > segment && (chars[begin - 1].is_alphanumeric() || matches!(chars[begin - 1], '_' | '-' | '.'))
-            {
-                begin -= 1;
-            }
-            hide(&chars, segment, begin, harmless, &mut masks);
-            let key: String = chars[begin..at].iter().collect();
-            harmless = shape::is_harmless(&key);
-            segment = at + 1;
-        }
-        at += 1;
-    }
-    hide(&chars, segment, chars.len(), harmless, &mut masks);
-    masks
-}
-
-/// Masks `from..to` unless its key is harmless or it holds nothing but punctuation.
-fn hide(chars: &[char], from: usize, to: usize, harmless: bool, masks: &mut Vec<(usize, usize)>) {
-    if harmless {
-        return;
-    }
-    let part = &chars[from..to];
-    let Some(first) = part.iter().position(|c| !is_structure(*c)) else { return };
-    let last = part.iter().rposition(|c| !is_structure(*c)).unwrap_or(first);
-    masks.push((from + first, from + last + 1));
-}
-
-/// Characters that hold a file together and tell nothing.
-fn is_structure(c: char) -> bool {
-    c.is_whitespace() || matches!(c, '-' | '{' | '}' | '[' | ']' | ',' | ':' | '|' | '>' | '#')
-}
-
 /// What stands for a secret.
 pub(super) const MASK: &str = "***";
 /// Problems kept; the rest are counted.
 const PROBLEMS_MAX: usize = 1000;
 /// Characters of a value in a message.
 const SHOWN_MAX: usize = 60;
-/// Characters of a source line in an excerpt.
-const LINE_MAX: usize = 160;

@@ -223,10 +223,10 @@ pub(super) fn provider_url(text: &str) -> Result<ProviderUrl, Fault> {
             Fault::says("a provider's URL holds no user and password").help("set `authorization` under `headers.set`")
         );
     }
-    let (host, port) = authority_parts(authority)?;
+    let (host, port) = authority_parts(authority).map_err(|inner| Fault { help: inner.help, ..fault() })?;
     let prefix = path.trim_end_matches('/');
     if !prefix.is_empty() {
-        path_text(prefix)?;
+        path_text(prefix).map_err(|inner| Fault { help: inner.help, ..fault() })?;
     }
     let port = port.unwrap_or(if tls { 443 } else { 80 });
     Ok(ProviderUrl { tls, host, port, prefix: prefix.to_owned() })
@@ -394,6 +394,9 @@ fn path_text(text: &str) -> Result<(), Fault> {
     if text.contains(['?', '#']) {
         return fault("leave out the query; match it with `query`");
     }
+    if text.contains("//") {
+        return fault("repeated slashes become one before matching; write one `/`");
+    }
     if text.split('/').any(|segment| matches!(segment, "." | "..")) {
         return fault("`.` and `..` are resolved before matching; write the path without them");
     }
@@ -414,7 +417,8 @@ fn is_normal_escape(rest: &[u8]) -> bool {
     let digit = |b: &u8| char::from(*b).to_digit(16).filter(|_| !b.is_ascii_lowercase());
     let (Some(high), Some(low)) = (rest.first().and_then(digit), rest.get(1).and_then(digit)) else { return false };
     let byte = (high * 16 + low) as u8;
-    !(byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+    // An encoded NUL is refused in every request.
+    byte != 0 && !(byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
 }
 
 /// Where a redirect leads: a path or an absolute URL, with `{host}`, `{path}`, `{query}`.
@@ -487,3 +491,88 @@ const HEADER_VALUE_MAX: usize = 16 << 10;
 const METHOD_MAX: usize = 32;
 const PATH_MAX: usize = 4096;
 const NAME_MAX: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_a_whole_number_and_a_unit() {
+        let good = [("250ms", 250), ("5s", 5000), ("1m", 60_000), ("2h", 7_200_000), ("0s", 0), ("5 s", 5000)];
+        for (text, milliseconds) in good {
+            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in ["", "s", "5", "1.5s", "-1s", "+1s", "1d", "1h30m", "8785h", "99999999999999999999s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_bytes_or_binary_units() {
+        for (text, bytes) in
+            [("0", 0), ("1024", 1024), ("64KiB", 65_536), ("10MiB", 10 << 20), ("1GiB", 1 << 30), ("7B", 7)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "KiB", "1KB", "1k", "1.5MiB", "-1", "2048TiB", "18446744073709551616"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+        assert_eq!((byte_rate("1KiB/s"), byte_rate("0"), byte_rate("0/s")), (Ok(1024), Ok(0), Ok(0)));
+        assert!(["1KiB", "1KiB/m", "/s", "5"].into_iter().all(|text| byte_rate(text).is_err()));
+    }
+
+    #[test]
+    fn a_provider_is_taken_apart_and_its_standard_port_filled_in() {
+        let parts = |text| provider_url(text).map(|url| (url.tls, url.host, url.port, url.prefix));
+        assert_eq!(parts("http://A.Example"), Ok((false, "a.example".into(), 80, String::new())));
+        assert_eq!(parts("https://a:8443/v1/"), Ok((true, "a".into(), 8443, "/v1".into())));
+        assert_eq!(parts("http://[::1]:9/x/y"), Ok((false, "::1".into(), 9, "/x/y".into())));
+        for text in
+            ["", "a", "http://", "http://a:", "http://a:x", "http://a:65536", "http://[::1]x", "http://a/b c", "//a"]
+        {
+            assert!(provider_url(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ranges_are_prefixes_and_nothing_is_set_behind_them() {
+        let parts = |text| cidr(text).map(|range| (range.address.to_string(), range.bits));
+        assert_eq!(parts("10.0.0.0/8"), Ok(("10.0.0.0".into(), 8)));
+        assert_eq!(parts("0.0.0.0/0"), Ok(("0.0.0.0".into(), 0)));
+        assert_eq!(parts("::/0"), Ok(("::".into(), 0)));
+        assert_eq!(parts("192.0.2.1"), Ok(("192.0.2.1".into(), 32)));
+        for text in ["10.0.0.1/8", "10.0.0.0/33", "::1/64", "::/129", "a/8", "10.0.0.0/", "10.0.0.0/-1", "fd00::1/8"] {
+            assert!(cidr(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn patterns_of_hosts_and_paths_are_stored_as_the_router_wants_them() {
+        assert_eq!(host_pattern("*"), Ok(HostPattern::Any));
+        assert_eq!(host_pattern("*.Example.com"), Ok(HostPattern::Wildcard(".example.com".into())));
+        assert_eq!(host_pattern("[::1]"), Ok(HostPattern::Exact("[::1]".into())));
+        assert_eq!(path_pattern("/*"), Ok(PathPattern::Prefix(String::new())));
+        assert_eq!(path_pattern("/api/*"), Ok(PathPattern::Prefix("/api".into())));
+        assert_eq!(path_pattern("/"), Ok(PathPattern::Exact("/".into())));
+        assert_eq!(path_pattern("/a%2Fb"), Ok(PathPattern::Exact("/a%2Fb".into())));
+        assert_eq!(host_rule("Api.Example:8443"), Ok(HostRule::Name("api.example:8443".into())));
+        assert_eq!(host_rule("[::1]"), Ok(HostRule::Name("[::1]".into())));
+    }
+
+    #[test]
+    fn what_would_break_a_message_is_no_field() {
+        assert!(["a b", "a:", "", "ä", "a\n"].into_iter().all(|name| header_name(name).is_err()));
+        assert!(
+            ["a\r\nb: c", "a\nb", "a\0", " a", "a ", "\u{7f}"].into_iter().all(|value| header_value(value).is_err())
+        );
+        assert_eq!(header_value("Bearer ä\tb"), Ok(()));
+    }
+
+    #[test]
+    fn a_redirect_leads_to_a_path_or_to_http() {
+        assert!(
+            ["/", "/a{query}", "{path}/x", "https://{host}{path}{query}"].into_iter().all(|to| location(to).is_ok())
+        );
+        assert!(["", "a", "ftp://a", "/{a}", "/}", "{host}/", "/a b"].into_iter().all(|to| location(to).is_err()));
+    }
+}

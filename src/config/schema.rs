@@ -34,17 +34,22 @@ fn expanded() -> Value {
     json!({ "type": "string", "pattern": "\\$\\{", "description": "Filled in from the environment or a file." })
 }
 
-/// A mapping with fixed keys. Under `defaults` nothing is required: what is missing there is written elsewhere.
+/// A mapping with fixed keys. In `defaults` and what they complete nothing is required: it may stand in the other.
 fn object(keys: &'static [Key], complete: bool) -> Value {
     let built = || keys.iter().filter(|key| key.built);
     let properties: Map<String, Value> =
-        built().map(|key| (key.name.to_owned(), property(key, complete && key.name != "defaults"))).collect();
+        built().map(|key| (key.name.to_owned(), property(key, complete && !is_shared(key)))).collect();
     let mut schema = json!({ "type": "object", "additionalProperties": false, "properties": properties });
     let required: Vec<&str> = built().filter(|key| key.default == Standard::Required).map(|key| key.name).collect();
     if complete && !required.is_empty() {
         schema["required"] = json!(required);
     }
     schema
+}
+
+/// Whether a part of what stands under `key` may be written somewhere else.
+fn is_shared(key: &Key) -> bool {
+    matches!(key.name, "defaults" | "providers" | "pools")
 }
 
 fn property(key: &'static Key, complete: bool) -> Value {
@@ -61,10 +66,10 @@ fn property(key: &'static Key, complete: bool) -> Value {
 
 fn value(kind: &'static Kind, complete: bool) -> Value {
     match kind {
-        Kind::Bool => or_expanded(json!({ "type": "boolean" })),
-        Kind::Int(min, u64::MAX) => or_expanded(json!({ "type": "integer", "minimum": min })),
-        Kind::Int(min, max) => or_expanded(json!({ "type": "integer", "minimum": min, "maximum": max })),
-        Kind::Fraction => or_expanded(json!({ "type": "number" })),
+        Kind::Bool => or_expanded(&json!({ "type": "boolean" })),
+        Kind::Int(min, u64::MAX) => or_expanded(&json!({ "type": "integer", "minimum": min })),
+        Kind::Int(min, max) => or_expanded(&json!({ "type": "integer", "minimum": min, "maximum": max })),
+        Kind::Fraction => or_expanded(&json!({ "type": "number" })),
         Kind::Value | Kind::SecretValue => json!({ "type": ["string", "number", "boolean"] }),
         Kind::Duration | Kind::DurationOrOff => pattern("^[0-9]+ *(ms|s|m|h)$"),
         Kind::Size(..) => {
@@ -72,9 +77,9 @@ fn value(kind: &'static Kind, complete: bool) -> Value {
         }
         Kind::ByteRate => json!({ "anyOf": [{ "const": 0 }, pattern("^(0|[0-9]+ *(B|KiB|MiB|GiB|TiB)? */s)$")] }),
         Kind::Rate => pattern("^[0-9]+/(s|m|h)$"),
-        Kind::ProviderUrl => pattern("^https?://"),
+        Kind::ProviderUrl => pattern("^[Hh][Tt][Tt][Pp][Ss]?://"),
         Kind::PathPattern | Kind::PathPrefix => pattern("^/"),
-        Kind::Words(words) => or_expanded(json!({ "enum": built_words(words) })),
+        Kind::Words(words) => or_expanded(&json!({ "enum": built_words(words) })),
         Kind::List(of, min, max) => {
             json!({ "type": "array", "items": value(of, complete), "minItems": min, "maxItems": max })
         }
@@ -91,8 +96,8 @@ fn value(kind: &'static Kind, complete: bool) -> Value {
 fn map(names: Names, of: &'static Kind, complete: bool) -> Value {
     let mut schema = json!({ "type": "object", "additionalProperties": value(of, complete) });
     match names {
-        Names::Names => schema["propertyNames"] = json!({ "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]*$" }),
-        Names::HeaderNames => schema["propertyNames"] = json!({ "pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$" }),
+        Names::Things => schema["propertyNames"] = json!({ "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]*$" }),
+        Names::Fields => schema["propertyNames"] = json!({ "pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$" }),
         Names::Any => {}
     }
     schema
@@ -103,7 +108,7 @@ fn pattern(form: &str) -> Value {
     json!({ "type": "string", "pattern": format!("{form}|\\$\\{{") })
 }
 
-fn or_expanded(schema: Value) -> Value {
+fn or_expanded(schema: &Value) -> Value {
     json!({ "anyOf": [schema, { "$ref": format!("#/$defs/{EXPANDED}") }] })
 }
 
@@ -149,7 +154,7 @@ fn below(path: &str, kind: &'static Kind, table: &mut String) {
     match kind {
         Kind::Object(keys) => rows(path, keys, table),
         Kind::List(of, ..) => below(&format!("{path}[]"), of, table),
-        Kind::Map(Names::Names, of) => below(&format!("{path}.NAME"), of, table),
+        Kind::Map(Names::Things, of) => below(&format!("{path}.NAME"), of, table),
         Kind::Map(_, of) => below(&format!("{path}.FIELD"), of, table),
         Kind::Either(kinds) => kinds.iter().for_each(|kind| below(path, kind, table)),
         _ => {}

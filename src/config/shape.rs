@@ -2,7 +2,7 @@
 //!
 //! This table is the one place that knows. Unknown keys and wrong types are found with it ([`super::conform`]), decoding
 //! takes its defaults ([`super::decode`]), the JSON Schema and the key table of the documentation are printed from it
-//! ([`super::schema`]). A key that is not built is here so that writing it can be answered with more than "unknown".
+//! ([`super::schema()`]). A key that is not built is here so that writing it can be answered with more than "unknown".
 
 /// One key of a mapping.
 #[derive(Debug)]
@@ -80,8 +80,9 @@ pub(super) struct Word {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Names {
     /// Names of providers, pools and the like.
-    Names,
-    HeaderNames,
+    Things,
+    /// Names of header fields.
+    Fields,
     /// Query parameters, fields of JSON.
     Any,
 }
@@ -115,6 +116,16 @@ impl Kind {
         matches!(self, Kind::Secret | Kind::SecretValue)
     }
 
+    /// Whether a secret can stand anywhere within.
+    pub(super) fn holds_secrets(&self) -> bool {
+        match self {
+            Kind::Object(keys) => keys.iter().any(|key| key.kind.holds_secrets()),
+            Kind::List(of, ..) | Kind::Map(_, of) => of.holds_secrets(),
+            Kind::Either(kinds) => kinds.iter().any(Kind::holds_secrets),
+            kind => kind.is_secret() || matches!(kind, Kind::ProviderUrl),
+        }
+    }
+
     /// The type, for the key table and for messages: "expected …".
     pub(super) fn describe(&self) -> String {
         match self {
@@ -124,9 +135,9 @@ impl Kind {
             Kind::Int(min, max) => format!("an integer from {min} to {max}"),
             Kind::Fraction => "a number".into(),
             Kind::Text | Kind::Location => "text".into(),
-            Kind::Secret => "text, a secret".into(),
+            Kind::Secret => "text (secret)".into(),
             Kind::Value => "text, a number or a boolean".into(),
-            Kind::SecretValue => "text, a number or a boolean; a secret".into(),
+            Kind::SecretValue => "text, a number or a boolean (secret)".into(),
             Kind::Duration => "a duration".into(),
             Kind::DurationOrOff => "a duration, 0s is off".into(),
             Kind::Size(..) => "a size".into(),
@@ -148,8 +159,8 @@ impl Kind {
             Kind::Reference(section) => format!("the name of one of `{section}`"),
             Kind::Words(words) => one_of(words),
             Kind::List(of, ..) => format!("a list of: {}", of.describe()),
-            Kind::Map(Names::Names, _) => "a mapping of names".into(),
-            Kind::Map(Names::HeaderNames, of) => format!("a mapping of field names to: {}", of.describe()),
+            Kind::Map(Names::Things, _) => "a mapping of names".into(),
+            Kind::Map(Names::Fields, of) => format!("a mapping of field names to: {}", of.describe()),
             Kind::Map(Names::Any, of) => format!("a mapping of text to: {}", of.describe()),
             Kind::Object(_) => "a mapping".into(),
             Kind::Either(kinds) => {
@@ -235,11 +246,11 @@ pub(super) static ROOT: &[Key] = &[
         "memory",
         Kind::Object(&[later("buffers", Kind::Size(0, u64::MAX)), later("cache", Kind::Size(0, u64::MAX))]),
     ),
-    later("clients", Kind::Map(Names::Names, &Kind::Object(CLIENT))),
-    key("providers", Kind::Map(Names::Names, &Kind::Object(PROVIDER)), Off, "The upstreams, by name."),
+    later("clients", Kind::Map(Names::Things, &Kind::Object(CLIENT))),
+    key("providers", Kind::Map(Names::Things, &Kind::Object(PROVIDER)), Off, "The upstreams, by name."),
     key(
         "pools",
-        Kind::Map(Names::Names, &Kind::Object(POOL)),
+        Kind::Map(Names::Things, &Kind::Object(POOL)),
         Off,
         "Sets of providers that can stand in for each other, by name.",
     ),
@@ -255,8 +266,8 @@ pub(super) static ROOT: &[Key] = &[
         Off,
         "Settings laid under each route, pool or provider: mappings merge, lists replace.",
     ),
-    later("flags", Kind::Map(Names::Names, &Kind::Object(FLAG_OBJECT))),
-    later("rollouts", Kind::Map(Names::Names, &Kind::Object(ROLLOUT))),
+    later("flags", Kind::Map(Names::Things, &Kind::Object(FLAG_OBJECT))),
+    later("rollouts", Kind::Map(Names::Things, &Kind::Object(ROLLOUT))),
     later("jobs", Kind::Object(JOBS)),
     later("alerts", Kind::Object(ALERTS)),
 ];
@@ -428,7 +439,7 @@ static PROVIDER: &[Key] = &[
 static HEADER_RULES: &[Key] = &[
     key(
         "set",
-        Kind::Map(Names::HeaderNames, &Kind::SecretValue),
+        Kind::Map(Names::Fields, &Kind::SecretValue),
         Is("{}"),
         "Fields to set; each replaces all of its name. Never shown in logs, dumps or errors.",
     ),
@@ -562,7 +573,7 @@ static MATCH: &[Key] = &[
     key("methods", Kind::List(&Kind::Method, 1, 64), Off, "Any of these methods; without it, all."),
     key(
         "headers",
-        Kind::Map(Names::HeaderNames, &MATCH_VALUE),
+        Kind::Map(Names::Fields, &MATCH_VALUE),
         Off,
         "Fields that must be there: a value, `{ present: true }` or `{ regex: … }`.",
     ),
@@ -584,7 +595,7 @@ static MATCH_BY: &[Key] = &[
 
 static RESPOND: &[Key] = &[
     key("status", Kind::Int(200, 599), Is("200"), "The status."),
-    key("headers", Kind::Map(Names::HeaderNames, &Kind::SecretValue), Is("{}"), "Fields of the answer."),
+    key("headers", Kind::Map(Names::Fields, &Kind::SecretValue), Is("{}"), "Fields of the answer."),
     key("body", Kind::Text, Is("\"\""), "Its body."),
 ];
 
@@ -654,7 +665,7 @@ static RUNG: &[Key] = &[
     later(
         "reduced",
         Kind::Object(&[
-            later("set_headers", Kind::Map(Names::HeaderNames, &Kind::SecretValue)),
+            later("set_headers", Kind::Map(Names::Fields, &Kind::SecretValue)),
             later("path", Kind::PathPrefix),
         ]),
     ),
@@ -663,7 +674,7 @@ static RUNG: &[Key] = &[
         "static",
         Kind::Object(&[
             later("status", Kind::Int(200, 599)),
-            later("headers", Kind::Map(Names::HeaderNames, &Kind::SecretValue)),
+            later("headers", Kind::Map(Names::Fields, &Kind::SecretValue)),
             later("body", Kind::Text),
         ]),
     ),

@@ -31,7 +31,7 @@ pub struct Config {
     pub pools: Vec<Arc<Pool>>,
     /// Routes, in file order; names are unique.
     pub routes: Vec<Arc<Route>>,
-    /// JSON pointers into [`super::effective`] of values that came from `${…}`; it shows them as `***`.
+    /// JSON pointers into [`super::effective()`] of values that came from `${…}`; it shows them as `***`.
     pub redacted: Vec<String>,
 }
 
@@ -255,7 +255,7 @@ pub struct Match {
     pub hosts: Vec<HostPattern>,
     /// The path.
     pub path: PathPattern,
-    /// A pattern the whole normalised path must match as well.
+    /// A pattern the whole normalised path must match as well; kept as it is written, not anchored.
     pub path_regex: Option<Pattern>,
     /// Allowed methods; `None` is any. A match of all else with another method is 405.
     pub methods: Option<Vec<String>>,

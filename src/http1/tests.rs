@@ -103,6 +103,7 @@ fn find_growing(bytes: &[u8], cuts: &[usize]) -> Result<Option<usize>, HeadError
 }
 
 /// The end of the head, found line by line.
+#[expect(clippy::option_option, reason = "an answer, no answer yet, or a refusal")]
 fn find_slowly(bytes: &[u8]) -> Option<Option<usize>> {
     let mut line = 0;
     for (at, byte) in bytes.iter().enumerate() {

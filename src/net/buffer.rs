@@ -6,9 +6,12 @@ use std::io;
 use std::task::{Context, Poll};
 
 /// Bytes read from a stream, used from the front. Its memory is bounded by what the caller asks for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Inbound {
     data: Vec<u8>,
+    first: usize,
+    /// The last read left no room.
+    filled_up: bool,
     start: usize,
     end: usize,
 }
@@ -16,6 +19,11 @@ pub struct Inbound {
 // === impl Inbound ===
 
 impl Inbound {
+    /// An empty buffer; its memory comes with the first read and is then `first` bytes, until a read shows that more helps.
+    pub fn new(first: usize) -> Self {
+        Inbound { data: Vec::new(), first, filled_up: false, start: 0, end: 0 }
+    }
+
     /// What is there.
     #[inline]
     pub fn filled(&self) -> &[u8] {
@@ -48,14 +56,10 @@ impl Inbound {
             return Poll::Pending;
         }
         self.make_room(max);
-        let room = self.data.len();
         match io.poll_read(cx, &mut self.data[self.end..]) {
             Poll::Ready(Ok(n)) => {
                 self.end += n;
-                if self.end == room && n >= SMALL / 2 && room < LARGE {
-                    // A read that filled everything: more is waiting. Larger reads are cheaper a byte.
-                    self.grow_to_large();
-                }
+                self.filled_up = self.end == self.data.len();
                 Poll::Ready(Ok(n))
             }
             other => other,
@@ -64,8 +68,16 @@ impl Inbound {
 
     /// Gives back what a large body needed, once it is empty.
     pub fn shrink(&mut self) {
-        if self.is_empty() && self.data.len() > SMALL {
+        if self.is_empty() && self.data.len() > self.first {
             shelve(std::mem::take(&mut self.data));
+        }
+    }
+
+    /// Becomes large for a body, if the last read filled everything: then more is waiting, and larger reads are cheaper a
+    /// byte. Not for heads: those of many slow clients would hold memory that nothing but their length entitles them to.
+    pub fn prepare_for_bulk(&mut self) {
+        if self.filled_up && self.data.len() < LARGE {
+            self.grow_to_large();
         }
     }
 
@@ -80,7 +92,7 @@ impl Inbound {
 
     fn make_room(&mut self, max: usize) {
         if self.data.is_empty() {
-            self.data = vec![0; SMALL];
+            self.data = vec![0; self.first];
         } else if self.end == self.data.len() {
             if self.start > 0 {
                 self.data.copy_within(self.start..self.end, 0);
@@ -128,8 +140,11 @@ fn shelve(buffer: Vec<u8>) {
 /// Large buffers kept by a worker: 4 MiB.
 const SHELF_PLACES: usize = 64;
 
-/// The first size of a buffer: most heads, and most answers whole.
-const SMALL: usize = 16 * 1024;
+/// The first size of a buffer for requests: almost every head, and small bodies.
+pub const FOR_REQUESTS: usize = 4 * 1024;
+
+/// The first size of a buffer for answers: most of them whole.
+pub const FOR_ANSWERS: usize = 16 * 1024;
 
 /// The size for bulk: four times fewer system calls, and still small enough for a core's second-level cache.
 pub const LARGE: usize = 64 * 1024;

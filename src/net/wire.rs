@@ -1,6 +1,6 @@
 //! One side of an HTTP/1 exchange: a stream, what was read from it, what is to be written to it.
 
-use super::buffer::{Inbound, LARGE};
+use super::buffer::{FOR_ANSWERS, FOR_REQUESTS, Inbound, LARGE};
 use super::io::Io;
 use crate::http1::encode::{self, Encoder};
 use crate::http1::fields::Fields;
@@ -61,11 +61,20 @@ pub enum HeadReadError {
 // === impl Wire ===
 
 impl Wire {
-    /// Wraps a stream on which no message has begun.
-    pub fn new(io: Io) -> Self {
+    /// Wraps a client's stream.
+    pub fn to_client(io: Io) -> Self {
+        Wire::new(io, FOR_REQUESTS)
+    }
+
+    /// Wraps a provider's stream.
+    pub fn to_provider(io: Io) -> Self {
+        Wire::new(io, FOR_ANSWERS)
+    }
+
+    fn new(io: Io, first: usize) -> Self {
         Wire {
             io,
-            inbound: Inbound::default(),
+            inbound: Inbound::new(first),
             decoder: Decoder::Done,
             scan: Scan::default(),
             outbound: Vec::new(),
@@ -197,6 +206,7 @@ impl Wire {
                     return Poll::Ready(if over { Err(ReadError::TooLarge) } else { Ok(n) });
                 }
                 Next::More => {
+                    self.inbound.prepare_for_bulk();
                     if ready!(self.poll_more(cx, LARGE)).map_err(ReadError::Io)? == 0 {
                         let whole = self.decoder.ends_with_stream();
                         return Poll::Ready(if whole { Ok(0) } else { Err(ReadError::Ended) });

@@ -26,6 +26,8 @@ pub struct Lent<'a> {
     pub timer: &'a mut Timer,
     /// Which worker this is.
     pub worker: usize,
+    /// The time as it was last read; reading it again and again would cost more than it tells.
+    pub now: Instant,
 }
 
 /// Why an attempt brought no complete answer.
@@ -56,27 +58,26 @@ pub async fn attempt(
     terms: &Terms<'_>,
     onward: &Onward<'_>,
     provider: &Provider,
-    now: Instant,
 ) -> Result<Answered, Failed> {
-    let pooled = provider.endpoint.reuse(lent.worker, now);
-    let mut connection = match pooled {
+    let mut connection = match provider.endpoint.reuse(lent.worker, lent.now) {
         Some(connection) => connection,
-        None => open(lent.client, terms, provider, now).await?,
+        None => open(lent, terms, provider).await?,
     };
     loop {
         connection.wire.begin();
         forward::request_head(connection.wire.out(), onward);
         connection.wire.begin_answer(terms.request.length);
-        let mut exchange = Exchange::new(lent.client, &mut connection.wire, lent.answer, *terms, clock::now());
+        let mut exchange = Exchange::new(lent.client, &mut connection.wire, lent.answer, *terms, lent.now);
         let ended = exchange.run(lent.timer).await;
         let committed = exchange.committed;
+        lent.now = clock::now();
         match ended {
             Ok(answered) => {
-                keep(provider, connection, &answered, lent.worker);
+                keep(provider, connection, &answered, lent);
                 return Ok(answered);
             }
             Err(Broken::Reset { silent: true }) if may_send_again(&connection, lent.client, terms) => {
-                connection = open(lent.client, terms, provider, clock::now()).await?;
+                connection = open(lent, terms, provider).await?;
             }
             Err(broken) => return Err(Failed { cause: Cause::Exchange(broken), committed }),
         }
@@ -84,14 +85,16 @@ pub async fn attempt(
 }
 
 /// Opens a connection, unless the client leaves first.
-async fn open(client: &mut Wire, terms: &Terms<'_>, provider: &Provider, now: Instant) -> Result<Connection, Failed> {
-    let own = clock::after(now, provider.config.timeouts.connect);
+async fn open(lent: &mut Lent<'_>, terms: &Terms<'_>, provider: &Provider) -> Result<Connection, Failed> {
+    let own = clock::after(lent.now, provider.config.timeouts.connect);
     let mut opening = pin!(provider.endpoint.open(own.min(terms.deadline)));
     let opened = poll_fn(|cx| match opening.as_mut().poll(cx) {
         Poll::Ready(opened) => Poll::Ready(opened.map_err(Cause::Connect)),
-        Poll::Pending => client.poll_gone(cx).map(|()| Err(Cause::Exchange(Broken::ClientGone))),
+        Poll::Pending => lent.client.poll_gone(cx).map(|()| Err(Cause::Exchange(Broken::ClientGone))),
     });
-    opened.await.map_err(|cause| match cause {
+    let opened = opened.await;
+    lent.now = clock::now();
+    opened.map_err(|cause| match cause {
         Cause::Connect(error) if error.kind() == ConnectErrorKind::Timeout && terms.deadline < own => {
             Broken::Deadline.into()
         }
@@ -100,9 +103,9 @@ async fn open(client: &mut Wire, terms: &Terms<'_>, provider: &Provider, now: In
 }
 
 /// Keeps the provider's connection for another exchange, if it is fit for one.
-fn keep(provider: &Provider, connection: Connection, answered: &Answered, worker: usize) {
+fn keep(provider: &Provider, connection: Connection, answered: &Answered, lent: &Lent<'_>) {
     if let Some(keep) = answered.reusable {
-        provider.endpoint.keep(worker, connection, keep.0, clock::now());
+        provider.endpoint.keep(lent.worker, connection, keep.0, lent.now);
     }
 }
 
@@ -127,9 +130,12 @@ impl Failed {
             Cause::Connect(_) => Outcome::Failure,
             Cause::Exchange(broken) => match broken {
                 Broken::ClientGone => Outcome::ClientGone,
-                Broken::ClientBody(_) | Broken::ClientBodyTooLarge | Broken::ClientBodyTooSlow => Outcome::LocalRefusal,
-                // The provider did not have its full time, or answers longer than we care to wait: no fault of its own.
-                Broken::Deadline | Broken::StreamTimeout => Outcome::LocalRefusal,
+                // Of the last two: the provider did not have its full time, or answers longer than we care to wait.
+                Broken::ClientBody(_)
+                | Broken::ClientBodyTooLarge
+                | Broken::ClientBodyTooSlow
+                | Broken::Deadline
+                | Broken::StreamTimeout => Outcome::LocalRefusal,
                 Broken::Reset { .. } | Broken::Protocol(_) | Broken::FirstByte | Broken::Idle => Outcome::Failure,
             },
         }

@@ -2,15 +2,15 @@
 //!
 //! One attempt for now. Retries, fallback pools and hedges become "take another lease" right here.
 
+use super::Stop;
 use super::attempt::{self, Cause, Failed, Lent};
 use super::exchange::{Answered, Broken, Terms};
 use super::forward::Onward;
 use super::frame::Request;
 use super::identity::{Identity, Peer};
 use super::record::Record;
-use super::respond::Refusal;
+use super::respond::{Refusal, Refused};
 use super::snapshot::Route;
-use super::{Refused, Stop};
 use crate::clock;
 use crate::config::Listener;
 use crate::http1::fields::Known;
@@ -53,14 +53,14 @@ pub async fn send<'snapshot>(
     let lease = pool.lease(&ask).await.map_err(|_| no_provider(pool))?;
     let provider = lease.provider;
     let (terms, onward) = errand.for_provider(&lease);
-    let attempted = attempt::attempt(lent, &terms, &onward, provider, errand.started).await;
-    let now = clock::now();
+    let attempted = attempt::attempt(lent, &terms, &onward, provider).await;
+    let now = lent.now;
     let outcome = match &attempted {
         Ok(answered) => judge(answered, lent),
         Err(failed) => failed.outcome(),
     };
     let took = now.saturating_duration_since(lease.since);
-    record.attempted(provider, outcome, took);
+    record.attempted(provider, outcome, took, now);
     lease.finish(outcome, now);
     attempted.map_err(|failed| {
         record.error = Some(failed.describe());

@@ -3,6 +3,7 @@
 //! Each poll moves what can be moved both ways, looks whether the client is still there, and then asks one timer. Nothing is
 //! decided here that a caller could decide: an exchange ends with what happened, and whose doing it was.
 
+use super::DRAIN_BYTES;
 use super::forward::{self, Back};
 use super::frame::Request;
 use super::identity::Identity;
@@ -310,8 +311,11 @@ impl<'a> Exchange<'a> {
         };
         // A client that still waits for its 100 may send its body or may not: nobody could tell what comes next.
         let waits = request.expects_continue && self.interims == 0 && self.client.body_read == 0;
+        // More than is worth reading only to drop it, should the answer end before it does.
+        let long = self.client.body_remaining().is_some_and(|bytes| bytes > DRAIN_BYTES);
+        // A listener that goes may have begun to while the provider was asked.
         let wanted = request.keep_alive && !self.terms.closing.load(Ordering::Relaxed);
-        self.keep_alive = wanted && onward != Length::Close && !waits;
+        self.keep_alive = wanted && onward != Length::Close && !waits && !long;
         self.write_head(onward, false);
         self.client.begin_answer(onward);
         self.phase = Phase::Body { on_client: false };

@@ -129,13 +129,10 @@ impl Peer {
 impl Identity {
     /// Names a request: by what a trusted peer called it, else at random. `random` are 192 bits.
     pub fn new(fields: &Fields, trusted: bool, random: (u128, u64)) -> Self {
-        let fresh: [u8; 32] = hexadecimal(random.0);
-        let mut identity = Identity {
-            request_id: Name::new(&fresh),
-            trace_id: fresh,
-            span_id: hexadecimal(u128::from(random.1)),
-            flags: *b"00",
-        };
+        let (mut trace_id, mut span_id) = ([0; 32], [0; 16]);
+        hexadecimal(&random.0.to_be_bytes(), &mut trace_id);
+        hexadecimal(&random.1.to_be_bytes(), &mut span_id);
+        let mut identity = Identity { request_id: Name::new(&trace_id), trace_id, span_id, flags: *b"00" };
         if trusted {
             identity.believe(fields);
         }
@@ -233,10 +230,23 @@ fn parse_traceparent(value: &[u8]) -> Option<(&[u8], &[u8])> {
     (hex(trace) && hex(span) && hex(flags) && !zero(trace) && !zero(span)).then_some((trace, flags))
 }
 
-/// The lowest `4 × N` bits in lower-case hexadecimal.
-fn hexadecimal<const N: usize>(number: u128) -> [u8; N] {
-    std::array::from_fn(|place| HEX[(number >> (4 * (N - 1 - place)) & 0xf) as usize])
+/// Bytes as lower-case hexadecimal; `text` is twice as long. Two digits at a time, from a table.
+fn hexadecimal(bytes: &[u8], text: &mut [u8]) {
+    for (byte, digits) in bytes.iter().zip(text.chunks_exact_mut(2)) {
+        digits.copy_from_slice(&PAIRS[usize::from(*byte)]);
+    }
 }
+
+/// Every byte as two hexadecimal digits.
+const PAIRS: [[u8; 2]; 256] = {
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [HEX[byte >> 4], HEX[byte & 0xf]];
+        byte += 1;
+    }
+    pairs
+};
 
 /// Bytes of a request id that a trusted peer may choose; a longer one is replaced.
 const REQUEST_ID_BYTES: usize = 64;

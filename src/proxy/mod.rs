@@ -18,19 +18,19 @@ use crate::config::{Action, Listener};
 use crate::http1::head::{RequestHead, ResponseHead, Version};
 use crate::net::timer::Timer;
 use crate::net::wire::Wire;
+use crate::observe::families::UNROUTED;
 use crate::observe::logs::Logs;
 use crate::observe::metrics::Metrics;
 use arc_swap::ArcSwap;
 use attempt::Lent;
 use dispatch::Errand;
 use exchange::Answered;
-use frame::{Invalid, Request};
+use frame::Request;
 use identity::{Identity, Peer};
 use record::{Final, Record};
-use respond::{Answer, Circumstances, Refusal, Why};
+use respond::{Answer, Circumstances, Refusal, Refused};
 use route::{Asked, Found};
-use snapshot::Snapshot;
-use std::borrow::Cow;
+use snapshot::{Route, Snapshot};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -101,23 +101,13 @@ pub enum Stop {
     Cut,
 }
 
-/// An answer of our own that is a problem.
-#[derive(Debug)]
-pub struct Refused {
-    refusal: Refusal,
-    detail: Cow<'static, str>,
-    trail: Option<String>,
-    error: Option<&'static str>,
-    allow: Option<String>,
-}
-
 /// Takes a request, whose parsed head of `head_len` bytes still stands in the wire, to its one answer.
 pub async fn handle(client: &mut Client, head_len: usize, here: &Here<'_>) -> After {
-    let started = clock::now();
     let Client { wire, head, answer, timer, peer, scratch } = client;
     let identity = Identity::new(&head.fields, peer.trusted, (fastrand::u128(..), fastrand::u64(..)));
-    let mut record = Record::begin(started, here.shared.logs.access_enabled());
-    let mut lent = Lent { client: wire, answer, timer, worker: here.worker };
+    let now = clock::now();
+    let mut record = Record::begin(now, here.shared.logs.access_enabled());
+    let mut lent = Lent { client: wire, answer, timer, worker: here.worker, now };
 
     let checked = frame::check(head, scratch);
     let served = match &checked {
@@ -126,42 +116,25 @@ pub async fn handle(client: &mut Client, head_len: usize, here: &Here<'_>) -> Af
             serve(request, &identity, peer, here, &mut lent, &mut record).await
         }
         Err(invalid) => {
-            record.routed("none", &here.snapshot.unrouted);
-            Err(refuse_invalid(*invalid))
+            record.routed(UNROUTED, &here.snapshot.unrouted);
+            Err(Refused::invalid(*invalid).into())
         }
     };
-    let keep_alive = checked.as_ref().is_ok_and(|request| here.keeps_alive(request));
-    let version = head.version;
+    let in_step = checked.as_ref().is_ok_and(|request| here.keeps_alive(request, lent.client));
     let after = match served {
         Ok(answered) => conclude(&answered, &mut record),
-        Err(Stop::Refused(refused)) => {
-            record.reason = Some(refused.refusal.reason());
-            record.status = Some(refused.refusal.status());
-            let circumstances = Circumstances {
-                identity: Some(&identity),
-                version,
-                keep_alive: keep_alive && refused.spares_connection() && is_drainable(lent.client, &checked),
-                to_head: head.method() == "HEAD",
-            };
-            refused.write(lent.client, &circumstances);
-            if circumstances.keep_alive { After::KeepAlive } else { After::Close }
-        }
+        Err(Stop::Refused(refused)) => refuse(&refused, head, &identity, in_step, lent.client, &mut record),
+        Err(Stop::Cut) => cut(lent.answer.status, &mut record),
         Err(Stop::Gone) => After::Abort,
-        Err(Stop::Cut) => {
-            record.status = Some(lent.answer.status);
-            After::Abort
-        }
     };
     let host = checked.as_ref().map_or("", |request| request.host.as_ref());
     let (bytes_in, bytes_out) = (lent.client.body_read, lent.client.body_written);
-    record.log(
-        &here.shared.logs,
-        &Final { head, host, identity: &identity, peer, listener: &here.listener.name, bytes_in, bytes_out },
-    );
+    let last = Final { head, host, identity: &identity, peer, listener: &here.listener.name, bytes_in, bytes_out };
+    record.log(&here.shared.logs, &last);
     after
 }
 
-/// Routes a valid request and has it answered.
+/// Routes a valid request and has it answered: by its route's pool, or here.
 async fn serve<'snapshot>(
     request: &Request<'_>,
     identity: &Identity,
@@ -170,6 +143,29 @@ async fn serve<'snapshot>(
     lent: &mut Lent<'_>,
     record: &mut Record<'snapshot>,
 ) -> Result<Answered, Stop> {
+    let route = route(request, here, record)?;
+    admit_body(here.listener, lent.client)?;
+    let errand = Errand {
+        request,
+        route,
+        identity,
+        peer,
+        listener: here.listener,
+        closing: here.closing,
+        started: record.started(),
+    };
+    match &route.pool {
+        Some(pool) => dispatch::send(&errand, pool, lent, record).await,
+        None => Ok(answer_here(&errand, here, lent.client)),
+    }
+}
+
+/// Finds the route, and notes it.
+fn route<'snapshot>(
+    request: &Request<'_>,
+    here: &Here<'snapshot>,
+    record: &mut Record<'snapshot>,
+) -> Result<&'snapshot Route, Stop> {
     let asked = Asked {
         host: &request.host,
         path: request.path,
@@ -177,59 +173,80 @@ async fn serve<'snapshot>(
         method: request.method,
         headers: &request.head.fields,
     };
-    let route = match here.snapshot.index.find(&asked) {
-        Found::Route(index) => &here.snapshot.routes[index],
+    match here.snapshot.index.find(&asked) {
+        Found::Route(index) => {
+            let route = &here.snapshot.routes[index];
+            record.routed(&route.config.name, &route.metrics);
+            Ok(route)
+        }
         found => {
-            record.routed("none", &here.snapshot.unrouted);
-            return Err(refuse_unrouted(found));
+            record.routed(UNROUTED, &here.snapshot.unrouted);
+            Err(Refused::unrouted(found).into())
         }
-    };
-    record.routed(&route.config.name, &route.metrics);
-    if lent.client.body_remaining().is_some_and(|bytes| bytes > here.listener.limits.body_bytes) {
-        return Err(Refused::body_too_large().into());
     }
-    let local = match (&route.config.action, &route.pool) {
-        (Action::Respond { status, headers, body }, _) => Answer::configured(*status, headers, body),
-        (Action::Redirect { to, status }, _) => {
-            Answer::redirect(*status, &rewrite::location(to, &request.host, request.path, request.query))
-        }
-        (Action::Pool(_), Some(pool)) => {
-            let errand = Errand {
-                request,
-                route,
-                identity,
-                peer,
-                listener: here.listener,
-                closing: here.closing,
-                started: record.started(),
-            };
-            return dispatch::send(&errand, pool, lent, record).await;
-        }
-        // A snapshot gives every route that names a pool its pool.
-        (Action::Pool(_), None) => return Err(Refused::new(Refusal::NoProvider, "The route has no pool.").into()),
-    };
-    let keep_alive = here.keeps_alive(request) && is_body_drainable(lent.client, request);
-    let circumstances = Circumstances {
-        identity: Some(identity),
-        version: request.head.version,
-        keep_alive,
-        to_head: request.method == "HEAD",
-    };
-    local.write(lent.client.out(), &circumstances);
-    Ok(Answered { status: local.status, reusable: None, keep_alive })
 }
 
-/// Notes the status of an answer that is complete.
+/// Refuses a body that says it is too large; one that does not say is watched while it is read.
+fn admit_body(listener: &Listener, client: &Wire) -> Result<(), Stop> {
+    let over = client.body_remaining().is_some_and(|bytes| bytes > listener.limits.body_bytes);
+    if over { Err(Refused::body_too_large().into()) } else { Ok(()) }
+}
+
+/// Gives the answer that the route itself holds.
+fn answer_here(errand: &Errand<'_>, here: &Here<'_>, client: &mut Wire) -> Answered {
+    let request = errand.request;
+    let location;
+    let answer = match &errand.route.config.action {
+        Action::Respond { status, headers, body } => Answer::configured(*status, headers, body),
+        Action::Redirect { to, status } => {
+            location = rewrite::location(to, &request.host, request.path, request.query);
+            Answer::redirect(*status, &location)
+        }
+        // A snapshot gives every route that names a pool its pool, so this one is not asked.
+        Action::Pool(_) => Answer::configured(Refusal::NoProvider.status(), &[], b""),
+    };
+    let keep_alive = here.keeps_alive(request, client);
+    let (version, to_head) = (request.head.version, request.method == "HEAD");
+    let circumstances = Circumstances { identity: Some(errand.identity), version, keep_alive, to_head };
+    client.body_written += answer.write(client.out(), &circumstances);
+    Answered { status: answer.status, reusable: None, keep_alive }
+}
+
+/// An answer is complete.
 fn conclude(answered: &Answered, record: &mut Record<'_>) -> After {
     record.status = Some(answered.status);
     if answered.keep_alive { After::KeepAlive } else { After::Close }
+}
+
+/// An answer broke after its head had gone out.
+fn cut(status: u16, record: &mut Record<'_>) -> After {
+    record.status = Some(status);
+    After::Abort
+}
+
+/// Answers with a problem.
+fn refuse(
+    refused: &Refused,
+    head: &RequestHead,
+    identity: &Identity,
+    in_step: bool,
+    client: &mut Wire,
+    record: &mut Record<'_>,
+) -> After {
+    record.status = Some(refused.refusal.status());
+    record.reason = Some(refused.refusal.reason());
+    let keep_alive = in_step && refused.spares_connection();
+    let (version, to_head) = (head.version, head.method() == "HEAD");
+    let circumstances = Circumstances { identity: Some(identity), version, keep_alive, to_head };
+    client.body_written += refused.write(client.out(), &circumstances);
+    if keep_alive { After::KeepAlive } else { After::Close }
 }
 
 /// Answers what never became a request: a head that is broken, too large or too slow.
 pub fn refuse_head(client: &mut Client, refusal: Refusal, detail: &'static str, here: &Here<'_>) {
     let identity = Identity::new(&client.head.fields, false, (fastrand::u128(..), fastrand::u64(..)));
     let mut record = Record::begin(clock::now(), here.shared.logs.access_enabled());
-    record.routed("none", &here.snapshot.unrouted);
+    record.routed(UNROUTED, &here.snapshot.unrouted);
     record.status = Some(refusal.status());
     record.reason = Some(refusal.reason());
     record.error = Some(detail.to_owned());
@@ -253,89 +270,26 @@ pub fn answer_panicked(client: &mut Client) {
 fn write_last(client: &mut Client, identity: &Identity, refusal: Refusal, detail: &'static str) {
     let circumstances =
         Circumstances { identity: Some(identity), version: Version::Http11, keep_alive: false, to_head: false };
-    Refused::new(refusal, detail).write(&mut client.wire, &circumstances);
-}
-
-fn refuse_invalid(invalid: Invalid) -> Stop {
-    match invalid {
-        Invalid::Bad(why) => Refused::new(Refusal::BadRequest, format!("The request is not valid: {why}.")).into(),
-        Invalid::Method => {
-            let mut refused = Refused::new(Refusal::WrongMethod, "This gateway does not take CONNECT or TRACE.");
-            refused.allow = Some("DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT".to_owned());
-            refused.into()
-        }
-    }
-}
-
-fn refuse_unrouted(found: Found) -> Stop {
-    match found {
-        Found::WrongMethod(allow) => {
-            let mut refused = Refused::new(Refusal::WrongMethod, format!("Here the methods are {allow}."));
-            refused.allow = Some(allow);
-            refused.into()
-        }
-        Found::None | Found::Route(_) => Refused::new(Refusal::NoRoute, "No route takes this host and path.").into(),
-    }
+    client.wire.body_written += Refused::new(refusal, detail).write(client.wire.out(), &circumstances);
 }
 
 /// Whether what is left of the request's body can be read and dropped, so that the next request can follow.
-fn is_body_drainable(client: &Wire, request: &Request<'_>) -> bool {
+fn is_drainable(request: &Request<'_>, client: &Wire) -> bool {
     let rest = client.body_remaining();
     rest == Some(0) || (!request.expects_continue && rest.is_some_and(|bytes| bytes <= DRAIN_BYTES))
-}
-
-fn is_drainable(client: &Wire, checked: &Result<Request<'_>, Invalid>) -> bool {
-    checked.as_ref().is_ok_and(|request| is_body_drainable(client, request))
 }
 
 // === impl Here ===
 
 impl Here<'_> {
-    /// Whether the client's connection may stay open after the answer.
-    fn keeps_alive(&self, request: &Request<'_>) -> bool {
+    /// Whether client and gateway both mean to go on after this request.
+    fn stays_open(&self, request: &Request<'_>) -> bool {
         request.keep_alive && !self.closing.load(Ordering::Relaxed)
     }
-}
 
-// === impl Refused ===
-
-impl Refused {
-    /// A refusal with a sentence for the client.
-    pub fn new(refusal: Refusal, detail: impl Into<Cow<'static, str>>) -> Self {
-        Refused { refusal, detail: detail.into(), trail: None, error: None, allow: None }
-    }
-
-    /// The one for a body over the listener's limit.
-    pub fn body_too_large() -> Self {
-        Refused::new(Refusal::BodyTooLarge, "The request body is larger than this listener takes.")
-    }
-
-    /// With a more exact error type of RFC 9209.
-    #[must_use]
-    pub fn error(mut self, token: &'static str) -> Self {
-        self.error = Some(token);
-        self
-    }
-
-    /// With what the attempts came to.
-    #[must_use]
-    pub fn trail(mut self, trail: String) -> Self {
-        self.trail = Some(trail);
-        self
-    }
-
-    /// Whether the connection is still in step after this refusal.
-    fn spares_connection(&self) -> bool {
-        !matches!(self.refusal, Refusal::BadRequest | Refusal::BodyTooLarge | Refusal::BodyTimeout | Refusal::Internal)
-    }
-
-    fn write(&self, wire: &mut Wire, circumstances: &Circumstances<'_>) {
-        let why =
-            Why { detail: &self.detail, trail: self.trail.as_deref(), error: self.error, allow: self.allow.as_deref() };
-        let mut body = String::new();
-        let answer = Answer::problem(self.refusal, &why, circumstances.identity, &mut body);
-        answer.write(wire.out(), circumstances);
-        wire.body_written += if circumstances.to_head { 0 } else { answer.body.len() as u64 };
+    /// The same after an answer of our own, which leaves the request's body unread.
+    fn keeps_alive(&self, request: &Request<'_>, client: &Wire) -> bool {
+        self.stays_open(request) && is_drainable(request, client)
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Record<'a> {
     pub error: Option<String>,
     started: Instant,
     at: SystemTime,
+    /// When the last attempt ended; an answer is complete by then.
+    ended: Option<Instant>,
     logged: bool,
     route: &'a str,
     series: Option<&'a RouteMetrics>,
@@ -60,6 +62,7 @@ impl<'a> Record<'a> {
             error: None,
             started,
             at: if logged { clock::wall() } else { SystemTime::UNIX_EPOCH },
+            ended: None,
             logged,
             route: "none",
             series: None,
@@ -81,11 +84,16 @@ impl<'a> Record<'a> {
     }
 
     /// An attempt has ended.
-    pub fn attempted(&mut self, provider: &'a Provider, outcome: Outcome, took: Duration) {
+    pub fn attempted(&mut self, provider: &'a Provider, outcome: Outcome, took: Duration, now: Instant) {
+        self.ended = Some(now);
         self.provider = Some(&provider.config.name);
         if self.logged {
             self.attempts.push(AttemptRecord { provider: Arc::clone(&provider.config.name), outcome, seconds: took });
         }
+    }
+
+    fn took(&self) -> Duration {
+        self.ended.unwrap_or_else(clock::now).saturating_duration_since(self.started)
     }
 
     /// Writes the access log's line.
@@ -110,7 +118,7 @@ impl<'a> Record<'a> {
             status: self.status.unwrap_or(CLIENT_GONE),
             bytes_in: last.bytes_in,
             bytes_out: last.bytes_out,
-            seconds: clock::now().saturating_duration_since(self.started),
+            seconds: self.took(),
             queue_seconds: Duration::ZERO,
             provider: self.provider,
             attempts: &self.attempts,
@@ -126,7 +134,7 @@ impl Drop for Record<'_> {
     fn drop(&mut self) {
         if let Some(series) = self.series {
             let status = if std::thread::panicking() { Some(500) } else { self.status };
-            series.end(status, clock::now().saturating_duration_since(self.started));
+            series.end(status, self.took());
         }
     }
 }

@@ -4,12 +4,14 @@
 //! Whoever refuses says why in a sentence; how that looks on the wire is decided here.
 
 use super::forward;
+use super::frame::Invalid;
 use super::identity::{Identity, date_field};
+use super::route::Found;
 use crate::config::Secret;
 use crate::http1::encode;
 use crate::http1::framing::Length;
 use crate::http1::head::Version;
-use std::fmt::Write as _;
+use std::borrow::Cow;
 
 /// Why Sluice answers itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +50,19 @@ struct Row {
     title: &'static str,
     /// An error type registered by RFC 9209 §2.3.
     error: &'static str,
+}
+
+/// A refusal with everything that is to be said about it.
+#[derive(Debug)]
+pub struct Refused {
+    /// What kind it is.
+    pub refusal: Refusal,
+    /// A sentence for the client.
+    pub detail: Cow<'static, str>,
+    trail: Option<String>,
+    error: Option<&'static str>,
+    /// The methods there are, for a 405.
+    pub allow: Option<String>,
 }
 
 /// An answer of our own, before it is put on the wire.
@@ -109,6 +124,87 @@ impl Refusal {
     }
 }
 
+// === impl Refused ===
+
+impl Refused {
+    /// A refusal with a sentence for the client.
+    pub fn new(refusal: Refusal, detail: impl Into<Cow<'static, str>>) -> Self {
+        Refused { refusal, detail: detail.into(), trail: None, error: None, allow: None }
+    }
+
+    /// The one for a request that did not pass the checks.
+    pub fn invalid(invalid: Invalid) -> Self {
+        match invalid {
+            Invalid::Bad(why) => Refused::new(Refusal::BadRequest, format!("The request is not valid: {why}.")),
+            Invalid::Method => Refused::new(Refusal::WrongMethod, "This gateway does not take CONNECT or TRACE.")
+                .allow(METHODS.to_owned()),
+        }
+    }
+
+    /// The one for a request that no route takes.
+    pub fn unrouted(found: Found) -> Self {
+        match found {
+            Found::WrongMethod(allow) => {
+                Refused::new(Refusal::WrongMethod, format!("Here the methods are {allow}.")).allow(allow)
+            }
+            Found::None | Found::Route(_) => Refused::new(Refusal::NoRoute, "No route takes this host and path."),
+        }
+    }
+
+    /// The one for a body over the listener's limit.
+    pub fn body_too_large() -> Self {
+        Refused::new(Refusal::BodyTooLarge, "The request body is larger than this listener takes.")
+    }
+
+    /// With a more exact error type of RFC 9209.
+    #[must_use]
+    pub fn error(mut self, token: &'static str) -> Self {
+        self.error = Some(token);
+        self
+    }
+
+    /// With what the attempts came to: `alpha connection_refused 2ms`.
+    #[must_use]
+    pub fn trail(mut self, trail: String) -> Self {
+        self.trail = Some(trail);
+        self
+    }
+
+    /// Whether the connection is still in step after this refusal.
+    pub fn spares_connection(&self) -> bool {
+        !matches!(self.refusal, Refusal::BadRequest | Refusal::BodyTooLarge | Refusal::BodyTimeout | Refusal::Internal)
+    }
+
+    /// Appends the whole answer: a problem document (RFC 9457). Returns the bytes of its body that were written.
+    pub fn write(&self, out: &mut Vec<u8>, circumstances: &Circumstances<'_>) -> u64 {
+        let row = self.refusal.row();
+        let body = problem(row, &self.detail, circumstances.identity);
+        let answer = Answer { status: row.status, fields: self.fields(row), body: body.as_bytes() };
+        answer.write(out, circumstances)
+    }
+
+    fn allow(mut self, methods: String) -> Self {
+        self.allow = Some(methods);
+        self
+    }
+
+    fn fields(&self, row: Row) -> Vec<u8> {
+        let mut fields = Vec::new();
+        encode::field(&mut fields, b"content-type", b"application/problem+json");
+        let trail = self.trail.as_ref().map_or_else(String::new, |trail| format!(": {trail}"));
+        let details = quoted(&format!("{}{trail}", row.reason));
+        let status = format!("sluice; error={}; details={details}", self.error.unwrap_or(row.error));
+        encode::field(&mut fields, b"proxy-status", status.as_bytes());
+        if let Some(allow) = &self.allow {
+            encode::field(&mut fields, b"allow", allow.as_bytes());
+        }
+        if row.status == 503 {
+            encode::field(&mut fields, b"retry-after", b"1");
+        }
+        fields
+    }
+}
+
 // === impl Answer ===
 
 impl<'a> Answer<'a> {
@@ -132,30 +228,8 @@ impl<'a> Answer<'a> {
         Answer { status, fields, body: b"" }
     }
 
-    /// A problem document (RFC 9457); `body` is where it is written. `error` is a more exact RFC 9209 type, where the
-    /// failure itself has one; `allow` the methods there are, for a 405.
-    pub fn problem(refusal: Refusal, why: &Why<'_>, identity: Option<&Identity>, body: &'a mut String) -> Self {
-        let row = refusal.row();
-        write_problem(body, row, why.detail, identity);
-        let mut fields = Vec::new();
-        encode::field(&mut fields, b"content-type", b"application/problem+json");
-        let status = format!(
-            "sluice; error={}; details={}",
-            why.error.unwrap_or(row.error),
-            quoted(&[row.reason, why.trail.unwrap_or("")].join(if why.trail.is_some() { ": " } else { "" }))
-        );
-        encode::field(&mut fields, b"proxy-status", status.as_bytes());
-        if let Some(allow) = why.allow {
-            encode::field(&mut fields, b"allow", allow.as_bytes());
-        }
-        if row.status == 503 {
-            encode::field(&mut fields, b"retry-after", b"1");
-        }
-        Answer { status: row.status, fields, body: body.as_bytes() }
-    }
-
-    /// Appends the whole answer.
-    pub fn write(&self, out: &mut Vec<u8>, circumstances: &Circumstances<'_>) {
+    /// Appends the whole answer. Returns the bytes of its body that were written.
+    pub fn write(&self, out: &mut Vec<u8>, circumstances: &Circumstances<'_>) -> u64 {
         forward::status_line(out, self.status, phrase(self.status).as_bytes());
         date_field(out);
         out.extend_from_slice(&self.fields);
@@ -168,23 +242,12 @@ impl<'a> Answer<'a> {
             encode::length_field(out, Length::Exact(self.body.len() as u64));
         }
         out.extend_from_slice(b"\r\n");
-        if !bodiless && !circumstances.to_head {
-            out.extend_from_slice(self.body);
+        if bodiless || circumstances.to_head {
+            return 0;
         }
+        out.extend_from_slice(self.body);
+        self.body.len() as u64
     }
-}
-
-/// What is known about a refusal beyond its kind.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Why<'a> {
-    /// A sentence for the client.
-    pub detail: &'a str,
-    /// What the attempts came to: `alpha connection_refused 2ms`.
-    pub trail: Option<&'a str>,
-    /// A more exact RFC 9209 error type.
-    pub error: Option<&'static str>,
-    /// The methods there are, for a 405.
-    pub allow: Option<&'a str>,
 }
 
 /// `text` as a structured-field string (RFC 9651 §3.3.3): visible ASCII, quotes and backslashes escaped.
@@ -202,25 +265,26 @@ pub fn quoted(text: &str) -> String {
     out
 }
 
-fn write_problem(body: &mut String, row: Row, detail: &str, identity: Option<&Identity>) {
-    body.clear();
+/// A problem document (RFC 9457).
+fn problem(row: Row, detail: &str, identity: Option<&Identity>) -> String {
     let id = identity.map_or("", Identity::request_id_text);
-    // Writing to a String cannot fail; serde_json escapes what a client made us repeat.
-    let _: std::fmt::Result = write!(
-        body,
-        r#"{{"type":"urn:sluice:problem:{reason}","title":"{title}","status":{status},"detail":{detail},"#,
-        reason = row.reason,
-        title = row.title,
-        status = row.status,
-        detail = serde_json::Value::from(detail),
-    );
-    if !id.is_empty() {
-        let _: std::fmt::Result = write!(body, r#""instance":"urn:sluice:request:{id}","request_id":"{id}","#);
-    }
-    let _: std::fmt::Result = writeln!(body, r#""reason":"{}"}}"#, row.reason);
+    let named = if id.is_empty() {
+        String::new()
+    } else {
+        format!(r#""instance":"urn:sluice:request:{id}","request_id":"{id}","#)
+    };
+    // serde_json escapes what a client made us repeat.
+    let detail = serde_json::Value::from(detail);
+    let Row { status, reason, title, .. } = row;
+    format!(
+        r#"{{"type":"urn:sluice:problem:{reason}","title":"{title}","status":{status},"detail":{detail},{named}"reason":"{reason}"}}"#
+    ) + "\n"
 }
 
 /// The usual reason phrase; HTTP/1.1 clients ignore it, people do not.
 fn phrase(status: u16) -> &'static str {
     hyper::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("")
 }
+
+/// What this gateway takes where a route does not say otherwise.
+const METHODS: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT";

@@ -1,11 +1,11 @@
 //! One client connection, from accept to close.
 //!
 //! A connection is either busy or idle. Busy, it owns buffers, heads and a timer, and answers one request after the other
-//! without allocating. Idle for a second, it gives all that back and waits as little more than a socket: ten thousand of
+//! without allocating. Quiet for a moment, it gives all that back and waits as little more than a socket: ten thousand of
 //! them should cost what a proxy written for idle connections would pay.
 
 use super::contain::contain;
-use super::port::{Place, Port};
+use super::port::Place;
 use super::worker::Worker;
 use crate::clock;
 use crate::config::Listener;
@@ -21,6 +21,7 @@ use arc_swap::Cache;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
@@ -29,7 +30,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 struct Connection {
     address: SocketAddr,
-    port: Arc<Port>,
+    place: Place,
     worker: Arc<Worker>,
     /// Settings of the listener as they were when it was last there: a removed listener's connections end by these.
     listener: Arc<Listener>,
@@ -48,52 +49,51 @@ enum Next {
 }
 
 /// Serves one connection to its end.
-pub async fn serve(io: Io, address: SocketAddr, place: Place, port: Arc<Port>, worker: Arc<Worker>) {
-    let listener = port.listener();
-    let mut connection = Connection { address, port, worker, listener };
+pub async fn serve(io: Io, address: SocketAddr, place: Place, worker: Arc<Worker>) {
+    let listener = place.port().listener();
+    let mut connection = Connection { address, place, worker, listener };
     let mut io = io;
-    let mut head_by = Some(clock::after(clock::now(), connection.listener.limits.header_timeout));
-    let mut idle_until = head_by;
-    // A client that has just connected is about to send: a port that closes meanwhile lets it.
-    let mut grace = LINGER;
-    while connection.wait(&io, idle_until, grace).await {
-        let busy = Box::pin(connection.busy(io, head_by));
+    let mut idle_until = clock::after(clock::now(), connection.listener.limits.header_timeout);
+    let mut head_by = Some(idle_until);
+    while connection.wait(&io, idle_until).await {
+        // Only the first head has a deadline that began before its first byte.
+        let busy = Box::pin(connection.busy(io, head_by.take()));
         let Some(idle) = busy.await else { break };
         io = idle;
-        // Only a first byte starts the clock of the next head.
-        head_by = None;
-        grace = Duration::ZERO;
         let idle_timeout = connection.listener.limits.idle_timeout;
-        idle_until = Some(clock::after(clock::now(), idle_timeout.saturating_sub(LINGER)));
+        idle_until = clock::after(clock::now(), idle_timeout.saturating_sub(LINGER));
     }
-    drop(place);
 }
 
 // === impl Connection ===
 
 impl Connection {
-    /// Waits, holding nothing, until something can be read; false if the connection is to be closed instead: at `until`,
-    /// or once its port has been closing for `grace`.
-    async fn wait(&self, io: &Io, until: Option<Instant>, grace: Duration) -> bool {
-        let until = until.unwrap_or_else(|| clock::far(clock::now()));
-        let leaves = async {
-            self.port.closes().await;
-            if !grace.is_zero() {
-                tokio::time::sleep(grace).await;
+    /// Waits, holding as little as possible, until something can be read; false if the connection is to be closed instead.
+    ///
+    /// A draining gateway gives a quiet connection a last call: a request may be on its way. It will be answered, and told
+    /// that the connection closes.
+    async fn wait(&self, io: &Io, until: Instant) -> bool {
+        let port = self.place.port();
+        let mut closes = pin!(port.closes());
+        let mut sleep = pin!(tokio::time::sleep_until(until.into()));
+        let mut last_call = false;
+        poll_fn(|cx| {
+            if let Poll::Ready(readable) = io.tcp().poll_read_ready(cx) {
+                return Poll::Ready(readable.is_ok());
             }
-        };
-        tokio::select! {
-            biased;
-            readable = io.tcp().readable() => readable.is_ok(),
-            () = leaves => false,
-            () = tokio::time::sleep_until(until.into()) => false,
-        }
+            if !last_call && (port.is_closing() || closes.as_mut().poll(cx).is_ready()) {
+                last_call = true;
+                sleep.as_mut().reset((clock::now() + LAST_CALL).into());
+            }
+            sleep.as_mut().poll(cx).map(|()| false)
+        })
+        .await
     }
 
     /// Answers requests until the connection ends, or has been quiet for a while: then the stream comes back.
     async fn busy(&mut self, io: Io, mut head_by: Option<Instant>) -> Option<Io> {
         let mut client = Client {
-            wire: Wire::new(io),
+            wire: Wire::to_client(io),
             head: RequestHead::default(),
             answer: ResponseHead::default(),
             timer: Timer::default(),
@@ -113,7 +113,7 @@ impl Connection {
                 snapshot,
                 listener: &self.listener,
                 worker: worker.index,
-                closing: self.port.closed(),
+                closing: self.place.port().closed(),
             };
             let after = match next {
                 Next::Head(len) => answer(&mut client, len, &here).await,
@@ -142,7 +142,7 @@ impl Connection {
 
     /// Takes over the listener's settings from a snapshot that is new to it.
     fn follow(&mut self, snapshot: &Snapshot) {
-        if let Some(listener) = snapshot.listener(self.port.bind)
+        if let Some(listener) = snapshot.listener(self.place.port().bind)
             && !Arc::ptr_eq(listener, &self.listener)
         {
             self.listener = Arc::clone(listener);
@@ -154,9 +154,7 @@ impl Connection {
 /// starts with its first byte.
 async fn next_head(client: &mut Client, listener: &Listener, head_by: Option<Instant>) -> Next {
     let limits = &listener.limits;
-    let began = clock::now();
-    let idle_until = clock::after(began, LINGER.min(limits.idle_timeout));
-    let mut head_by = head_by;
+    let (mut head_by, mut idle_until) = (head_by, None);
     let mut empty_lines = 0;
     let Client { wire, timer, .. } = client;
     poll_fn(|cx| {
@@ -167,7 +165,7 @@ async fn next_head(client: &mut Client, listener: &Listener, head_by: Option<Ins
                     wire.skip_empty_line();
                     continue;
                 }
-                Poll::Ready(found) => return Poll::Ready(judge(found)),
+                Poll::Ready(found) => return Poll::Ready(judge(&found)),
                 Poll::Pending => {}
             }
             let first = wire.first_unread();
@@ -178,7 +176,8 @@ async fn next_head(client: &mut Client, listener: &Listener, head_by: Option<Ins
             if first.is_some() && head_by.is_none() {
                 head_by = Some(clock::after(now, limits.header_timeout));
             }
-            let deadline = head_by.unwrap_or(idle_until);
+            let quiet_until = *idle_until.get_or_insert_with(|| clock::after(now, LINGER.min(limits.idle_timeout)));
+            let deadline = head_by.unwrap_or(quiet_until);
             return timer.poll(cx, deadline, now).map(|()| match first {
                 Some(_) => Next::Refused(Refusal::HeadTimeout, "The request head did not arrive in time."),
                 None if head_by.is_some() => Next::Silence,
@@ -189,17 +188,17 @@ async fn next_head(client: &mut Client, listener: &Listener, head_by: Option<Ins
     .await
 }
 
-fn judge(found: Result<usize, HeadReadError>) -> Next {
+fn judge(found: &Result<usize, HeadReadError>) -> Next {
     match found {
-        Ok(len) => Next::Head(len),
+        Ok(len) => Next::Head(*len),
         Err(HeadReadError::Ended { .. } | HeadReadError::Io(_)) => Next::Silence,
         Err(HeadReadError::TooLong) => Next::Refused(Refusal::HeadTooLarge, HEAD_TOO_LONG),
         Err(HeadReadError::Malformed(error)) => refuse_malformed(error),
     }
 }
 
-fn refuse_malformed(error: HeadError) -> Next {
-    match error {
+fn refuse_malformed(error: &HeadError) -> Next {
+    match *error {
         HeadError::Malformed(why) => Next::Refused(Refusal::BadRequest, why),
         HeadError::TooManyFields => Next::Refused(Refusal::HeadTooLarge, "The request head has too many fields."),
     }
@@ -219,7 +218,7 @@ fn refuse_first(byte: u8) -> Option<Next> {
 async fn answer(client: &mut Client, len: usize, here: &Here<'_>) -> After {
     client.peer.judge(here.listener);
     if let Err(error) = client.head.parse(client.wire.head(len), here.listener.limits.headers) {
-        if let Next::Refused(refusal, detail) = refuse_malformed(error) {
+        if let Next::Refused(refusal, detail) = refuse_malformed(&error) {
             proxy::refuse_head(client, refusal, detail, here);
         }
         return After::Close;
@@ -301,7 +300,7 @@ fn abort(client: &Client) {
 /// `future`, unless `span` passes first.
 async fn within<T>(timer: &mut Timer, span: Duration, future: impl Future<Output = T>) -> Option<T> {
     let deadline = clock::after(clock::now(), span);
-    let mut future = std::pin::pin!(future);
+    let mut future = pin!(future);
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
         Poll::Pending => timer.poll(cx, deadline, clock::now()).map(|()| None),
@@ -309,9 +308,12 @@ async fn within<T>(timer: &mut Timer, span: Duration, future: impl Future<Output
     .await
 }
 
-/// How long a connection stays busy without a request: long enough that a client under way finds everything in place, short
-/// enough that a quiet one soon costs nothing. It is also the grace a draining gateway gives a client to send once more.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long a connection stays busy without a request: long enough that a client in full swing finds everything in place,
+/// short enough that thousands of quiet ones never hold their buffers at the same time.
+const LINGER: Duration = Duration::from_millis(10);
+
+/// How long a quiet connection stays open once the gateway or its listener is going.
+const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// Empty lines dropped before a request line (RFC 9112 §2.2 asks for at least one).
 const EMPTY_LINES: u32 = 2;
@@ -326,3 +328,20 @@ const PART_TIME: Duration = Duration::from_secs(2);
 const PART_BYTES: u64 = 4 * DRAIN_BYTES;
 
 const HEAD_TOO_LONG: &str = "The request head is longer than this listener takes.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_is_little_more_than_a_socket() {
+        fn size_of_output<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = size_of_output(serve);
+        assert!(
+            size <= 512,
+            "the task of a connection takes {size} bytes; what only a busy one needs belongs into `busy`"
+        );
+    }
+}

@@ -7,7 +7,8 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 /// An address clients connect to, alive from the reload that adds it to the one that removes it, whatever else changes.
 #[derive(Debug)]
@@ -16,9 +17,10 @@ pub struct Port {
     pub bind: SocketAddr,
     /// Where it really listens.
     pub local: SocketAddr,
-    closing: watch::Sender<bool>,
-    /// The same, for those who only look: a look costs nothing and disturbs no other core.
+    /// It accepts no more. To look costs nothing and disturbs no other core.
     closed: AtomicBool,
+    /// Told when that becomes true.
+    closing: Notify,
     /// What the file says of it, or said last. A std mutex: taken once a connection.
     settings: Mutex<Settings>,
     open: AtomicUsize,
@@ -62,8 +64,8 @@ impl Port {
         let port = Port {
             bind,
             local,
-            closing: watch::Sender::new(false),
             closed: AtomicBool::new(false),
+            closing: Notify::new(),
             settings: Mutex::new(Settings { listener: Arc::clone(listener), metrics }),
             open: AtomicUsize::new(0),
             room: Notify::new(),
@@ -117,8 +119,8 @@ impl Port {
 
     /// From now on it accepts no more, and answers close their connections.
     pub fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
-        self.closing.send_replace(true);
+        self.closed.store(true, Ordering::Release);
+        self.closing.notify_waiters();
     }
 
     /// Turns true when it accepts no more.
@@ -127,15 +129,29 @@ impl Port {
         &self.closed
     }
 
-    /// Waits until this port is to accept no more.
-    pub async fn closes(&self) {
-        // The sender is a field of ours, so it cannot be gone.
-        let _: Result<_, _> = self.closing.subscribe().wait_for(|closing| *closing).await.map(drop);
+    /// Whether it accepts no more.
+    #[inline]
+    pub fn is_closing(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Resolves when this port closes; it does not if that was before, so look at [`Port::is_closing`] afterwards.
+    pub fn closes(&self) -> Notified<'_> {
+        self.closing.notified()
     }
 
     /// Waits until no connection is open.
     pub async fn is_empty(&self) {
         self.until(|| self.open() == 0).await;
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    /// Where the connection came in.
+    pub fn port(&self) -> &Port {
+        &self.port
     }
 }
 

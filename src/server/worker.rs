@@ -6,6 +6,7 @@ use crate::net::io::Io;
 use crate::proxy::Shared;
 use std::io;
 use std::net::TcpListener;
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -58,7 +59,8 @@ async fn work(worker: Arc<Worker>, mut inbox: mpsc::Receiver<Order>) {
 /// Accepts connections until the port closes; then takes what the kernel had completed for us, so that closing the socket
 /// resets nobody.
 async fn accept(listener: tokio::net::TcpListener, port: Arc<Port>, worker: Arc<Worker>) {
-    loop {
+    let mut closes = pin!(port.closes());
+    while !port.is_closing() {
         let next = async {
             port.has_room().await;
             listener.accept().await
@@ -69,7 +71,7 @@ async fn accept(listener: tokio::net::TcpListener, port: Arc<Port>, worker: Arc<
                 Ok((stream, address)) => begin(stream, address, &port, &worker),
                 Err(error) => endure(&error).await,
             },
-            () = port.closes() => break,
+            () = closes.as_mut() => break,
         }
     }
     // The runtime may not have heard of the last ones yet, so the socket itself is asked.
@@ -95,7 +97,7 @@ fn begin(stream: TcpStream, address: std::net::SocketAddr, port: &Arc<Port>, wor
     // Without it small answers wait for the client's delayed acknowledgement. A socket that refuses is slower, not broken.
     let _: io::Result<()> = stream.set_nodelay(true);
     let place = port.enter();
-    tokio::spawn(connection::serve(Io::Tcp(stream), address, place, Arc::clone(port), Arc::clone(worker)));
+    tokio::spawn(connection::serve(Io::Tcp(stream), address, place, Arc::clone(worker)));
 }
 
 /// A connection that died in the backlog concerns nobody. Out of descriptors or memory, trying again at once would only turn

@@ -19,12 +19,12 @@ pub struct Endpoint {
     workers: Box<[Shelf]>,
 }
 
-/// One worker's idle connections. The lock is never contended: only that worker's thread takes it.
+/// One worker's idle connections. The lock is never contidied: only that worker's thread takes it.
 #[derive(Debug)]
 struct Shelf {
     idle: Mutex<Idle<Wire>>,
     /// A task is there that closes what has waited too long.
-    tended: AtomicBool,
+    tidied: AtomicBool,
 }
 
 /// A connection to a provider, fit for one exchange.
@@ -45,7 +45,7 @@ impl Endpoint {
     /// # Errors
     /// A certificate or name that cannot be used.
     pub fn new(provider: &config::Provider, workers: usize) -> Result<Self, TlsError> {
-        let shelf = || Shelf { idle: Mutex::new(Idle::new(&provider.connections)), tended: AtomicBool::new(false) };
+        let shelf = || Shelf { idle: Mutex::new(Idle::new(&provider.connections)), tidied: AtomicBool::new(false) };
         Ok(Endpoint {
             target: Target::new(&provider.url, &provider.tls)?,
             keep: provider.connections.idle_timeout,
@@ -55,8 +55,8 @@ impl Endpoint {
 
     /// An idle connection of this worker that is still alive, the youngest first.
     pub fn reuse(&self, worker: usize, now: Instant) -> Option<Connection> {
-        let mut idle = self.workers[worker].idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some((mut wire, born)) = idle.take(now) {
+        let mut waiting = self.workers[worker].idle.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some((mut wire, born)) = waiting.take(now) {
             if wire.is_quiet() {
                 return Some(Connection { wire, reused: true, born });
             }
@@ -70,7 +70,7 @@ impl Endpoint {
     /// See [`ConnectError`].
     pub async fn open(&self, deadline: Instant) -> Result<Connection, ConnectError> {
         let io = connect::connect(&self.target, deadline).await?;
-        Ok(Connection { wire: Wire::new(io), reused: false, born: clock::now() })
+        Ok(Connection { wire: Wire::to_provider(io), reused: false, born: clock::now() })
     }
 
     /// Keeps a connection whose exchange is complete. `hint` is how long the provider says it will keep it
@@ -81,24 +81,24 @@ impl Endpoint {
             return;
         }
         connection.wire.shrink();
-        let shelf = &self.workers[worker];
-        shelf.idle.lock().unwrap_or_else(PoisonError::into_inner).put(connection.wire, connection.born, now, keep);
-        if !shelf.tended.swap(true, Ordering::AcqRel) {
-            tokio::spawn(tend(Arc::clone(self), worker));
+        let place = &self.workers[worker];
+        place.idle.lock().unwrap_or_else(PoisonError::into_inner).put(connection.wire, connection.born, now, keep);
+        if !place.tidied.swap(true, Ordering::AcqRel) {
+            tokio::spawn(tidy(Arc::clone(self), worker));
         }
     }
 }
 
 /// Closes a worker's idle connections as their time comes; ends when none is left, so that an idle gateway sleeps.
-async fn tend(endpoint: Arc<Endpoint>, worker: usize) {
+async fn tidy(endpoint: Arc<Endpoint>, worker: usize) {
     loop {
         let next = {
             let shelf = &endpoint.workers[worker];
-            let mut idle = shelf.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            let next = idle.expire(clock::now());
+            let mut waiting = shelf.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let next = waiting.expire(clock::now());
             if next.is_none() {
                 // Under the lock, and on the only thread that ever puts: no connection slips in untended.
-                shelf.tended.store(false, Ordering::Release);
+                shelf.tidied.store(false, Ordering::Release);
             }
             next
         };

@@ -1,6 +1,6 @@
 //! Providers as they live: connections kept, calls in flight, whose turn it is. This state outlives any configuration.
 //!
-//! A configuration names providers and pools; what is alive is found by that name again after a reload. An [`Endpoint`] (an
+//! A configuration names providers and pools; what is alive is found by that name again after a reload. An [`Endpoint`](endpoint::Endpoint) (an
 //! address and the connections to it) lives on as long as everything that decides where a connection leads is unchanged, so
 //! that no connection is ever reused for another address or another certificate check.
 

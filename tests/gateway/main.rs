@@ -8,7 +8,9 @@ mod admin; // what operators' tools and eyes get: metrics that promtool takes, n
 mod bulk; // five gibibytes each way in constant memory
 mod clients; // curl, wrk, a WebSocket library, a browser
 mod drain; // what is under way ends, nothing new begins
+mod exchange; // a request and its answer: framing, order, streams, interim and early answers
 mod forwarding; // which fields and bytes of a message go on
+mod gone; // clients that leave, in every phase
 mod idle; // connections that do nothing, and the limit on all of them
 mod lost; // not one request is lost, not one stream is cut
 mod provider; // a provider that a test drives, or a script
@@ -17,5 +19,6 @@ mod reload; // a configuration is replaced whole or not at all
 mod signals; // what the binary does when it is told
 mod smoke; // the test world itself
 mod streams; // nothing is held back, and a reload changes nothing under way
+mod upgrade; // WebSocket and what else leaves HTTP
 mod wire; // one TCP connection, either end of it
 mod world; // a gateway to test: in this process, or the real binary

@@ -41,7 +41,7 @@ pub struct Running {
     pub admin: SocketAddr,
     /// The file it logs to, where it does not share standard output with the demo.
     pub log: Option<PathBuf>,
-    /// Drains it and returns once it is gone; called on a thread that may block.
+    /// Drains it and returns once it is gone; called where blocking is allowed and a runtime's handle is there.
     pub stop: Box<dyn FnOnce() + Send>,
 }
 
