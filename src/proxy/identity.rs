@@ -4,7 +4,7 @@
 //! choose `X-Forwarded-For` passes every allow-list, and whoever can choose a request id can hide in the logs.
 
 use crate::clock;
-use crate::config::Listener;
+use crate::config::{Cidr, Listener};
 use crate::http1::encode::{self, HEX};
 use crate::http1::fields::{Fields, Known, elements};
 use std::cell::RefCell;
@@ -64,15 +64,23 @@ impl Peer {
         &self.text
     }
 
-    /// The address of whoever the request came from: what a trusted peer says it got it from, or the peer itself.
-    pub fn client_address(&self, fields: &Fields) -> IpAddr {
-        if self.trusted {
-            let first = fields.values(Known::XForwardedFor).flat_map(elements).last();
-            if let Some(ip) = first.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()) {
-                return ip;
+    /// The address of whoever the request came from: the peer, or, where the peer is trusted, the last address in
+    /// `X-Forwarded-For` that is not itself trusted. Reading from the right, because whoever is trusted appends there, and
+    /// what stands further left may be anyone's invention.
+    pub fn client_address(&self, fields: &Fields, trusted: &[Cidr]) -> IpAddr {
+        let peer = self.address.ip().to_canonical();
+        if !self.trusted {
+            return peer;
+        }
+        let mut client = peer;
+        for element in fields.values(Known::XForwardedFor).flat_map(elements).collect::<Vec<_>>().into_iter().rev() {
+            let Some(address) = parse_address(element) else { break };
+            client = address.to_canonical();
+            if !trusted.iter().any(|range| range.contains(client)) {
+                break;
             }
         }
-        self.address.ip().to_canonical()
+        client
     }
 
     /// Appends `Forwarded` (RFC 7239) and the `X-Forwarded-*` family.
@@ -212,6 +220,13 @@ fn write_date(text: &mut String, second: u64) {
     let _: std::fmt::Result = text.write_str(date.as_deref().unwrap_or("Thu, 01 Jan 1970 00:00:00 GMT"));
 }
 
+/// An address as proxies write it: bare, in brackets, or with a port.
+fn parse_address(element: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(element).ok()?.trim_matches('"');
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
+}
+
 /// Visible ASCII without quotes and separators, of a length that a log line can carry.
 fn is_safe_id(id: &[u8]) -> bool {
     let safe =
@@ -250,3 +265,54 @@ const PAIRS: [[u8; 2]; 256] = {
 
 /// Bytes of a request id that a trusted peer may choose; a longer one is replaced.
 const REQUEST_ID_BYTES: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(peer: &str, trusted: bool, forwarded: &[&str]) -> String {
+        let mut fields = Fields::default();
+        for value in forwarded {
+            fields.push(b"X-Forwarded-For", value.as_bytes());
+        }
+        let mut peer = Peer::new(SocketAddr::new(peer.parse().expect("an address"), 1), "http");
+        peer.trusted = trusted;
+        let range = Cidr { address: IpAddr::from([10, 0, 0, 0]), bits: 8 };
+        peer.client_address(&fields, &[range]).to_string()
+    }
+
+    #[test]
+    fn a_stranger_is_who_it_is_whatever_it_says() {
+        assert_eq!(client("192.0.2.1", false, &["10.9.9.9"]), "192.0.2.1");
+    }
+
+    #[test]
+    fn behind_trusted_proxies_the_client_is_the_last_address_that_is_not_one_of_them() {
+        assert_eq!(client("10.0.0.1", true, &["6.6.6.6, 192.0.2.7, 10.0.0.2", "10.0.0.3"]), "192.0.2.7");
+        assert_eq!(client("10.0.0.1", true, &["[2001:db8::1]:443"]), "2001:db8::1");
+        assert_eq!(client("10.0.0.1", true, &["::ffff:192.0.2.9"]), "192.0.2.9");
+    }
+
+    #[test]
+    fn what_is_no_address_ends_the_search_where_it_stands() {
+        assert_eq!(client("10.0.0.1", true, &["192.0.2.7, unknown, 10.0.0.2"]), "10.0.0.2");
+        assert_eq!(client("10.0.0.1", true, &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn a_trace_is_continued_only_for_trusted_peers_and_only_if_it_is_valid() {
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let mut fields = Fields::default();
+        fields.push(b"traceparent", parent.as_bytes());
+        fields.push(b"x-request-id", b"their-id");
+        let trusted = Identity::new(&fields, true, (1, 2));
+        assert_eq!(trusted.trace_id_text(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(trusted.request_id_text(), "their-id");
+        let stranger = Identity::new(&fields, false, (1, 2));
+        assert_eq!(stranger.trace_id_text(), "00000000000000000000000000000001");
+        assert_eq!(stranger.request_id_text(), "00000000000000000000000000000001");
+        for broken in ["00-0-0-0", "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", ""] {
+            assert!(parse_traceparent(broken.as_bytes()).is_none(), "{broken}");
+        }
+    }
+}

@@ -82,6 +82,24 @@ fn pipelined_requests_are_answered_in_order_one_at_a_time() {
 }
 
 #[test]
+fn many_pipelined_requests_are_all_answered_in_order() {
+    let alpha = Provider::scripted(|peer| {
+        while let Some(request) = peer.request() {
+            peer.answer("200 OK", &request.head.line);
+        }
+    });
+    let gateway = Gateway::before(&alpha);
+    let mut client = gateway.connect();
+    // More than a gateway keeps for later, so that it has to come back for the rest.
+    let request = |number| format!("GET /{number} HTTP/1.1\r\nHost: a\r\nX-Pad: {}\r\n\r\n", "x".repeat(300));
+    client.send((0..300).map(request).collect::<String>());
+    for number in 0..300 {
+        assert_eq!(client.answer().text(), format!("GET /{number} HTTP/1.1"));
+    }
+    assert_eq!(alpha.connections(), 1);
+}
+
+#[test]
 fn the_clients_connection_closes_where_it_asks_and_says_so() {
     let (alpha, gateway, mut client) = world();
     client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Close\r\n\r\n");
@@ -312,6 +330,18 @@ fn expect_100_continue_is_passed_on_and_so_is_the_100() {
     provider.expect("hello");
     provider.send(OK);
     assert_eq!(client.answer().text(), "ok");
+    client.send(GET);
+    assert!(provider.request().is_some(), "both connections are in step");
+}
+
+#[test]
+fn a_client_that_does_not_wait_for_its_100_keeps_its_connection() {
+    let (alpha, _gateway, mut client) = world();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello");
+    let mut provider = alpha.accept();
+    assert_eq!(provider.request().expect("a request").text(), "hello");
+    provider.send(OK);
+    assert_eq!(client.answer().value("connection"), None);
     client.send(GET);
     assert!(provider.request().is_some(), "both connections are in step");
 }

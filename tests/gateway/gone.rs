@@ -1,25 +1,30 @@
 //! A client that leaves, in every phase: the provider's connection ends at once, and nobody is blamed.
 
-use crate::world::{Extra, Gateway, Provider, Wire, text};
+use crate::world::{Extra, Gateway, Provider, Wire, silent, text};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// How a client leaves.
-const WAYS: [fn(Wire) -> Option<Wire>; 3] = [close, half_close, reset];
-
-fn close(client: Wire) -> Option<Wire> {
-    drop(client);
-    None
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Close,
+    /// As in nginx, a client that half-closes after a whole request is gone.
+    HalfClose,
+    Reset,
 }
 
-/// As in nginx, a client that half-closes after a whole request is gone.
-fn half_close(client: Wire) -> Option<Wire> {
-    client.half_close();
-    Some(client)
-}
+const WAYS: [Way; 3] = [Way::Close, Way::HalfClose, Way::Reset];
 
-fn reset(client: Wire) -> Option<Wire> {
-    client.reset();
+/// Leaves; what is left of the connection is given back.
+fn leave(client: Wire, way: Way) -> Option<Wire> {
+    match way {
+        Way::Close => drop(client),
+        Way::Reset => client.reset(),
+        Way::HalfClose => {
+            client.half_close();
+            return Some(client);
+        }
+    }
     None
 }
 
@@ -42,7 +47,7 @@ fn a_client_that_leaves_while_the_provider_thinks_cancels_it() {
         client.send(GET);
         let mut provider = alpha.accept();
         provider.request();
-        let client = way(client);
+        let client = leave(client, way);
         provider.closes();
         is_accounted(&gateway, 0);
         if let Some(mut client) = client {
@@ -63,7 +68,7 @@ fn a_client_that_leaves_during_a_stream_cancels_it() {
         provider.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
         client.head();
         client.expect("5\r\nhello\r\n");
-        let client = way(client);
+        let client = leave(client, way);
         provider.closes();
         is_accounted(&gateway, 5);
         if let Some(mut client) = client {
@@ -108,7 +113,7 @@ fn a_client_that_leaves_during_its_upload_cancels_it_and_the_provider_sees_no_en
             let mut provider = alpha.accept();
             provider.head();
             provider.expect(seen);
-            let client = way(client);
+            let client = leave(client, way);
             provider.closes();
             is_accounted(&gateway, 0);
             drop(client);
@@ -134,18 +139,32 @@ fn a_client_that_leaves_while_its_answer_waits_for_more_of_the_request_cancels_i
 }
 
 #[test]
-fn a_client_that_leaves_before_a_slow_connection_is_open_needs_none() {
+fn a_client_that_leaves_before_a_connection_is_open_needs_none() {
+    for way in WAYS {
+        let (_held, nobody) = silent();
+        let gateway =
+            Gateway::before_address(nobody, Extra { provider: "timeouts: { connect: 1h }", ..Extra::default() });
+        let mut client = gateway.connect();
+        client.send(GET);
+        gateway.wait_for_metric("sluice_in_flight", &[("provider", "alpha")], 1.0);
+        let left = leave(client, way);
+        is_accounted(&gateway, 0);
+        drop(left);
+    }
+}
+
+#[test]
+fn requests_that_wait_behind_one_whose_client_has_left_go_nowhere() {
     let alpha = Provider::by_hand();
     let gateway = Gateway::before(&alpha);
     let mut client = gateway.connect();
-    // The second request is whole, but its client is gone before its turn comes.
     client.send(format!("{GET}GET /late HTTP/1.1\r\nHost: a\r\n\r\n"));
     let mut provider = alpha.accept();
     provider.request();
     client.half_close();
     provider.closes();
     is_accounted(&gateway, 0);
-    assert!(alpha.is_lonely(), "the second request went nowhere");
+    assert!(alpha.is_lonely());
 }
 
 #[test]

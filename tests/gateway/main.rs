@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_imports, reason = "the test world offers more than each build of it uses")]
 
 mod admin; // what operators' tools and eyes get: metrics that promtool takes, no secret anywhere
+mod broken; // providers that break HTTP, break off, stay silent or are not there
 mod bulk; // five gibibytes each way in constant memory
 mod clients; // curl, wrk, a WebSocket library, a browser
 mod drain; // what is under way ends, nothing new begins
@@ -12,6 +13,7 @@ mod exchange; // a request and its answer: framing, order, streams, interim and 
 mod forwarding; // which fields and bytes of a message go on
 mod gone; // clients that leave, in every phase
 mod idle; // connections that do nothing, and the limit on all of them
+mod listener; // what a listener bounds, and many clients at once
 mod lost; // not one request is lost, not one stream is cut
 mod provider; // a provider that a test drives, or a script
 mod refusals; // bad input: what the client gets, what the provider does not see

@@ -1,6 +1,7 @@
 //! A provider that a test drives by hand, or that follows a script. It keeps every byte it receives.
 
 use super::wire::{Message, Wire, lock, wait_until};
+use socket2::{Domain, Socket, Type};
 use std::io::ErrorKind;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,6 +36,29 @@ pub(crate) struct Peer {
     /// The connection, for everything a script does by hand.
     pub(crate) wire: Wire,
     seen: Arc<Seen>,
+}
+
+/// An address where nobody listens, kept from everyone else while the socket lives.
+pub(crate) fn refusing() -> (Socket, SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+    let address = socket.local_addr().expect("a bound socket").as_socket().expect("an IP address");
+    (socket, address)
+}
+
+/// An address that answers nothing: a listener that never accepts, its backlog full, while the sockets live.
+pub(crate) fn silent() -> (Vec<Socket>, SocketAddr) {
+    let (listener, address) = refusing();
+    listener.listen(0).expect("it is bound");
+    let mut sockets = vec![listener];
+    for _ in 0..8 {
+        let filler = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        filler.set_nonblocking(true).expect("a socket option");
+        // "In progress" is the usual answer; those beyond the backlog stay so.
+        let _: std::io::Result<()> = filler.connect(&address.into());
+        sockets.push(filler);
+    }
+    (sockets, address)
 }
 
 // === impl Provider ===

@@ -398,6 +398,14 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Lets time pass. Only for tests that are about time passing; whatever can be waited for is waited for.
+pub(crate) fn pause(span: Duration) {
+    let until = clock::now() + span;
+    while let Some(left) = until.checked_duration_since(clock::now()).filter(|left| !left.is_zero()) {
+        std::thread::park_timeout(left);
+    }
+}
+
 /// The lock of a mutex, also after another test's thread has panicked with it.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

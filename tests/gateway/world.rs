@@ -3,8 +3,8 @@
 //! A YAML text may hold places, `{name}`, for addresses that are only known when the test runs. [`Gateway::start`] fills
 //! in those it is given, and `{dir}`, its folder. A text without `version:` is laid under [`PREAMBLE`].
 
-pub(crate) use crate::provider::{Peer, Provider};
-pub(crate) use crate::wire::{End, Gate, Head, Message, PATIENCE, Wire, lock, text, wait_until};
+pub(crate) use crate::provider::{Peer, Provider, refusing, silent};
+pub(crate) use crate::wire::{End, Gate, Head, Message, PATIENCE, Wire, lock, pause, text, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use sluice::admin::{Rejected, Reloaded};
 use sluice::clock;
@@ -76,12 +76,17 @@ impl Gateway {
 
     /// As [`Gateway::before`], with more settings.
     pub(crate) fn before_with(provider: &Provider, extra: Extra<'_>) -> Self {
+        Gateway::before_address(provider.address(), extra)
+    }
+
+    /// As [`Gateway::before_with`], for an address where there may be no provider.
+    pub(crate) fn before_address(provider: SocketAddr, extra: Extra<'_>) -> Self {
         let yaml = [("{listener}", extra.listener), ("{provider}", extra.provider), ("{route}", extra.route)];
         let put = |text: String, (place, more): (&str, &str)| {
             text.replace(place, &if more.is_empty() { String::new() } else { format!(", {more}") })
         };
         let yaml = yaml.into_iter().fold(BEFORE.to_owned(), put);
-        Gateway::start(&yaml, &[("alpha", provider.address())])
+        Gateway::start(&yaml, &[("alpha", provider)])
     }
 
     /// The gateway itself.
