@@ -325,6 +325,7 @@ impl<'a> Exchange<'a> {
         let waits = request.expects_continue && !self.continued && self.client.body_read == 0;
         // More than is worth reading only to drop it, should the answer end before it does.
         let long = self.client.body_remaining().is_some_and(|bytes| bytes > DRAIN_BYTES);
+        // A listener that goes may have begun to while the provider was asked.
         let wanted = request.keep_alive && !self.terms.closing.load(Ordering::Relaxed);
         self.keep_alive = wanted && onward != Length::Close && !waits && !long;
         self.write_head(onward, false);

@@ -6,5 +6,7 @@
 pub mod connection;
 pub mod contain;
 pub mod limits;
+#[cfg(test)]
+mod panics;
 pub mod port;
 pub mod worker;
