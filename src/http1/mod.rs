@@ -12,4 +12,3 @@ pub mod chunked;
 pub mod encode;
 #[cfg(test)]
 mod tests;
-
