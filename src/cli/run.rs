@@ -9,6 +9,15 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// What the process is told from outside.
+struct Signals {
+    reload: Signal,
+    reopen: Signal,
+    replace: Signal,
+    /// TERM, INT and QUIT.
+    ends: [Signal; 3],
+}
+
 /// Serves until TERM, INT or QUIT, then drains. Returns the exit code: 0 after a whole drain, 1 where it could not start or
 /// the drain was cut short.
 pub fn run(source: &Source) -> i32 {
@@ -25,34 +34,31 @@ pub fn demo(options: &DemoOptions) -> i32 {
 
 fn serve(source: &Source) -> Result<i32, String> {
     let files = limits::raise_open_files();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("no runtime for signals: {error}"))?;
+    // Before anyone can see that the gateway is ready: a signal that nobody handles ends the process.
+    let signals = runtime.block_on(async { Signals::handle() });
+    let mut signals = signals.map_err(|error| format!("no signal handler: {error}"))?;
     let gateway = Gateway::start(source.clone()).map_err(|error| error.to_string())?;
     gateway.logs().install().map_err(|error| error.to_string())?;
     report(&gateway, files);
     let watch = watch(&gateway, source);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| format!("no runtime for signals: {error}"))?;
-    let whole = runtime.block_on(live(&gateway)).map_err(|error| format!("no signal handler: {error}"))?;
+    let whole = runtime.block_on(live(&gateway, &mut signals));
     drop(watch);
     gateway.stop();
     Ok(i32::from(!whole))
 }
 
 /// Follows signals until one of them ends the gateway; whether everything under way came to its end.
-async fn live(gateway: &Gateway) -> std::io::Result<bool> {
-    let mut hup = signal(SignalKind::hangup())?;
-    let mut reopen = signal(SignalKind::user_defined1())?;
-    let mut replace = signal(SignalKind::user_defined2())?;
-    let mut ends = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit()].map(signal);
-    let [Ok(terminate), Ok(interrupt), Ok(quit)] = &mut ends else {
-        return Err(std::io::Error::other("TERM, INT or QUIT cannot be handled"));
-    };
+async fn live(gateway: &Gateway, signals: &mut Signals) -> bool {
+    let Signals { reload, reopen, replace, ends } = signals;
     loop {
         tokio::select! {
             // What came of a reload is in the log, the metrics and the API.
-            _ = hup.recv() => drop(gateway.reload()),
+            _ = reload.recv() => drop(gateway.reload()),
             _ = reopen.recv() => reopen_logs(gateway),
             _ = replace.recv() => tracing::warn!("USR2 does nothing yet: handing over to a new process is not built"),
-            () = any(terminate, interrupt, quit) => break,
+            () = any(ends) => break,
         }
     }
     let grace = gateway.config().shutdown_grace;
@@ -62,17 +68,31 @@ async fn live(gateway: &Gateway) -> std::io::Result<bool> {
             if !whole {
                 tracing::warn!("the grace is over; what is still under way is cut");
             }
-            Ok(whole)
+            whole
         }
-        () = any(terminate, interrupt, quit) => Ok(false),
+        () = any(ends) => false,
     }
 }
 
-async fn any(first: &mut Signal, second: &mut Signal, third: &mut Signal) {
+async fn any([first, second, third]: &mut [Signal; 3]) {
     tokio::select! {
         _ = first.recv() => {}
         _ = second.recv() => {}
         _ = third.recv() => {}
+    }
+}
+
+// === impl Signals ===
+
+impl Signals {
+    /// Takes the signals over from the system, inside a runtime. Those that come before anyone asks are kept.
+    fn handle() -> std::io::Result<Signals> {
+        Ok(Signals {
+            reload: signal(SignalKind::hangup())?,
+            reopen: signal(SignalKind::user_defined1())?,
+            replace: signal(SignalKind::user_defined2())?,
+            ends: [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::quit())?],
+        })
     }
 }
 
@@ -86,6 +106,8 @@ fn reopen_logs(gateway: &Gateway) {
 /// Watches the file; without a watch, signals and the API still reload.
 fn watch(gateway: &Gateway, source: &Source) -> Option<Watch> {
     let watch = Watch::start(&source.path, gateway.reloader());
+    // What happened to the file between its reading and now was seen by nobody.
+    gateway.reloader()();
     watch.map_err(|error| tracing::warn!(%error, "the file is not watched; reload by SIGHUP or the API")).ok()
 }
 
