@@ -303,7 +303,7 @@ impl Core {
         }
         for (port, sockets) in built.opened {
             for (worker, socket) in self.workers.iter().zip(sockets) {
-                let order = Order::Accept(Arc::clone(&port), socket);
+                let order = Order::Accept(port.accepting(), socket);
                 worker.try_send(order).map_err(|_| "a worker does not take orders; restart the gateway".to_owned())?;
             }
             tracing::info!(address = %port.local, "listening");

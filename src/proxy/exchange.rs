@@ -100,6 +100,8 @@ pub struct Exchange<'a> {
     down_pump: Pump,
     phase: Phase,
     interims: u32,
+    /// A 100 was passed on: the client sends its body.
+    continued: bool,
     times: Times,
     keep_alive: bool,
     /// Set once the head of the final answer was written towards the client: there is no way back.
@@ -141,6 +143,8 @@ struct Times {
     awaiting_client: Option<Instant>,
     /// How long it was awaited before.
     awaited: Duration,
+    /// When to look next whether the client is there, while nothing is read from it.
+    look: Instant,
 }
 
 // === impl Exchange ===
@@ -163,7 +167,14 @@ impl<'a> Exchange<'a> {
             down_pump: Pump::default(),
             phase: Phase::Head,
             interims: 0,
-            times: Times { moved: now, committed: now, awaiting_client: None, awaited: Duration::ZERO },
+            continued: false,
+            times: Times {
+                moved: now,
+                committed: now,
+                awaiting_client: None,
+                awaited: Duration::ZERO,
+                look: clock::after(now, LOOK_EVERY),
+            },
             keep_alive: false,
             committed: false,
             terms,
@@ -276,6 +287,7 @@ impl<'a> Exchange<'a> {
     /// Passes a 1xx on. HTTP/1.0 does not know them.
     fn pass_interim(&mut self, len: usize) -> Result<(), Broken> {
         self.interims += 1;
+        self.continued |= self.answer.status == 100;
         if self.interims > INTERIM_ANSWERS {
             return Err(Broken::Protocol("too many interim answers"));
         }
@@ -310,7 +322,7 @@ impl<'a> Exchange<'a> {
             (length, _) => length,
         };
         // A client that still waits for its 100 may send its body or may not: nobody could tell what comes next.
-        let waits = request.expects_continue && self.interims == 0 && self.client.body_read == 0;
+        let waits = request.expects_continue && !self.continued && self.client.body_read == 0;
         // More than is worth reading only to drop it, should the answer end before it does.
         let long = self.client.body_remaining().is_some_and(|bytes| bytes > DRAIN_BYTES);
         // A listener that goes may have begun to while the provider was asked.
@@ -330,6 +342,7 @@ impl<'a> Exchange<'a> {
         if self.up != Up::Sent {
             return Err(Broken::Protocol("a 101 before the end of the request"));
         }
+        framing::response(101, false, &self.answer.fields, self.answer.version).map_err(Broken::Protocol)?;
         self.provider.begin_body(len, Length::None, u64::MAX);
         self.keep_alive = false;
         self.write_head(Length::None, true);
@@ -356,7 +369,8 @@ impl<'a> Exchange<'a> {
         self.times.committed = self.times.moved;
     }
 
-    /// A client whose request is complete and that closes, or half-closes, is gone.
+    /// A client whose request is complete and that closes, or half-closes, is gone. One whose request is not complete shows
+    /// it when its body is read.
     fn watch_client(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
         let complete = self.up == Up::Sent && self.phase != Phase::Tunnel;
         if complete && self.client.poll_gone(cx).is_ready() { Err(Broken::ClientGone) } else { Ok(()) }
@@ -367,7 +381,31 @@ impl<'a> Exchange<'a> {
         let now = clock::now();
         self.note_time(now);
         let (deadline, missed) = self.next_deadline(now);
-        timer.poll(cx, deadline, now).map(|()| Err(missed))
+        if deadline <= now {
+            return Poll::Ready(Err(missed));
+        }
+        let wake = if self.reads_client() { deadline } else { deadline.min(self.look_for_client(now)?) };
+        timer.poll(cx, wake, now).map(|()| Err(missed))
+    }
+
+    /// Whether reading from the client shows that it leaves.
+    fn reads_client(&self) -> bool {
+        match self.up {
+            Up::AwaitClient => true,
+            Up::Sent => self.client.is_watched(),
+            Up::AwaitProvider | Up::Refused => self.phase == Phase::Tunnel,
+        }
+    }
+
+    /// Looks now and then whether a client is there whose bytes nobody takes; gives when to look again.
+    fn look_for_client(&mut self, now: Instant) -> Result<Instant, Broken> {
+        if self.times.look <= now {
+            if self.client.io().has_hung_up() {
+                return Err(Broken::ClientGone);
+            }
+            self.times.look = clock::after(now, LOOK_EVERY);
+        }
+        Ok(self.times.look)
     }
 
     fn note_time(&mut self, now: Instant) {
@@ -443,6 +481,9 @@ fn keep_alive_hint(answer: &ResponseHead) -> Option<Duration> {
     let seconds = elements(value).find_map(|element| element.strip_prefix(b"timeout="))?;
     std::str::from_utf8(seconds).ok()?.parse().ok().map(Duration::from_secs)
 }
+
+/// How soon it is noticed that a client has left whose bytes nobody takes.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Bytes of an answer's head; more is a broken answer.
 const ANSWER_HEAD_BYTES: usize = 64 * 1024;

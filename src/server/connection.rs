@@ -226,7 +226,7 @@ async fn answer(client: &mut Client, len: usize, here: &Here<'_>) -> After {
     #[cfg(not(test))]
     let handled = contain(proxy::handle(client, len, here));
     #[cfg(test)]
-    let handled = contain(super::panics::handle(client, len, here));
+    let handled = contain(super::tests::handle(client, len, here));
     match handled.await {
         Ok(after) => after,
         Err(panicked) => {

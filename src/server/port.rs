@@ -24,6 +24,8 @@ pub struct Port {
     /// What the file says of it, or said last. A std mutex: taken once a connection.
     settings: Mutex<Settings>,
     open: AtomicUsize,
+    /// Sockets somebody accepts from, or is about to.
+    sockets: AtomicUsize,
     /// Told whenever there may be more room: a connection ends, the limit changes.
     room: Notify,
 }
@@ -34,6 +36,11 @@ struct Settings {
     listener: Arc<Listener>,
     metrics: ListenerMetrics,
 }
+
+/// One socket of a port that connections are accepted from. A port is not empty before the last of these is dropped: its
+/// backlog may still hold connections.
+#[derive(Debug)]
+pub struct Accepting(Arc<Port>);
 
 /// One connection's place in the count; given back when dropped.
 #[derive(Debug)]
@@ -68,6 +75,7 @@ impl Port {
             closing: Notify::new(),
             settings: Mutex::new(Settings { listener: Arc::clone(listener), metrics }),
             open: AtomicUsize::new(0),
+            sockets: AtomicUsize::new(0),
             room: Notify::new(),
         };
         Ok((Arc::new(port), sockets))
@@ -140,9 +148,31 @@ impl Port {
         self.closing.notified()
     }
 
-    /// Waits until no connection is open.
+    /// One more socket of it is accepted from, for as long as what this returns lives.
+    pub fn accepting(self: &Arc<Self>) -> Accepting {
+        self.sockets.fetch_add(1, Ordering::Relaxed);
+        Accepting(Arc::clone(self))
+    }
+
+    /// Waits until no connection is open, and none can come any more.
     pub async fn is_empty(&self) {
-        self.until(|| self.open() == 0).await;
+        self.until(|| self.sockets.load(Ordering::Relaxed) == 0 && self.open() == 0).await;
+    }
+}
+
+// === impl Accepting ===
+
+impl Accepting {
+    /// The port.
+    pub fn port(&self) -> &Arc<Port> {
+        &self.0
+    }
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.sockets.fetch_sub(1, Ordering::Relaxed);
+        self.0.room.notify_waiters();
     }
 }
 

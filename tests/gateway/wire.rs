@@ -107,6 +107,11 @@ impl Wire {
         (&*self.stream).write_all(bytes.as_ref())
     }
 
+    /// How long sending may take from here on, for tests of a peer that takes nothing.
+    pub(crate) fn patience(&mut self, span: Duration) {
+        self.stream.set_write_timeout(Some(span)).expect("a socket option");
+    }
+
     /// Sends `data` as one chunk.
     pub(crate) fn send_chunk(&mut self, data: &str) {
         self.send(format!("{:x}\r\n{data}\r\n", data.len()));
