@@ -33,7 +33,7 @@ fn a_drain_ends_with_the_last_request_under_way_and_takes_nothing_new() {
     idle.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
     assert_eq!(idle.answer().text(), "done");
     std::thread::scope(|scope| {
-        let drained = scope.spawn(|| gateway.drain(Duration::from_secs(60)));
+        let drained = scope.spawn(|| gateway.drain(Duration::from_mins(1)));
         wait_until("nobody listens", || refuses(&gateway));
         idle.closes();
         assert!(!drained.is_finished() && held.is_silent());
@@ -54,7 +54,7 @@ fn a_gateway_that_drains_is_alive_and_not_ready() {
     held.send("GET /held HTTP/1.1\r\nhost: a\r\n\r\n");
     alpha.wait_for_requests(1);
     std::thread::scope(|scope| {
-        let drained = scope.spawn(|| gateway.drain(Duration::from_secs(60)));
+        let drained = scope.spawn(|| gateway.drain(Duration::from_mins(1)));
         wait_until("nobody listens", || refuses(&gateway));
         let mut wire = Wire::connect(gateway.admin());
         wire.send("GET /health/ready?verbose HTTP/1.1\r\nhost: localhost\r\n\r\n");
@@ -79,7 +79,7 @@ fn a_client_that_sends_once_more_while_the_gateway_drains_is_answered() {
     let fresh = gateway.connect();
     alpha.wait_for_requests(1);
     std::thread::scope(|scope| {
-        let drained = scope.spawn(|| gateway.drain(Duration::from_secs(60)));
+        let drained = scope.spawn(|| gateway.drain(Duration::from_mins(1)));
         wait_until("nobody listens", || refuses(&gateway));
         // One that has connected and not sent anything yet.
         let mut fresh = fresh;
