@@ -9,7 +9,7 @@ use super::frame::Request;
 use super::identity::Identity;
 use crate::clock;
 use crate::config::Rewrite;
-use crate::http1::fields::{Known, elements};
+use crate::http1::fields::{CONNECTION_OPTIONS, Known, elements};
 use crate::http1::framing::{self, Length};
 use crate::http1::head::{HeadError, ResponseHead, Version};
 use crate::net::pump::{Flow, Pump};
@@ -247,6 +247,9 @@ impl<'a> Exchange<'a> {
                 HeadError::Malformed(why) => Broken::Protocol(why),
                 HeadError::TooManyFields => Broken::Protocol("the answer has too many fields"),
             })?;
+            if self.answer.fields.lists_more_than(Known::Connection, CONNECTION_OPTIONS) {
+                return Err(Broken::Protocol("the answer's Connection has too many options"));
+            }
             match self.answer.status {
                 101 => {
                     self.commit_tunnel(len)?;

@@ -9,6 +9,7 @@ mod forwarding; // which fields and bytes of a message go on
 mod gone; // clients that leave, in every phase
 mod provider; // a provider that a test drives, or a script
 mod refusals; // bad input: what the client gets, what the provider does not see
+mod regression; // one test for each defect that was found from outside
 mod smoke; // the test world itself
 mod upgrade; // WebSocket and what else leaves HTTP
 mod wire; // one TCP connection, either end of it

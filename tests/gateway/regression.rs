@@ -1,0 +1,27 @@
+//! Defects that hostile traffic found, one test each: what was done to the gateway, and what it must do instead.
+
+use crate::world::{Extra, Gateway, Provider, Wire, text};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// Each field of a head was compared with each option, so 64 KiB could cost as much as a hundred thousand requests.
+#[test]
+fn connection_cannot_name_so_many_fields_that_comparing_them_is_work() {
+    let options = |count: usize| vec!["x"; count].join(",");
+    let alpha = Provider::by_hand();
+    let gateway = Gateway::before(&alpha);
+    for refused in [options(33), ",".repeat(30_000), format!("{}\r\nConnection: {}", options(20), options(20))] {
+        let mut client = gateway.connect();
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {refused}\r\n\r\n"));
+        assert_eq!(client.answer().status(), 400);
+        client.closes();
+    }
+    assert!(alpha.is_lonely());
+    let mut client = gateway.connect();
+    client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {}\r\n\r\n", options(32)));
+    let mut provider = alpha.accept();
+    provider.request();
+    provider.send(format!("HTTP/1.1 200 OK\r\nConnection: {}\r\ncontent-length: 2\r\n\r\nok", options(33)));
+    assert_eq!(client.answer().status(), 502);
+}
