@@ -99,6 +99,8 @@ pub struct Exchange<'a> {
     down_pump: Pump,
     phase: Phase,
     interims: u32,
+    /// A 100 was among them.
+    continued: bool,
     times: Times,
     keep_alive: bool,
     /// Set once the head of the final answer was written towards the client: there is no way back.
@@ -162,6 +164,7 @@ impl<'a> Exchange<'a> {
             down_pump: Pump::default(),
             phase: Phase::Head,
             interims: 0,
+            continued: false,
             times: Times { moved: now, committed: now, awaiting_client: None, awaited: Duration::ZERO },
             keep_alive: terms.keep_alive,
             committed: false,
@@ -278,6 +281,7 @@ impl<'a> Exchange<'a> {
     /// Passes a 1xx on. HTTP/1.0 does not know them.
     fn pass_interim(&mut self, len: usize) -> Result<(), Broken> {
         self.interims += 1;
+        self.continued |= self.answer.status == 100;
         if self.interims > INTERIM_ANSWERS {
             return Err(Broken::Protocol("too many interim answers"));
         }
@@ -312,7 +316,7 @@ impl<'a> Exchange<'a> {
             (length, _) => length,
         };
         // A client that still waits for its 100 may send its body or may not: nobody could tell what comes next.
-        let waits = request.expects_continue && self.interims == 0 && self.client.body_read == 0;
+        let waits = request.expects_continue && !self.continued && self.client.body_read == 0;
         // More than is worth reading only to drop it, should the answer end before it does.
         let long = self.client.body_remaining().is_some_and(|bytes| bytes > DRAIN_BYTES);
         self.keep_alive = self.terms.keep_alive && onward != Length::Close && !waits && !long;

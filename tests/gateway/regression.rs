@@ -25,3 +25,18 @@ fn connection_cannot_name_so_many_fields_that_comparing_them_is_work() {
     provider.send(format!("HTTP/1.1 200 OK\r\nConnection: {}\r\ncontent-length: 2\r\n\r\nok", options(33)));
     assert_eq!(client.answer().status(), 502);
 }
+
+/// Any 1xx passed for the awaited 100, and the client's next request for the body it never sent.
+#[test]
+fn an_early_hint_does_not_tell_a_client_to_send_its_body() {
+    let alpha = Provider::by_hand();
+    let gateway = Gateway::before(&alpha);
+    let mut client = gateway.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 30\r\n\r\n");
+    let mut provider = alpha.accept();
+    provider.head();
+    provider.send("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno");
+    let answer = client.answer();
+    assert_eq!((answer.status(), answer.value("connection")), (403, Some("close")));
+    client.closes();
+}
