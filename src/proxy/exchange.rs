@@ -419,7 +419,8 @@ impl<'a> Exchange<'a> {
         let since = self.times.awaiting_client.unwrap_or(now);
         let rate = self.terms.min_body_rate;
         if rate == 0 {
-            return (clock::after(since, self.terms.client_idle), Broken::ClientBodyTooSlow);
+            // Without a rate only silence is too slow.
+            return (clock::after(since.max(self.times.moved), self.terms.client_idle), Broken::ClientBodyTooSlow);
         }
         let earned = Duration::from_millis(self.client.body_read.saturating_mul(1000) / rate);
         let allowed = earned.max(BODY_RATE_AFTER).saturating_sub(self.times.awaited);

@@ -1,6 +1,8 @@
 //! Defects that hostile traffic found, one test each: what was done to the gateway, and what it must do instead.
 
 use crate::world::{Extra, Gateway, Provider, Wire, text};
+use sluice::clock;
+use std::time::Duration;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -39,4 +41,23 @@ fn an_early_hint_does_not_tell_a_client_to_send_its_body() {
     let answer = client.answer();
     assert_eq!((answer.status(), answer.value("connection")), (403, Some("close")));
     client.closes();
+}
+
+/// With `min_body_rate: 0` the idle time was counted from the first byte of the body, so no upload could outlast it.
+#[test]
+fn an_upload_without_a_minimum_rate_may_last_as_long_as_it_moves() {
+    let alpha = Provider::by_hand();
+    let limits = "limits: { min_body_rate: 0, idle_timeout: 400ms }";
+    let gateway = Gateway::before_with(&alpha, Extra { listener: limits, ..Extra::default() });
+    let mut client = gateway.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let mut provider = alpha.accept();
+    provider.head();
+    let until = clock::now() + Duration::from_millis(900);
+    while clock::now() < until {
+        client.send_chunk("x");
+        assert_eq!(provider.chunk().as_deref(), Some(&b"x"[..]));
+    }
+    // Silence is still ended.
+    assert_eq!(client.answer().status(), 408);
 }
