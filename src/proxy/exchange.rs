@@ -328,7 +328,7 @@ impl<'a> Exchange<'a> {
 
     /// Ends HTTP on both wires, if that was asked for.
     fn commit_tunnel(&mut self, len: usize) -> Result<(), Broken> {
-        if !self.terms.request.upgrade || !self.answer.fields.has(Known::Upgrade) {
+        if !self.terms.request.upgrade || !self.switches_as_asked() {
             return Err(Broken::Protocol("a 101 that was not asked for"));
         }
         if self.up != Up::Sent {
@@ -343,6 +343,14 @@ impl<'a> Exchange<'a> {
         self.up_pump = Pump::default();
         self.phase = Phase::Tunnel;
         Ok(())
+    }
+
+    /// Whether the 101 names the one protocol it switches to, and the client offered that one (RFC 9110 §7.8). Otherwise a
+    /// provider could be talked into HTTP/2, in which we would see none of the requests.
+    fn switches_as_asked(&self) -> bool {
+        let mut named = self.answer.fields.values(Known::Upgrade).flat_map(elements);
+        let asked = &self.terms.request.head.fields;
+        matches!((named.next(), named.next()), (Some(one), None) if asked.lists(Known::Upgrade, one))
     }
 
     fn write_head(&mut self, length: Length, upgrade: bool) {

@@ -61,3 +61,18 @@ fn an_upload_without_a_minimum_rate_may_last_as_long_as_it_moves() {
     // Silence is still ended.
     assert_eq!(client.answer().status(), 408);
 }
+
+/// A 101 opened a tunnel whatever it switched to, so one that says `h2c` to an offer of `websocket` hid requests in it.
+#[test]
+fn a_101_to_a_protocol_that_was_not_offered_is_a_broken_answer() {
+    for (upgrade, status) in [("h2c", 502), ("websocket, h2c", 502), ("", 502), ("WebSocket", 101)] {
+        let alpha = Provider::by_hand();
+        let gateway = Gateway::before(&alpha);
+        let mut client = gateway.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+        let mut provider = alpha.accept();
+        provider.head();
+        provider.send(format!("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: {upgrade}\r\n\r\n"));
+        assert_eq!(client.head().status(), status, "{upgrade:?}");
+    }
+}
