@@ -4,7 +4,8 @@
 //! here sleeps; everything waits for a condition, for a generous while.
 #![allow(dead_code, unused_imports, reason = "the test world offers more than each build of it uses")]
 
-mod admin; // what operators' tools and eyes get: metrics that promtool takes, no secret anywhere
+mod admin;
+mod apply; // what a reload must not do
 mod broken; // providers that break HTTP, break off, stay silent or are not there
 mod bulk; // five gibibytes each way in constant memory
 mod clients; // curl, wrk, a WebSocket library, a browser
