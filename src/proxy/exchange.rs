@@ -444,6 +444,8 @@ impl<'a> Exchange<'a> {
             (Phase::Head, Up::AwaitProvider) => (clock::after(moved, self.terms.provider_idle), Broken::Idle),
             (Phase::Head, Up::Sent | Up::Refused) => (clock::after(moved, self.terms.first_byte), Broken::FirstByte),
             (Phase::Body { on_client: true }, _) => (clock::after(moved, self.terms.client_idle), Broken::ClientGone),
+            // An answer has begun, but it is the client's turn: the provider is not to blame for waiting too.
+            (Phase::Body { on_client: false }, Up::AwaitClient) => self.body_deadline(now),
             (Phase::Body { on_client: false } | Phase::Tunnel, _) => {
                 (clock::after(moved, self.terms.provider_idle), Broken::Idle)
             }
