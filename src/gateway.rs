@@ -240,14 +240,18 @@ impl Core {
 
     fn reload_now(&self) -> Result<Reloaded, Rejected> {
         let mut state = self.state();
+        if self.shared.draining.load(Ordering::Relaxed) {
+            return Err(gone());
+        }
+        // Before it is loaded: where it changes in between, the next look finds another file than this.
+        let on_disk = hash_of_file(&self.source.path);
         let loaded = config::load(&self.source.path, self.source.environment.as_ref());
         let result = loaded.map_err(|problems| rejected(&problems)).and_then(|loaded| self.replace(&mut state, loaded));
         let now = clock::wall();
         self.shared.metrics.reloaded(result.is_ok(), now);
-        let on_disk = hash_of_file(&self.source.path);
         match &result {
             Ok(reloaded) => {
-                state.on_disk = OnDisk { hash: on_disk, seen_at: now, error: None };
+                state.on_disk = OnDisk { hash: Some(reloaded.hash.clone()), seen_at: now, error: None };
                 tracing::info!(hash = %reloaded.hash, changes = reloaded.changes.len(), "the configuration is applied");
             }
             Err(rejected) => {
@@ -395,7 +399,6 @@ impl Control for Core {
     fn reload(&self) -> Reloading {
         let core = Weak::clone(&self.me);
         Box::pin(async move {
-            let gone = || Rejected { rendered: "the gateway is going".to_owned(), problems: Vec::new() };
             let core = core.upgrade().ok_or_else(gone)?;
             tokio::task::spawn_blocking(move || core.reload_now()).await.unwrap_or_else(|_| Err(gone()))
         })
@@ -479,6 +482,12 @@ fn now() -> SystemTime {
 
 fn changes(old: &Value, new: &Value) -> Vec<Value> {
     config::diff(old, new).iter().map(value).collect()
+}
+
+/// A gateway on its way out takes nothing new, neither clients nor settings.
+fn gone() -> Rejected {
+    let rendered = "the gateway is going".to_owned();
+    Rejected { problems: vec![json!({ "message": rendered })], rendered }
 }
 
 fn rejected(problems: &Problems) -> Rejected {
