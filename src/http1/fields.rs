@@ -124,6 +124,16 @@ impl Fields {
         self.has(known) && self.values(known).flat_map(elements).nth(max).is_some()
     }
 
+    /// The fields whose names are not `withheld`, in order.
+    #[must_use]
+    pub fn without(&self, withheld: &dyn Fn(&[u8]) -> bool) -> Fields {
+        let mut kept = Fields::default();
+        for (_, name, value) in self.iter().filter(|(_, name, _)| !withheld(name)) {
+            kept.push(name, value);
+        }
+        kept
+    }
+
     /// Takes over the bytes of a head; spans noted afterwards refer to it.
     pub(super) fn adopt(&mut self, head: &[u8]) {
         self.clear();

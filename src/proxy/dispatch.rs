@@ -78,6 +78,7 @@ impl Errand<'_> {
             request: self.request,
             identity: self.identity,
             rewrite: &route.rewrite,
+            headers: &provider.headers,
             keep_alive: self.keep_alive,
             deadline: clock::after(self.started, route.timeout),
             stream_timeout: route.stream_timeout,

@@ -159,7 +159,7 @@ fn passes_down(known: Known) -> bool {
 
 /// Whether a field is removed or replaced by configuration, or was nominated by `Connection` as belonging to one hop.
 #[inline]
-fn is_changed<const N: usize>(name: &[u8], fields: &Fields, rules: [&HeaderRules; N]) -> bool {
+pub fn is_changed<const N: usize>(name: &[u8], fields: &Fields, rules: [&HeaderRules; N]) -> bool {
     rules.iter().any(|rules| {
         let removed = rules.remove.iter().any(|removed| name.eq_ignore_ascii_case(removed.as_bytes()));
         removed || rules.set.iter().any(|(set, _)| name.eq_ignore_ascii_case(set.as_bytes()))

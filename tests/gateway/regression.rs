@@ -76,3 +76,27 @@ fn a_101_to_a_protocol_that_was_not_offered_is_a_broken_answer() {
         assert_eq!(client.head().status(), status, "{upgrade:?}");
     }
 }
+
+/// Rules for fields knew nothing of trailers, which many servers read as fields.
+#[test]
+fn what_is_set_or_removed_in_a_head_does_not_come_in_as_a_trailer() {
+    let extra = Extra {
+        provider: "headers: { set: { x-tenant: ours }, remove: [x-debug] }",
+        route: "rewrite: { headers: { set: { x-edge: ours }, remove: [x-role] }, response_headers: { remove: [x-inner] } }",
+        ..Extra::default()
+    };
+    let alpha = Provider::by_hand();
+    let gateway = Gateway::before_with(&alpha, extra);
+    let mut client = gateway.connect();
+    client.send(
+        "POST / HTTP/1.1\r\nHost: a\r\nConnection: x-hop\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Tenant: forged\r\n\
+         x-debug: 1\r\nX-EDGE: forged\r\nx-role: admin\r\nX-Hop: 1\r\nX-Sum: 1\r\n\r\n",
+    );
+    let mut provider = alpha.accept();
+    let request = provider.request().expect("a request");
+    assert_eq!(request.trailers, [("X-Sum".to_owned(), "1".to_owned())]);
+    provider.send(
+        "HTTP/1.1 200 OK\r\nConnection: x-hop\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Inner: 1\r\nx-hop: 1\r\nX-Sum: 2\r\n\r\n",
+    );
+    assert_eq!(client.answer().trailers, [("X-Sum".to_owned(), "2".to_owned())]);
+}
