@@ -100,3 +100,25 @@ fn what_is_set_or_removed_in_a_head_does_not_come_in_as_a_trailer() {
     );
     assert_eq!(client.answer().trailers, [("X-Sum".to_owned(), "2".to_owned())]);
 }
+
+/// `X_Tenant` went past a rule for `x-tenant`, and a CGI-style provider read both as one.
+#[test]
+fn a_rule_for_a_field_holds_for_every_spelling_that_cgi_reads_as_that_field() {
+    let extra = Extra {
+        provider: "headers: { set: { x-tenant: ours }, remove: [x-debug] }",
+        route: "rewrite: { headers: { set: { x_edge: ours }, remove: [x-role] } }",
+        ..Extra::default()
+    };
+    let alpha = Provider::by_hand();
+    let gateway = Gateway::before_with(&alpha, extra);
+    let mut client = gateway.connect();
+    client.send(
+        "GET / HTTP/1.1\r\nHost: a\r\nX_Tenant: forged\r\nX.Tenant: forged\r\nx_debug: 1\r\nX-Edge: forged\r\n\
+         x!role: admin\r\nX.Forwarded.For: 6.6.6.6\r\nX-Forwarded~Proto: https\r\nTransfer.Encoding: chunked\r\n\
+         X_Ten_ant: kept\r\n\r\n",
+    );
+    let head = alpha.accept().head();
+    assert_eq!((head.value("x-tenant"), head.value("x_edge")), (Some("ours"), Some("ours")));
+    let odd: Vec<_> = head.names().into_iter().filter(|name| name.contains(['_', '.', '!', '~'])).collect();
+    assert_eq!(odd, ["X_Ten_ant", "x_edge"]);
+}
