@@ -122,3 +122,16 @@ fn a_rule_for_a_field_holds_for_every_spelling_that_cgi_reads_as_that_field() {
     let odd: Vec<_> = head.names().into_iter().filter(|name| name.contains(['_', '.', '!', '~'])).collect();
     assert_eq!(odd, ["X_Ten_ant", "x_edge"]);
 }
+
+/// `/..;/` was refused and `/..%3B/` was not; a server that decodes before it cuts parameters off climbs by either.
+#[test]
+fn a_dot_segment_with_an_encoded_parameter_is_refused() {
+    let alpha = Provider::by_hand();
+    let gateway = Gateway::before(&alpha);
+    for path in ["/a/..%3b/admin", "/a/..%3Bx=y/admin", "/a%2f..%3b/admin", "/a/%2e%2e%3b/admin"] {
+        let mut client = gateway.connect();
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!(client.answer().status(), 400, "{path}");
+    }
+    assert!(alpha.is_lonely());
+}
