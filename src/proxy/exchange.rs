@@ -518,3 +518,6 @@ const INTERIM_ANSWERS: u32 = 64;
 
 /// A body's rate is judged once it has been awaited this long: a short pause is no attack.
 const BODY_RATE_AFTER: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;
