@@ -9,15 +9,6 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What the process is told from outside.
-struct Signals {
-    reload: Signal,
-    reopen: Signal,
-    replace: Signal,
-    /// TERM, INT and QUIT.
-    ends: [Signal; 3],
-}
-
 /// Serves until TERM, INT or QUIT, then drains. Returns the exit code: 0 after a whole drain, 1 where it could not start or
 /// the drain was cut short.
 pub fn run(source: &Source) -> i32 {
@@ -36,9 +27,9 @@ fn serve(source: &Source) -> Result<i32, String> {
     let files = limits::raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("no runtime for signals: {error}"))?;
-    // Before anyone can see that the gateway is ready: a signal that nobody handles ends the process.
+    // Before anything is up: a signal that nobody handles yet would end the process.
     let signals = runtime.block_on(async { Signals::handle() });
-    let mut signals = signals.map_err(|error| format!("no signal handler: {error}"))?;
+    let mut signals = signals.map_err(|error| format!("signals cannot be handled: {error}"))?;
     let gateway = Gateway::start(source.clone()).map_err(|error| error.to_string())?;
     gateway.logs().install().map_err(|error| error.to_string())?;
     report(&gateway, files);
@@ -51,14 +42,15 @@ fn serve(source: &Source) -> Result<i32, String> {
 
 /// Follows signals until one of them ends the gateway; whether everything under way came to its end.
 async fn live(gateway: &Gateway, signals: &mut Signals) -> bool {
-    let Signals { reload, reopen, replace, ends } = signals;
     loop {
         tokio::select! {
             // What came of a reload is in the log, the metrics and the API.
-            _ = reload.recv() => drop(gateway.reload()),
-            _ = reopen.recv() => reopen_logs(gateway),
-            _ = replace.recv() => tracing::warn!("USR2 does nothing yet: handing over to a new process is not built"),
-            () = any(ends) => break,
+            _ = signals.reload.recv() => drop(gateway.reload()),
+            _ = signals.reopen.recv() => reopen_logs(gateway),
+            _ = signals.replace.recv() => {
+                tracing::warn!("USR2 does nothing yet: handing over to a new process is not built");
+            }
+            () = signals.ends.next() => break,
         }
     }
     let grace = gateway.config().shutdown_grace;
@@ -70,29 +62,50 @@ async fn live(gateway: &Gateway, signals: &mut Signals) -> bool {
             }
             whole
         }
-        () = any(ends) => false,
+        () = signals.ends.next() => false,
     }
 }
 
-async fn any([first, second, third]: &mut [Signal; 3]) {
-    tokio::select! {
-        _ = first.recv() => {}
-        _ = second.recv() => {}
-        _ = third.recv() => {}
-    }
+/// The signals a gateway follows.
+struct Signals {
+    reload: Signal,
+    reopen: Signal,
+    replace: Signal,
+    ends: Ends,
 }
+
+/// Those that end it.
+struct Ends([Signal; 3]);
 
 // === impl Signals ===
 
 impl Signals {
-    /// Takes the signals over from the system, inside a runtime. Those that come before anyone asks are kept.
-    fn handle() -> std::io::Result<Signals> {
+    /// Takes them over from their default actions.
+    fn handle() -> std::io::Result<Self> {
         Ok(Signals {
             reload: signal(SignalKind::hangup())?,
             reopen: signal(SignalKind::user_defined1())?,
             replace: signal(SignalKind::user_defined2())?,
-            ends: [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::quit())?],
+            ends: Ends([
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::quit())?,
+            ]),
         })
+    }
+}
+
+// === impl Ends ===
+
+impl Ends {
+    /// Waits for the next of them.
+    async fn next(&mut self) {
+        let [terminate, interrupt, quit] = &mut self.0;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = quit.recv() => {}
+        }
     }
 }
 
@@ -105,9 +118,10 @@ fn reopen_logs(gateway: &Gateway) {
 
 /// Watches the file; without a watch, signals and the API still reload.
 fn watch(gateway: &Gateway, source: &Source) -> Option<Watch> {
+    let reload = gateway.reloader();
     let watch = Watch::start(&source.path, gateway.reloader());
-    // What happened to the file between its reading and now was seen by nobody.
-    gateway.reloader()();
+    // It may have changed between the start and the watch.
+    reload();
     watch.map_err(|error| tracing::warn!(%error, "the file is not watched; reload by SIGHUP or the API")).ok()
 }
 

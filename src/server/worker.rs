@@ -1,7 +1,7 @@
 //! A worker: one thread, one runtime, its share of every listener's connections.
 
 use super::connection;
-use super::port::Port;
+use super::port::{Door, Port};
 use crate::net::io::Io;
 use crate::proxy::Shared;
 use std::io;
@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 /// What a worker is told.
 #[derive(Debug)]
 pub enum Order {
-    /// Accept connections from this socket of this port, until the port closes.
-    Accept(Arc<Port>, TcpListener),
+    /// Accept connections from this socket of a port, until the port closes.
+    Accept(Door, TcpListener),
     /// End now, with whatever is open.
     Stop,
 }
@@ -48,17 +48,20 @@ pub fn spawn(worker: Worker) -> io::Result<(mpsc::Sender<Order>, JoinHandle<()>)
 }
 
 async fn work(worker: Arc<Worker>, mut inbox: mpsc::Receiver<Order>) {
-    while let Some(Order::Accept(port, socket)) = inbox.recv().await {
+    while let Some(Order::Accept(door, socket)) = inbox.recv().await {
         match tokio::net::TcpListener::from_std(socket) {
-            Ok(listener) => drop(tokio::spawn(accept(listener, port, Arc::clone(&worker)))),
-            Err(error) => tracing::error!(%error, address = %port.local, "a worker cannot listen; restart the gateway"),
+            Ok(listener) => drop(tokio::spawn(accept(listener, door, Arc::clone(&worker)))),
+            Err(error) => {
+                tracing::error!(%error, address = %door.port().local, "a worker cannot listen; restart the gateway");
+            }
         }
     }
 }
 
 /// Accepts connections until the port closes; then takes what the kernel had completed for us, so that closing the socket
 /// resets nobody.
-async fn accept(listener: tokio::net::TcpListener, port: Arc<Port>, worker: Arc<Worker>) {
+async fn accept(listener: tokio::net::TcpListener, door: Door, worker: Arc<Worker>) {
+    let port = door.port();
     let mut closes = pin!(port.closes());
     while !port.is_closing() {
         let next = async {
@@ -68,7 +71,7 @@ async fn accept(listener: tokio::net::TcpListener, port: Arc<Port>, worker: Arc<
         tokio::select! {
             biased;
             accepted = next => match accepted {
-                Ok((stream, address)) => begin(stream, address, &port, &worker),
+                Ok((stream, address)) => begin(stream, address, port, &worker),
                 Err(error) => endure(&error).await,
             },
             () = closes.as_mut() => break,
@@ -76,7 +79,7 @@ async fn accept(listener: tokio::net::TcpListener, port: Arc<Port>, worker: Arc<
     }
     // The runtime may not have heard of the last ones yet, so the socket itself is asked.
     if let Ok(socket) = listener.into_std() {
-        take_backlog(&socket, &port, &worker);
+        take_backlog(&socket, port, &worker);
     }
 }
 

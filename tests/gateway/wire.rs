@@ -147,6 +147,15 @@ impl Wire {
         self.unread.drain(..len).collect()
     }
 
+    /// Fills `buffer` and keeps no record of it, for bodies too large to be kept.
+    pub(crate) fn take_into(&mut self, buffer: &mut [u8]) {
+        let waiting = self.unread.len().min(buffer.len());
+        let (first, rest) = buffer.split_at_mut(waiting);
+        first.copy_from_slice(&self.unread[..waiting]);
+        self.unread.drain(..waiting);
+        (&*self.stream).read_exact(rest).expect("the peer sends all of it");
+    }
+
     /// Reads up to and including `marker`.
     pub(crate) fn until(&mut self, marker: &str) -> String {
         let found = self.try_until(marker);
@@ -256,7 +265,8 @@ impl Wire {
         }
     }
 
-    fn body(&mut self, head: Head, is_answer: bool) -> Message {
+    /// Reads what follows a head that was read.
+    pub(crate) fn body(&mut self, head: Head, is_answer: bool) -> Message {
         let mut message = Message::bodiless(head);
         if message.head.value("transfer-encoding").is_some() {
             assert_eq!(message.head.value("transfer-encoding"), Some("chunked"));
