@@ -14,7 +14,7 @@ use crate::observe::metrics::Metrics;
 use crate::proxy::Shared;
 use crate::proxy::snapshot::Snapshot;
 use crate::server::limits;
-use crate::server::port::{Door, Port};
+use crate::server::port::{Opened, Port};
 use crate::server::worker::{self, Order, Worker};
 use crate::upstream::registry::Registry;
 use arc_swap::ArcSwap;
@@ -85,7 +85,7 @@ struct Built {
     registry: Registry,
     snapshot: Arc<Snapshot>,
     log: Prepared,
-    opened: Vec<(Arc<Port>, Vec<(Door, TcpListener)>)>,
+    opened: Vec<Opened>,
 }
 
 // === impl Source ===
@@ -435,7 +435,7 @@ fn build(
     let config = Arc::new(loaded.config);
     let (registry, pools) = registry.build(&config, workers, metrics).map_err(|error| error.to_string())?;
     let log = logs.prepare(&config.log).map_err(|error| format!("log: {error}"))?;
-    let mut opened: Vec<(Arc<Port>, _)> = Vec::new();
+    let mut opened: Vec<Opened> = Vec::new();
     for listener in &config.listeners {
         if !ports.iter().any(|port| port.bind == listener.bind) {
             let mut ours = ports.iter().chain(opened.iter().map(|(port, _)| port));

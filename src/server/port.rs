@@ -37,6 +37,12 @@ struct Settings {
     metrics: ListenerMetrics,
 }
 
+/// A port that listens, and a socket of it for each worker.
+pub type Opened = (Arc<Port>, Vec<(Door, TcpListener)>);
+
+/// The sockets of a port, one for each worker.
+pub type Doors = Vec<(Door, TcpListener)>;
+
 /// One listening socket's share of a port; the port is not empty before all of them were dropped.
 #[derive(Debug)]
 pub struct Door {
@@ -63,7 +69,7 @@ impl Port {
         workers: usize,
         metrics: ListenerMetrics,
         beside_ours: bool,
-    ) -> io::Result<(Arc<Port>, Vec<(Door, TcpListener)>)> {
+    ) -> io::Result<Opened> {
         let bind = listener.bind;
         let first = if beside_ours { listen(bind)? } else { claim(bind)? };
         let local = first.local_addr()?;
@@ -247,7 +253,7 @@ mod tests {
         Arc::clone(&loaded.config.listeners[0])
     }
 
-    fn open(bind: &str, beside_ours: bool) -> io::Result<(Arc<Port>, Vec<(Door, TcpListener)>)> {
+    fn open(bind: &str, beside_ours: bool) -> io::Result<Opened> {
         Port::listen(&listener(bind), 2, Metrics::new().listener("web"), beside_ours)
     }
 

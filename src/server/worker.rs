@@ -52,7 +52,8 @@ async fn work(worker: Arc<Worker>, mut inbox: mpsc::Receiver<Order>) {
         match tokio::net::TcpListener::from_std(socket) {
             Ok(listener) => drop(tokio::spawn(accept(listener, door, Arc::clone(&worker)))),
             Err(error) => {
-                tracing::error!(%error, address = %door.port().local, "a worker cannot listen; restart the gateway");
+                let address = door.port().local;
+                tracing::error!(%error, %address, "a worker cannot listen; restart the gateway");
             }
         }
     }
