@@ -72,7 +72,7 @@ pub async fn attempt(
         let committed = exchange.committed;
         match ended {
             Ok(answered) => {
-                keep(provider, connection, &answered, lent.worker);
+                keep(provider, connection, &answered, lent.worker, terms.request.method == "HEAD");
                 return Ok(answered);
             }
             Err(Broken::Reset { silent: true }) if may_send_again(&connection, lent.client, terms) => {
@@ -100,9 +100,11 @@ async fn open(client: &mut Wire, terms: &Terms<'_>, provider: &Provider, now: In
 }
 
 /// Keeps the provider's connection for another exchange, if it is fit for one.
-fn keep(provider: &Provider, connection: Connection, answered: &Answered, worker: usize) {
-    if let Some(keep) = answered.reusable {
-        provider.endpoint.keep(worker, connection, keep.0, clock::now());
+fn keep(provider: &Provider, connection: Connection, answered: &Answered, worker: usize, to_head: bool) {
+    match answered.reusable {
+        Some(keep) if to_head => provider.endpoint.rest(worker, connection, keep.0),
+        Some(keep) => provider.endpoint.keep(worker, connection, keep.0, clock::now()),
+        None => {}
     }
 }
 
