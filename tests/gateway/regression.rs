@@ -135,3 +135,44 @@ fn a_dot_segment_with_an_encoded_parameter_is_refused() {
     }
     assert!(alpha.is_lonely());
 }
+
+/// A body sent behind the answer to HEAD became the answer to whatever request came next, of whichever client.
+#[test]
+fn a_body_that_follows_the_answer_to_head_answers_nobody() {
+    let alpha = Provider::by_hand();
+    let gateway = Gateway::before(&alpha);
+    let mut client = gateway.connect();
+    client.send(format!("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n{GET}"));
+    let mut first = alpha.accept();
+    first.request();
+    first.send("HTTP/1.1 200 OK\r\ncontent-length: 43\r\n\r\n");
+    assert_eq!(client.answer_to("HEAD").status(), 200);
+    let mut second = alpha.accept();
+    assert!(second.request().is_some(), "the next request has a connection of its own");
+    first.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil");
+    second.send(OK);
+    assert_eq!(client.answer().text(), "ok");
+    first.end();
+}
+
+#[test]
+fn a_connection_that_stayed_silent_after_an_answer_to_head_is_used_again() {
+    let alpha = Provider::scripted(|peer| {
+        while let Some(request) = peer.request() {
+            let number = peer.wire.number;
+            let body = if request.head.line.starts_with("HEAD") { String::new() } else { number.to_string() };
+            peer.wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{body}"));
+        }
+    });
+    let gateway = Gateway::before(&alpha);
+    let mut client = gateway.connect();
+    client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.answer_to("HEAD").status(), 200);
+    let mut other = gateway.connect();
+    // Two requests at once, so that they need both the connections there are.
+    crate::world::wait_until("the first connection is used again", || {
+        client.send(GET);
+        other.send(GET);
+        [client.answer().text(), other.answer().text()].contains(&"0".to_owned())
+    });
+}
