@@ -13,16 +13,16 @@
 //! doing. Only [`clock`] reads time.
 #![forbid(unsafe_code)]
 
-pub mod admin;
-pub mod cli;
-pub mod clock;
-pub mod config;
-pub mod gateway;
+pub mod server;
+pub mod proxy;
+pub mod upstream;
+pub mod policy;
 pub mod http1;
 pub mod net;
-pub mod observe;
-pub mod policy;
-pub mod proxy;
-pub mod server;
-pub mod upstream;
+pub mod config;
+pub mod gateway;
 pub mod watch;
+pub mod admin;
+pub mod observe;
+pub mod cli;
+pub mod clock;

@@ -4,12 +4,11 @@
 //! position, and fuzzed. Ambiguity is an error by design (RFC 9112 leaves room for leniency; request smuggling lives in that
 //! room): a bare LF, two lengths, a length beside a transfer coding, folded lines.
 
+pub mod head;
+pub mod fields;
+pub mod target;
+pub mod framing;
 pub mod chunked;
 pub mod encode;
-pub mod fields;
-pub mod framing;
-pub mod head;
-pub mod target;
-
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! One byte stream for every kind of connection, polled directly: no lock, no box, no channel on the plain path.
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -25,6 +26,17 @@ impl Io {
             Io::Tcp(stream) => stream,
             Io::TlsClient(stream) => stream.get_ref().0,
         }
+    }
+
+    /// Whether the peer has ended the stream, also where bytes that it sent before are unread: asks the kernel, since reading
+    /// would only tell behind them. The end of a peer whose bytes the kernel no longer takes is not known to anyone.
+    #[must_use]
+    pub fn has_hung_up(&self) -> bool {
+        // Errors are reported without being asked for.
+        let mut asked = [PollFd::new(self.tcp(), PollFlags::RDHUP)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // Where the question fails, a later read will tell.
+        rustix::event::poll(&mut asked, Some(&at_once)).is_ok_and(|count| count > 0)
     }
 
     /// Reads what is there into `buf`; `Ok(0)` is the peer's end of stream.

@@ -4,8 +4,8 @@
 //! Everything is polled by the one task that owns it. There is no lock, no channel and no second task between a client's
 //! socket and a provider's, so backpressure is simply not reading.
 
-pub mod buffer;
 pub mod io;
+pub mod buffer;
+pub mod wire;
 pub mod pump;
 pub mod timer;
-pub mod wire;

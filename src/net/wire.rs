@@ -268,6 +268,11 @@ impl Wire {
         }
     }
 
+    /// Whether [`Wire::poll_gone`] still watches the peer.
+    pub fn is_watched(&self) -> bool {
+        self.inbound.filled().len() < PIPELINE_BYTES
+    }
+
     /// Bytes pass through unframed from here on, both ways: after a 101.
     pub fn become_tunnel(&mut self) {
         self.decoder = Decoder::Close;

@@ -8,8 +8,8 @@ use super::forward::{self, Back};
 use super::frame::Request;
 use super::identity::Identity;
 use crate::clock;
-use crate::config::Rewrite;
-use crate::http1::fields::{Known, elements};
+use crate::config::{HeaderRules, Rewrite};
+use crate::http1::fields::{CONNECTION_OPTIONS, Known, elements};
 use crate::http1::framing::{self, Length};
 use crate::http1::head::{HeadError, ResponseHead, Version};
 use crate::net::pump::{Flow, Pump};
@@ -29,6 +29,8 @@ pub struct Terms<'a> {
     pub identity: &'a Identity,
     /// The route's changes.
     pub rewrite: &'a Rewrite,
+    /// The provider's changes.
+    pub headers: &'a HeaderRules,
     /// Turns true when the client's connection may not stay open after the answer, whatever the client wants.
     pub closing: &'a AtomicBool,
     /// When the route's `timeout` is over, if the client kept nobody waiting.
@@ -100,6 +102,8 @@ pub struct Exchange<'a> {
     down_pump: Pump,
     phase: Phase,
     interims: u32,
+    /// A 100 was passed on: the client sends its body.
+    continued: bool,
     times: Times,
     keep_alive: bool,
     /// Set once the head of the final answer was written towards the client: there is no way back.
@@ -141,6 +145,8 @@ struct Times {
     awaiting_client: Option<Instant>,
     /// How long it was awaited before.
     awaited: Duration,
+    /// When to look next whether the client is there, while nothing is read from it.
+    look: Instant,
 }
 
 // === impl Exchange ===
@@ -163,7 +169,14 @@ impl<'a> Exchange<'a> {
             down_pump: Pump::default(),
             phase: Phase::Head,
             interims: 0,
-            times: Times { moved: now, committed: now, awaiting_client: None, awaited: Duration::ZERO },
+            continued: false,
+            times: Times {
+                moved: now,
+                committed: now,
+                awaiting_client: None,
+                awaited: Duration::ZERO,
+                look: clock::after(now, LOOK_EVERY),
+            },
             keep_alive: false,
             committed: false,
             terms,
@@ -192,7 +205,10 @@ impl<'a> Exchange<'a> {
         if matches!(self.up, Up::Sent | Up::Refused) {
             return Ok(());
         }
-        self.up = match self.up_pump.run(self.client, self.provider, cx) {
+        let Terms { request, rewrite, headers, .. } = self.terms;
+        // Many servers lay trailers over fields: what may not come in a head may not come behind it.
+        let withheld = |name: &[u8]| forward::is_changed(name, &request.head.fields, [&rewrite.headers, headers]);
+        self.up = match self.up_pump.run(self.client, self.provider, &withheld, cx) {
             Flow::Done => Up::Sent,
             Flow::AwaitSource => Up::AwaitClient,
             Flow::AwaitSink => Up::AwaitProvider,
@@ -214,7 +230,9 @@ impl<'a> Exchange<'a> {
         if self.phase == Phase::Head && !self.await_head(cx)? {
             return Ok(false);
         }
-        match self.down_pump.run(self.provider, self.client, cx) {
+        let (rewrite, fields) = (self.terms.rewrite, &self.answer.fields);
+        let withheld = |name: &[u8]| forward::is_changed(name, fields, [&rewrite.response_headers]);
+        match self.down_pump.run(self.provider, self.client, &withheld, cx) {
             Flow::Done => return Ok(true),
             Flow::AwaitSource => self.on_client(false),
             Flow::AwaitSink => self.on_client(true),
@@ -248,6 +266,9 @@ impl<'a> Exchange<'a> {
                 HeadError::Malformed(why) => Broken::Protocol(why),
                 HeadError::TooManyFields => Broken::Protocol("the answer has too many fields"),
             })?;
+            if self.answer.fields.lists_more_than(Known::Connection, CONNECTION_OPTIONS) {
+                return Err(Broken::Protocol("the answer's Connection has too many options"));
+            }
             match self.answer.status {
                 101 => {
                     self.commit_tunnel(len)?;
@@ -276,6 +297,7 @@ impl<'a> Exchange<'a> {
     /// Passes a 1xx on. HTTP/1.0 does not know them.
     fn pass_interim(&mut self, len: usize) -> Result<(), Broken> {
         self.interims += 1;
+        self.continued |= self.answer.status == 100;
         if self.interims > INTERIM_ANSWERS {
             return Err(Broken::Protocol("too many interim answers"));
         }
@@ -310,9 +332,10 @@ impl<'a> Exchange<'a> {
             (length, _) => length,
         };
         // A client that still waits for its 100 may send its body or may not: nobody could tell what comes next.
-        let waits = request.expects_continue && self.interims == 0 && self.client.body_read == 0;
+        let waits = request.expects_continue && !self.continued && self.client.body_read == 0;
         // More than is worth reading only to drop it, should the answer end before it does.
         let long = self.client.body_remaining().is_some_and(|bytes| bytes > DRAIN_BYTES);
+        // A listener that goes may have begun to while the provider was asked.
         let wanted = request.keep_alive && !self.terms.closing.load(Ordering::Relaxed);
         self.keep_alive = wanted && onward != Length::Close && !waits && !long;
         self.write_head(onward, false);
@@ -323,12 +346,13 @@ impl<'a> Exchange<'a> {
 
     /// Ends HTTP on both wires, if that was asked for.
     fn commit_tunnel(&mut self, len: usize) -> Result<(), Broken> {
-        if !self.terms.request.upgrade || !self.answer.fields.has(Known::Upgrade) {
+        if !self.terms.request.upgrade || !self.switches_as_asked() {
             return Err(Broken::Protocol("a 101 that was not asked for"));
         }
         if self.up != Up::Sent {
             return Err(Broken::Protocol("a 101 before the end of the request"));
         }
+        framing::response(101, false, &self.answer.fields, self.answer.version).map_err(Broken::Protocol)?;
         self.provider.begin_body(len, Length::None, u64::MAX);
         self.keep_alive = false;
         self.write_head(Length::None, true);
@@ -338,6 +362,14 @@ impl<'a> Exchange<'a> {
         self.up_pump = Pump::default();
         self.phase = Phase::Tunnel;
         Ok(())
+    }
+
+    /// Whether the 101 names the one protocol it switches to, and the client offered that one (RFC 9110 §7.8). Otherwise a
+    /// provider could be talked into HTTP/2, in which we would see none of the requests.
+    fn switches_as_asked(&self) -> bool {
+        let mut named = self.answer.fields.values(Known::Upgrade).flat_map(elements);
+        let asked = &self.terms.request.head.fields;
+        matches!((named.next(), named.next()), (Some(one), None) if asked.lists(Known::Upgrade, one))
     }
 
     fn write_head(&mut self, length: Length, upgrade: bool) {
@@ -355,7 +387,8 @@ impl<'a> Exchange<'a> {
         self.times.committed = self.times.moved;
     }
 
-    /// A client whose request is complete and that closes, or half-closes, is gone.
+    /// A client whose request is complete and that closes, or half-closes, is gone. One whose request is not complete shows
+    /// it when its body is read.
     fn watch_client(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
         let complete = self.up == Up::Sent && self.phase != Phase::Tunnel;
         if complete && self.client.poll_gone(cx).is_ready() { Err(Broken::ClientGone) } else { Ok(()) }
@@ -366,7 +399,31 @@ impl<'a> Exchange<'a> {
         let now = clock::now();
         self.note_time(now);
         let (deadline, missed) = self.next_deadline(now);
-        timer.poll(cx, deadline, now).map(|()| Err(missed))
+        if deadline <= now {
+            return Poll::Ready(Err(missed));
+        }
+        let wake = if self.reads_client() { deadline } else { deadline.min(self.look_for_client(now)?) };
+        timer.poll(cx, wake, now).map(|()| Err(missed))
+    }
+
+    /// Whether reading from the client shows that it leaves.
+    fn reads_client(&self) -> bool {
+        match self.up {
+            Up::AwaitClient => true,
+            Up::Sent => self.client.is_watched(),
+            Up::AwaitProvider | Up::Refused => self.phase == Phase::Tunnel,
+        }
+    }
+
+    /// Looks now and then whether a client is there whose bytes nobody takes; gives when to look again.
+    fn look_for_client(&mut self, now: Instant) -> Result<Instant, Broken> {
+        if self.times.look <= now {
+            if self.client.io().has_hung_up() {
+                return Err(Broken::ClientGone);
+            }
+            self.times.look = clock::after(now, LOOK_EVERY);
+        }
+        Ok(self.times.look)
     }
 
     fn note_time(&mut self, now: Instant) {
@@ -394,6 +451,8 @@ impl<'a> Exchange<'a> {
             (Phase::Head, Up::AwaitProvider) => (clock::after(moved, self.terms.provider_idle), Broken::Idle),
             (Phase::Head, Up::Sent | Up::Refused) => (clock::after(moved, self.terms.first_byte), Broken::FirstByte),
             (Phase::Body { on_client: true }, _) => (clock::after(moved, self.terms.client_idle), Broken::ClientGone),
+            // An answer has begun, but it is the client's turn: the provider is not to blame for waiting too.
+            (Phase::Body { on_client: false }, Up::AwaitClient) => self.body_deadline(now),
             (Phase::Body { on_client: false } | Phase::Tunnel, _) => {
                 (clock::after(moved, self.terms.provider_idle), Broken::Idle)
             }
@@ -414,7 +473,8 @@ impl<'a> Exchange<'a> {
         let since = self.times.awaiting_client.unwrap_or(now);
         let rate = self.terms.min_body_rate;
         if rate == 0 {
-            return (clock::after(since, self.terms.client_idle), Broken::ClientBodyTooSlow);
+            // Without a rate only silence is too slow.
+            return (clock::after(since.max(self.times.moved), self.terms.client_idle), Broken::ClientBodyTooSlow);
         }
         let earned = Duration::from_millis(self.client.body_read.saturating_mul(1000) / rate);
         let allowed = earned.max(BODY_RATE_AFTER).saturating_sub(self.times.awaited);
@@ -442,6 +502,9 @@ fn keep_alive_hint(answer: &ResponseHead) -> Option<Duration> {
     let seconds = elements(value).find_map(|element| element.strip_prefix(b"timeout="))?;
     std::str::from_utf8(seconds).ok()?.parse().ok().map(Duration::from_secs)
 }
+
+/// How soon it is noticed that a client has left whose bytes nobody takes.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Bytes of an answer's head; more is a broken answer.
 const ANSWER_HEAD_BYTES: usize = 64 * 1024;

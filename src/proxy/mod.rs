@@ -1,17 +1,17 @@
 //! One request, in order. [`handle`] is its whole life on one screen; the modules are its steps, in the order it takes them.
 
-pub mod attempt;
+pub mod snapshot;
+pub mod identity;
+pub mod frame;
+pub mod path;
+pub mod route;
+pub mod rewrite;
 pub mod dispatch;
+pub mod attempt;
 pub mod exchange;
 pub mod forward;
-pub mod frame;
-pub mod identity;
-pub mod path;
-pub mod record;
 pub mod respond;
-pub mod rewrite;
-pub mod route;
-pub mod snapshot;
+pub mod record;
 
 use crate::clock;
 use crate::config::{Action, Listener};

@@ -223,7 +223,11 @@ async fn answer(client: &mut Client, len: usize, here: &Here<'_>) -> After {
         }
         return After::Close;
     }
-    match contain(proxy::handle(client, len, here)).await {
+    #[cfg(not(test))]
+    let handled = contain(proxy::handle(client, len, here));
+    #[cfg(test)]
+    let handled = contain(super::tests::handle(client, len, here));
+    match handled.await {
         Ok(after) => after,
         Err(panicked) => {
             here.shared.metrics.panicked();

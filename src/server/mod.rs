@@ -3,8 +3,10 @@
 //! A worker is a thread with a runtime of its own. Each listens on its own socket of every address (`SO_REUSEPORT`), and a
 //! connection stays with the worker that accepted it until it ends.
 
+pub mod worker;
+pub mod port;
 pub mod connection;
 pub mod contain;
 pub mod limits;
-pub mod port;
-pub mod worker;
+#[cfg(test)]
+mod tests;

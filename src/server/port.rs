@@ -145,6 +145,7 @@ impl Port {
     }
 
     /// Whether it accepts no more.
+    #[inline]
     pub fn is_closing(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }

@@ -4,10 +4,10 @@
 //! address and the connections to it) lives on as long as everything that decides where a connection leads is unchanged, so
 //! that no connection is ever reused for another address or another certificate check.
 
-pub mod connect;
+pub mod registry;
+pub mod pool;
 pub mod endpoint;
 pub mod idle;
-pub mod pool;
-pub mod registry;
+pub mod connect;
 pub mod resolve;
 pub mod tls;

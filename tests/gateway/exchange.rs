@@ -348,15 +348,18 @@ fn a_client_that_does_not_wait_for_its_100_keeps_its_connection() {
 
 #[test]
 fn a_final_answer_instead_of_the_100_ends_the_connection_that_could_go_on_either_way() {
-    let (alpha, _gateway, mut client) = world();
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
-    let mut provider = alpha.accept();
-    provider.head();
-    provider.send("HTTP/1.1 417 Expectation Failed\r\ncontent-length: 2\r\n\r\nno");
-    let answer = client.answer();
-    assert_eq!((answer.status(), answer.value("connection")), (417, Some("close")));
-    client.closes();
-    provider.closes();
+    // Other interim answers are no leave to send the body.
+    for before in ["", "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"] {
+        let (alpha, _gateway, mut client) = world();
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+        let mut provider = alpha.accept();
+        provider.head();
+        provider.send(format!("{before}HTTP/1.1 417 Expectation Failed\r\ncontent-length: 2\r\n\r\nno"));
+        let answer = client.answer();
+        assert_eq!((answer.status(), answer.value("connection")), (417, Some("close")));
+        client.closes();
+        provider.closes();
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A client that leaves, in every phase: the provider's connection ends at once, and nobody is blamed.
 
 use crate::world::{Extra, Gateway, Provider, Wire, silent, text};
+use std::time::Duration;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -118,6 +119,40 @@ fn a_client_that_leaves_during_its_upload_cancels_it_and_the_provider_sees_no_en
             is_accounted(&gateway, 0);
             drop(client);
         }
+    }
+}
+
+#[test]
+fn a_client_that_leaves_while_the_provider_takes_nothing_of_its_upload_cancels_it() {
+    let alpha = Provider::by_hand();
+    let gateway = Gateway::before(&alpha);
+    let mut client = gateway.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 90000000\r\n\r\n");
+    let provider = alpha.accept();
+    // Every buffer on the way is full. A FIN would wait behind them, unseen by anyone; a reset does not.
+    client.patience(Duration::from_millis(200));
+    while client.try_send([0; 16 * 1024]).is_ok() {}
+    client.reset();
+    gateway.wait_for_metric("sluice_attempts_total", &[("outcome", "client_gone")], 1.0);
+    gateway.wait_for_metric("sluice_in_flight", &[("provider", "alpha")], 0.0);
+    drop(provider);
+}
+
+#[test]
+fn a_client_that_leaves_with_many_requests_unread_cancels_the_one_under_way() {
+    for way in WAYS {
+        let alpha = Provider::by_hand();
+        let gateway = Gateway::before(&alpha);
+        let mut client = gateway.connect();
+        client.send(GET);
+        let mut provider = alpha.accept();
+        provider.request();
+        // More than is kept for later, less than the kernel holds.
+        client.send(GET.repeat(1000));
+        let left = leave(client, way);
+        provider.closes();
+        gateway.wait_for_metric("sluice_attempts_total", &[("outcome", "client_gone")], 1.0);
+        drop(left);
     }
 }
 

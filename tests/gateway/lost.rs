@@ -94,7 +94,7 @@ fn a_hundred_reloads_and_a_drain_lose_no_request_and_cut_no_stream() {
 
     ledger.draining.store(true, Ordering::SeqCst);
     std::thread::scope(|scope| {
-        let drained = scope.spawn(|| gateway.drain(Duration::from_secs(60)));
+        let drained = scope.spawn(|| gateway.drain(Duration::from_mins(1)));
         for client in clients {
             client.join().expect("every answer of this client was right");
         }
@@ -150,12 +150,12 @@ listeners:
     if number % 2 == 1 {
         yaml.push_str("  - { name: side, bind: \"{side}\" }\n");
     }
-    let alpha = if number % 3 == 0 { "alpha" } else { "moved" };
+    let alpha = if number.is_multiple_of(3) { "alpha" } else { "moved" };
     let _ = writeln!(
         yaml,
         "providers:\n  alpha: {{ url: \"http://{{{alpha}}}\" }}\n  beta: {{ url: \"http://{{beta}}\" }}"
     );
-    if number % 4 == 0 {
+    if number.is_multiple_of(4) {
         yaml.push_str("  gamma: { url: \"http://{gamma}\", timeouts: { idle: 30s } }\n");
     }
     let pool = match number % 4 {
@@ -188,7 +188,7 @@ fn provider(name: &'static str, ledger: &Arc<Ledger>) -> Provider {
             let number: u64 = request.value("x-number").and_then(|number| number.parse().ok()).expect("a number");
             assert!(lock(&ledger.seen).insert(number), "{number} was sent twice");
             let body = format!("{name} {number} {}", String::from_utf8_lossy(&request.body));
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 peer.wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
                 peer.wire.send_chunk(&body);
                 peer.wire.send("0\r\n\r\n");
@@ -293,8 +293,11 @@ impl Steady {
 
     fn ask(&mut self, wire: &mut Wire) -> Fate {
         let number = self.ledger.next.fetch_add(1, Ordering::SeqCst);
-        let body =
-            if number % 3 == 0 { "x".repeat(usize::try_from(number % 5_000).unwrap_or(0)) } else { String::new() };
+        let body = if number.is_multiple_of(3) {
+            "x".repeat(usize::try_from(number % 5_000).unwrap_or(0))
+        } else {
+            String::new()
+        };
         let method = if body.is_empty() { "GET" } else { "POST" };
         // A write into a connection that has ended shows when reading.
         let _: std::io::Result<()> = wire.try_send(format!(

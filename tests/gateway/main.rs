@@ -20,6 +20,7 @@ mod provider; // a provider that a test drives, or a script
 mod refusals; // bad input: what the client gets, what the provider does not see
 mod reload; // a configuration is replaced whole or not at all
 mod signals; // what the binary does when it is told
+mod regression; // one test for each defect that was found from outside
 mod smoke; // the test world itself
 mod streams; // nothing is held back, and a reload changes nothing under way
 mod upgrade; // WebSocket and what else leaves HTTP

@@ -127,6 +127,8 @@ fn a_101_that_nobody_asked_for_is_a_broken_answer() {
         ("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n", SWITCH),
         ("GET / HTTP/1.0\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", SWITCH),
         (ASK, "HTTP/1.1 101 Switching Protocols\r\n\r\n"),
+        (ASK, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nContent-Length: 9\r\n\r\n"),
+        (ASK, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n\r\n"),
     ] {
         let alpha = Provider::by_hand();
         let gateway = Gateway::before(&alpha);
@@ -140,6 +142,25 @@ fn a_101_that_nobody_asked_for_is_a_broken_answer() {
         assert_eq!(refused.json()["reason"], "attempts_exhausted");
         assert!(!refused.text().contains("tunnelled"));
         assert_eq!(text(&provider.rest()), "");
+    }
+}
+
+#[test]
+fn http_2_is_not_reached_by_an_upgrade() {
+    // Requests inside of it would pass every check of ours unseen.
+    for offer in ["h2c", "websocket, H2C", "h2c/1"] {
+        let alpha = Provider::by_hand();
+        let gateway = Gateway::before(&alpha);
+        let mut client = gateway.connect();
+        client.send(format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: {offer}\r\n\
+             HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\n"
+        ));
+        let mut provider = alpha.accept();
+        let asked = provider.head();
+        assert_eq!((asked.value("upgrade"), asked.value("connection")), (None, None), "{offer}");
+        provider.send(SWITCH.replace("websocket", "h2c"));
+        assert_eq!(client.answer().status(), 502);
     }
 }
 

@@ -107,6 +107,11 @@ impl Wire {
         (&*self.stream).write_all(bytes.as_ref())
     }
 
+    /// How long sending may take from here on, for tests of a peer that takes nothing.
+    pub(crate) fn patience(&mut self, span: Duration) {
+        self.stream.set_write_timeout(Some(span)).expect("a socket option");
+    }
+
     /// Sends `data` as one chunk.
     pub(crate) fn send_chunk(&mut self, data: &str) {
         self.send(format!("{:x}\r\n{data}\r\n", data.len()));
@@ -140,6 +145,15 @@ impl Wire {
             assert!(self.fill(), "it ended ({:?}) after {:?}", self.ended, text(&self.unread));
         }
         self.unread.drain(..len).collect()
+    }
+
+    /// Fills `buffer` and keeps no record of it, for bodies too large to be kept.
+    pub(crate) fn take_into(&mut self, buffer: &mut [u8]) {
+        let waiting = self.unread.len().min(buffer.len());
+        let (first, rest) = buffer.split_at_mut(waiting);
+        first.copy_from_slice(&self.unread[..waiting]);
+        self.unread.drain(..waiting);
+        (&*self.stream).read_exact(rest).expect("the peer sends all of it");
     }
 
     /// Reads up to and including `marker`.
@@ -251,7 +265,8 @@ impl Wire {
         }
     }
 
-    fn body(&mut self, head: Head, is_answer: bool) -> Message {
+    /// Reads what follows a head that was read.
+    pub(crate) fn body(&mut self, head: Head, is_answer: bool) -> Message {
         let mut message = Message::bodiless(head);
         if message.head.value("transfer-encoding").is_some() {
             assert_eq!(message.head.value("transfer-encoding"), Some("chunked"));
