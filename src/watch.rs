@@ -53,8 +53,8 @@ impl Watch {
             }
             let _: Result<(), _> = tell.try_send(());
         })?;
-        let watched = Watched { watcher, folders: BTreeSet::new() };
-        let folders = Arc::new(Folders { file: file.to_owned(), watched: Mutex::new(watched) });
+        let inside = Mutex::new(Watched { watcher, folders: BTreeSet::new() });
+        let folders = Arc::new(Folders { file: file.to_owned(), watched: inside });
         folders.follow()?;
         let theirs = Arc::downgrade(&folders);
         std::thread::Builder::new()

@@ -149,7 +149,7 @@ async fn of_first_byte_and_the_routes_timeout_the_shorter_counts() {
 #[tokio::test]
 async fn waiting_for_the_clients_body_counts_neither_for_the_route_nor_for_the_provider() {
     play(&post(40_960), Limits { timeout: 150, ..LIMITS }, async |mut stage| {
-        stage.client_sends(&[b'x'; 40_000]).await;
+        stage.client_sends(&vec![b'x'; 40_000]).await;
         stage.until(|exchange| exchange.up == Up::AwaitClient && exchange.client.body_read == 40_000).await;
         // 40,000 bytes at 1 KiB a second.
         assert_eq!(stage.next(1), is(40.1, "ClientBodyTooSlow"));
@@ -171,7 +171,7 @@ async fn a_bodys_rate_is_judged_once_ten_seconds_have_passed() {
         stage.client_sends(&[b'x'; 5 * 1024]).await;
         stage.until(|exchange| exchange.client.body_read == 5 * 1024).await;
         assert_eq!(stage.next(9), is(10.0, "ClientBodyTooSlow"));
-        stage.client_sends(&[b'x'; 20 * 1024]).await;
+        stage.client_sends(&vec![b'x'; 20 * 1024]).await;
         stage.until(|exchange| exchange.client.body_read == 25 * 1024).await;
         assert_eq!(stage.next(9), is(25.0, "ClientBodyTooSlow"));
     })
