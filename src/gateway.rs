@@ -8,12 +8,13 @@ use crate::admin::{
 };
 use crate::clock;
 use crate::config::{self, Config, Environment, Loaded, Problems, UnknownEnvironment};
+use crate::observe::families::UNROUTED;
 use crate::observe::logs::{Logs, Prepared};
 use crate::observe::metrics::Metrics;
 use crate::proxy::Shared;
 use crate::proxy::snapshot::Snapshot;
 use crate::server::limits;
-use crate::server::port::Port;
+use crate::server::port::{Door, Port};
 use crate::server::worker::{self, Order, Worker};
 use crate::upstream::registry::Registry;
 use arc_swap::ArcSwap;
@@ -84,7 +85,7 @@ struct Built {
     registry: Registry,
     snapshot: Arc<Snapshot>,
     log: Prepared,
-    opened: Vec<(Arc<Port>, Vec<TcpListener>)>,
+    opened: Vec<(Arc<Port>, Vec<(Door, TcpListener)>)>,
 }
 
 // === impl Source ===
@@ -241,9 +242,10 @@ impl Core {
     fn reload_now(&self) -> Result<Reloaded, Rejected> {
         let mut state = self.state();
         if self.shared.draining.load(Ordering::Relaxed) {
-            return Err(gone());
+            // It would let in clients whom nobody waits for any more.
+            return Err(going());
         }
-        // Before it is loaded: where it changes in between, the next look finds another file than this.
+        // Before the file is read: what is written to it meanwhile must look new to whoever compares.
         let on_disk = hash_of_file(&self.source.path);
         let loaded = config::load(&self.source.path, self.source.environment.as_ref());
         let result = loaded.map_err(|problems| rejected(&problems)).and_then(|loaded| self.replace(&mut state, loaded));
@@ -278,10 +280,12 @@ impl Core {
         let changes = changes(&state.applied.effective, &version.effective);
         let mut notes: Vec<Value> = loaded.notes.iter().map(value).collect();
         notes.extend(self.needs_restart(&loaded.config));
-        let shared = &self.shared;
-        let built = build(loaded, &state.registry, &state.ports, self.workers.len(), &shared.metrics, &shared.logs)
-            .and_then(|built| self.apply(state, built, version.clone()));
-        built.map_err(|message| Rejected { problems: vec![json!({ "message": message })], rendered: message })?;
+        let (metrics, logs) = (&self.shared.metrics, &self.shared.logs);
+        let built = build(loaded, &state.registry, &state.ports, self.workers.len(), metrics, logs)
+            // Names that came as far as a series of their own.
+            .inspect_err(|_| self.forget(state));
+        let applied = built.and_then(|built| self.apply(state, built, version.clone()));
+        applied.map_err(|message| Rejected { problems: vec![json!({ "message": message })], rendered: message })?;
         Ok(Reloaded { hash: version.hash, changes, notes })
     }
 
@@ -298,7 +302,7 @@ impl Core {
         for port in &leave {
             port.close();
         }
-        state.leaving.retain(|port| port.open() > 0);
+        state.leaving.retain(|port| !port.is_over());
         state.leaving.extend(leave);
         for port in &state.ports {
             for listener in config.listeners.iter().filter(|listener| listener.bind == port.bind) {
@@ -306,24 +310,26 @@ impl Core {
             }
         }
         for (port, sockets) in built.opened {
-            for (worker, socket) in self.workers.iter().zip(sockets) {
-                let order = Order::Accept(port.accepting(), socket);
+            for (worker, (door, socket)) in self.workers.iter().zip(sockets) {
+                let order = Order::Accept(door, socket);
                 worker.try_send(order).map_err(|_| "a worker does not take orders; restart the gateway".to_owned())?;
             }
             tracing::info!(address = %port.local, "listening");
             state.ports.push(port);
         }
-        self.forget(&config);
+        self.forget(state);
         self.shared.metrics.reloaded(true, clock::wall());
         Ok(())
     }
 
-    /// Drops the series of what the configuration no longer names.
-    fn forget(&self, config: &Config) {
+    /// Drops the series of what neither the applied configuration names nor a connection still uses.
+    fn forget(&self, state: &State) {
+        let config = self.config();
         let mut routes: Vec<&str> = config.routes.iter().map(|route| &*route.name).collect();
-        routes.push("none");
+        routes.push(UNROUTED);
         let providers: Vec<&str> = config.providers.iter().map(|provider| &*provider.name).collect();
-        let listeners: Vec<&str> = config.listeners.iter().map(|listener| &*listener.name).collect();
+        let leaving: Vec<_> = state.leaving.iter().map(|port| port.listener()).collect();
+        let listeners: Vec<&str> = config.listeners.iter().chain(&leaving).map(|listener| &*listener.name).collect();
         self.shared.metrics.retain(&routes, &providers, &listeners);
     }
 
@@ -399,8 +405,8 @@ impl Control for Core {
     fn reload(&self) -> Reloading {
         let core = Weak::clone(&self.me);
         Box::pin(async move {
-            let core = core.upgrade().ok_or_else(gone)?;
-            tokio::task::spawn_blocking(move || core.reload_now()).await.unwrap_or_else(|_| Err(gone()))
+            let core = core.upgrade().ok_or_else(going)?;
+            tokio::task::spawn_blocking(move || core.reload_now()).await.unwrap_or_else(|_| Err(going()))
         })
     }
 
@@ -429,10 +435,12 @@ fn build(
     let config = Arc::new(loaded.config);
     let (registry, pools) = registry.build(&config, workers, metrics).map_err(|error| error.to_string())?;
     let log = logs.prepare(&config.log).map_err(|error| format!("log: {error}"))?;
-    let mut opened = Vec::new();
+    let mut opened: Vec<(Arc<Port>, _)> = Vec::new();
     for listener in &config.listeners {
         if !ports.iter().any(|port| port.bind == listener.bind) {
-            let port = Port::listen(listener, workers, metrics.listener(&listener.name));
+            let mut ours = ports.iter().chain(opened.iter().map(|(port, _)| port));
+            let beside_ours = ours.any(|port| port.local.port() == listener.bind.port());
+            let port = Port::listen(listener, workers, metrics.listener(&listener.name), beside_ours);
             opened.push(port.map_err(|error| cannot_listen(&listener.name, listener.bind, &error))?);
         }
     }
@@ -484,10 +492,10 @@ fn changes(old: &Value, new: &Value) -> Vec<Value> {
     config::diff(old, new).iter().map(value).collect()
 }
 
-/// A gateway on its way out takes nothing new, neither clients nor settings.
-fn gone() -> Rejected {
-    let rendered = "the gateway is going".to_owned();
-    Rejected { problems: vec![json!({ "message": rendered })], rendered }
+/// Why a gateway that drains takes no new configuration.
+fn going() -> Rejected {
+    let message = "the gateway is going and takes no new configuration".to_owned();
+    Rejected { problems: vec![json!({ "message": message })], rendered: message }
 }
 
 fn rejected(problems: &Problems) -> Rejected {

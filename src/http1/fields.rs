@@ -118,6 +118,12 @@ impl Fields {
         self.has(known) && self.values(known).flat_map(elements).any(|element| element.eq_ignore_ascii_case(token))
     }
 
+    /// Whether the lists in the fields of this name have more than `max` elements together, empty ones included.
+    pub fn lists_more_than(&self, known: Known, max: usize) -> bool {
+        let elements = |value| <[u8]>::split(value, |byte| *byte == b',');
+        self.has(known) && self.values(known).flat_map(elements).nth(max).is_some()
+    }
+
     /// Takes over the bytes of a head; spans noted afterwards refer to it.
     pub(super) fn adopt(&mut self, head: &[u8]) {
         self.clear();
@@ -153,6 +159,10 @@ impl Fields {
         &self.bytes[field.value_at as usize..field.value_at as usize + field.value_len as usize]
     }
 }
+
+/// Options in the `Connection` fields of one message; more is malformed. Every field is compared with every option, so
+/// without a bound a head of 64 KiB could ask for millions of comparisons. Real messages have two or three.
+pub const CONNECTION_OPTIONS: usize = 32;
 
 /// The elements of a comma-separated list (RFC 9110 §5.6.1), without space and without empty ones.
 pub fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {

@@ -9,7 +9,7 @@ use super::frame::Request;
 use super::identity::Identity;
 use crate::clock;
 use crate::config::Rewrite;
-use crate::http1::fields::{Known, elements};
+use crate::http1::fields::{CONNECTION_OPTIONS, Known, elements};
 use crate::http1::framing::{self, Length};
 use crate::http1::head::{HeadError, ResponseHead, Version};
 use crate::net::pump::{Flow, Pump};
@@ -259,6 +259,9 @@ impl<'a> Exchange<'a> {
                 HeadError::Malformed(why) => Broken::Protocol(why),
                 HeadError::TooManyFields => Broken::Protocol("the answer has too many fields"),
             })?;
+            if self.answer.fields.lists_more_than(Known::Connection, CONNECTION_OPTIONS) {
+                return Err(Broken::Protocol("the answer's Connection has too many options"));
+            }
             match self.answer.status {
                 101 => {
                     self.commit_tunnel(len)?;
@@ -336,7 +339,7 @@ impl<'a> Exchange<'a> {
 
     /// Ends HTTP on both wires, if that was asked for.
     fn commit_tunnel(&mut self, len: usize) -> Result<(), Broken> {
-        if !self.terms.request.upgrade || !self.answer.fields.has(Known::Upgrade) {
+        if !self.terms.request.upgrade || !self.switches_as_asked() {
             return Err(Broken::Protocol("a 101 that was not asked for"));
         }
         if self.up != Up::Sent {
@@ -352,6 +355,14 @@ impl<'a> Exchange<'a> {
         self.up_pump = Pump::default();
         self.phase = Phase::Tunnel;
         Ok(())
+    }
+
+    /// Whether the 101 names the one protocol it switches to, and the client offered that one (RFC 9110 §7.8). Otherwise a
+    /// provider could be talked into HTTP/2, in which we would see none of the requests.
+    fn switches_as_asked(&self) -> bool {
+        let mut named = self.answer.fields.values(Known::Upgrade).flat_map(elements);
+        let asked = &self.terms.request.head.fields;
+        matches!((named.next(), named.next()), (Some(one), None) if asked.lists(Known::Upgrade, one))
     }
 
     fn write_head(&mut self, length: Length, upgrade: bool) {
@@ -453,7 +464,8 @@ impl<'a> Exchange<'a> {
         let since = self.times.awaiting_client.unwrap_or(now);
         let rate = self.terms.min_body_rate;
         if rate == 0 {
-            return (clock::after(since, self.terms.client_idle), Broken::ClientBodyTooSlow);
+            // Without a rate only silence is too slow.
+            return (clock::after(since.max(self.times.moved), self.terms.client_idle), Broken::ClientBodyTooSlow);
         }
         let earned = Duration::from_millis(self.client.body_read.saturating_mul(1000) / rate);
         let allowed = earned.max(BODY_RATE_AFTER).saturating_sub(self.times.awaited);

@@ -105,7 +105,10 @@ fn a_gateway_that_drains_takes_no_configuration_any_more() {
         let drained = scope.spawn(|| gateway.drain(Duration::from_mins(1)));
         wait_until("nobody listens", || refuses(&gateway));
         gateway.rewrite(&BEFORE.replace("} ]\nproviders", "}, { name: side, bind: \"{side}\" } ]\nproviders"));
-        assert_eq!(gateway.reload().expect_err("it drains").rendered, "the gateway is going");
+        assert_eq!(
+            gateway.reload().expect_err("it drains").rendered,
+            "the gateway is going and takes no new configuration"
+        );
         assert!(TcpStream::connect(side).is_err(), "a listener opened during the drain");
         gate.open();
         assert_eq!(held.answer().text(), "done");
