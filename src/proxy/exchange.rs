@@ -8,7 +8,7 @@ use super::forward::{self, Back};
 use super::frame::Request;
 use super::identity::Identity;
 use crate::clock;
-use crate::config::Rewrite;
+use crate::config::{HeaderRules, Rewrite};
 use crate::http1::fields::{CONNECTION_OPTIONS, Known, elements};
 use crate::http1::framing::{self, Length};
 use crate::http1::head::{HeadError, ResponseHead, Version};
@@ -29,6 +29,8 @@ pub struct Terms<'a> {
     pub identity: &'a Identity,
     /// The route's changes.
     pub rewrite: &'a Rewrite,
+    /// The provider's changes.
+    pub headers: &'a HeaderRules,
     /// Turns true when the client's connection may not stay open after the answer, whatever the client wants.
     pub closing: &'a AtomicBool,
     /// When the route's `timeout` is over, if the client kept nobody waiting.
@@ -203,7 +205,10 @@ impl<'a> Exchange<'a> {
         if matches!(self.up, Up::Sent | Up::Refused) {
             return Ok(());
         }
-        self.up = match self.up_pump.run(self.client, self.provider, cx) {
+        let Terms { request, rewrite, headers, .. } = self.terms;
+        // Many servers lay trailers over fields: what may not come in a head may not come behind it.
+        let withheld = |name: &[u8]| forward::is_changed(name, &request.head.fields, [&rewrite.headers, headers]);
+        self.up = match self.up_pump.run(self.client, self.provider, &withheld, cx) {
             Flow::Done => Up::Sent,
             Flow::AwaitSource => Up::AwaitClient,
             Flow::AwaitSink => Up::AwaitProvider,
@@ -225,7 +230,9 @@ impl<'a> Exchange<'a> {
         if self.phase == Phase::Head && !self.await_head(cx)? {
             return Ok(false);
         }
-        match self.down_pump.run(self.provider, self.client, cx) {
+        let (rewrite, fields) = (self.terms.rewrite, &self.answer.fields);
+        let withheld = |name: &[u8]| forward::is_changed(name, fields, [&rewrite.response_headers]);
+        match self.down_pump.run(self.provider, self.client, &withheld, cx) {
             Flow::Done => return Ok(true),
             Flow::AwaitSource => self.on_client(false),
             Flow::AwaitSink => self.on_client(true),
@@ -444,6 +451,8 @@ impl<'a> Exchange<'a> {
             (Phase::Head, Up::AwaitProvider) => (clock::after(moved, self.terms.provider_idle), Broken::Idle),
             (Phase::Head, Up::Sent | Up::Refused) => (clock::after(moved, self.terms.first_byte), Broken::FirstByte),
             (Phase::Body { on_client: true }, _) => (clock::after(moved, self.terms.client_idle), Broken::ClientGone),
+            // An answer has begun, but it is the client's turn: the provider is not to blame for waiting too.
+            (Phase::Body { on_client: false }, Up::AwaitClient) => self.body_deadline(now),
             (Phase::Body { on_client: false } | Phase::Tunnel, _) => {
                 (clock::after(moved, self.terms.provider_idle), Broken::Idle)
             }
@@ -509,3 +518,6 @@ const INTERIM_ANSWERS: u32 = 64;
 
 /// A body's rate is judged once it has been awaited this long: a short pause is no attack.
 const BODY_RATE_AFTER: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;

@@ -76,3 +76,62 @@ fn a_101_to_a_protocol_that_was_not_offered_is_a_broken_answer() {
         assert_eq!(client.head().status(), status, "{upgrade:?}");
     }
 }
+
+/// Rules for fields knew nothing of trailers, which many servers read as fields.
+#[test]
+fn what_is_set_or_removed_in_a_head_does_not_come_in_as_a_trailer() {
+    let extra = Extra {
+        provider: "headers: { set: { x-tenant: ours }, remove: [x-debug] }",
+        route: "rewrite: { headers: { set: { x-edge: ours }, remove: [x-role] }, response_headers: { remove: [x-inner] } }",
+        ..Extra::default()
+    };
+    let alpha = Provider::by_hand();
+    let gateway = Gateway::before_with(&alpha, extra);
+    let mut client = gateway.connect();
+    client.send(
+        "POST / HTTP/1.1\r\nHost: a\r\nConnection: x-hop\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Tenant: forged\r\n\
+         x-debug: 1\r\nX-EDGE: forged\r\nx-role: admin\r\nX-Hop: 1\r\nX-Sum: 1\r\n\r\n",
+    );
+    let mut provider = alpha.accept();
+    let request = provider.request().expect("a request");
+    assert_eq!(request.trailers, [("X-Sum".to_owned(), "1".to_owned())]);
+    provider.send(
+        "HTTP/1.1 200 OK\r\nConnection: x-hop\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Inner: 1\r\nx-hop: 1\r\nX-Sum: 2\r\n\r\n",
+    );
+    assert_eq!(client.answer().trailers, [("X-Sum".to_owned(), "2".to_owned())]);
+}
+
+/// `X_Tenant` went past a rule for `x-tenant`, and a CGI-style provider read both as one.
+#[test]
+fn a_rule_for_a_field_holds_for_every_spelling_that_cgi_reads_as_that_field() {
+    let extra = Extra {
+        provider: "headers: { set: { x-tenant: ours }, remove: [x-debug] }",
+        route: "rewrite: { headers: { set: { x_edge: ours }, remove: [x-role] } }",
+        ..Extra::default()
+    };
+    let alpha = Provider::by_hand();
+    let gateway = Gateway::before_with(&alpha, extra);
+    let mut client = gateway.connect();
+    client.send(
+        "GET / HTTP/1.1\r\nHost: a\r\nX_Tenant: forged\r\nX.Tenant: forged\r\nx_debug: 1\r\nX-Edge: forged\r\n\
+         x!role: admin\r\nX.Forwarded.For: 6.6.6.6\r\nX-Forwarded~Proto: https\r\nTransfer.Encoding: chunked\r\n\
+         X_Ten_ant: kept\r\n\r\n",
+    );
+    let head = alpha.accept().head();
+    assert_eq!((head.value("x-tenant"), head.value("x_edge")), (Some("ours"), Some("ours")));
+    let odd: Vec<_> = head.names().into_iter().filter(|name| name.contains(['_', '.', '!', '~'])).collect();
+    assert_eq!(odd, ["X_Ten_ant", "x_edge"]);
+}
+
+/// `/..;/` was refused and `/..%3B/` was not; a server that decodes before it cuts parameters off climbs by either.
+#[test]
+fn a_dot_segment_with_an_encoded_parameter_is_refused() {
+    let alpha = Provider::by_hand();
+    let gateway = Gateway::before(&alpha);
+    for path in ["/a/..%3b/admin", "/a/..%3Bx=y/admin", "/a%2f..%3b/admin", "/a/%2e%2e%3b/admin"] {
+        let mut client = gateway.connect();
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!(client.answer().status(), 400, "{path}");
+    }
+    assert!(alpha.is_lonely());
+}
