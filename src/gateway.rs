@@ -62,13 +62,15 @@ struct Core {
     source: Source,
     shared: Arc<Shared>,
     workers: Vec<mpsc::Sender<Order>>,
-    /// A std mutex: held while a reload builds, never across an await.
+    /// Whoever reloads holds it, so that reloads come one after the other. A std mutex, never held across an await.
+    reloading: Mutex<()>,
+    /// A std mutex: held for moments, also by a reload, which reads and builds beside it. Only whoever reloads writes.
     state: Mutex<State>,
 }
 
 /// What is applied now.
 struct State {
-    registry: Registry,
+    registry: Arc<Registry>,
     ports: Vec<Arc<Port>>,
     /// Ports that accept no more, while they still have connections.
     leaving: Vec<Arc<Port>>,
@@ -216,14 +218,20 @@ impl Core {
         let (workers, threads) = spawn_workers(count, &shared).map_err(|error| StartError::Build(error.to_string()))?;
         let on_disk = OnDisk { hash: Some(version.hash.clone()), seen_at: version.at, error: None };
         let state = State {
-            registry: Registry::default(),
+            registry: Arc::default(),
             ports: Vec::new(),
             leaving: Vec::new(),
             applied: version.clone(),
             on_disk,
         };
-        let core =
-            Arc::new_cyclic(|me| Core { me: Weak::clone(me), source, shared, workers, state: Mutex::new(state) });
+        let core = Arc::new_cyclic(|me| Core {
+            me: Weak::clone(me),
+            source,
+            shared,
+            workers,
+            reloading: Mutex::new(()),
+            state: Mutex::new(state),
+        });
         core.shared.metrics.set_workers(count);
         core.apply(&mut core.state(), built, version).map_err(StartError::Build)?;
         tracing::info!(workers = count, notes, "the gateway is ready");
@@ -239,12 +247,13 @@ impl Core {
     }
 
     fn reload_now(&self) -> Result<Reloaded, Rejected> {
-        let mut state = self.state();
+        let _turn = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let loaded = config::load(&self.source.path, self.source.environment.as_ref());
-        let result = loaded.map_err(|problems| rejected(&problems)).and_then(|loaded| self.replace(&mut state, loaded));
+        let result = loaded.map_err(|problems| rejected(&problems)).and_then(|loaded| self.replace(loaded));
         let now = clock::wall();
         self.shared.metrics.reloaded(result.is_ok(), now);
         let on_disk = hash_of_file(&self.source.path);
+        let mut state = self.state();
         match &result {
             Ok(reloaded) => {
                 state.on_disk = OnDisk { hash: on_disk, seen_at: now, error: None };
@@ -269,16 +278,23 @@ impl Core {
     }
 
     /// Builds `loaded` beside what is applied, then swaps.
-    fn replace(&self, state: &mut State, loaded: Loaded) -> Result<Reloaded, Rejected> {
+    fn replace(&self, loaded: Loaded) -> Result<Reloaded, Rejected> {
         let version = version(&loaded);
-        let changes = changes(&state.applied.effective, &version.effective);
+        let (registry, ports, before) = self.applied();
+        let changes = changes(&before.effective, &version.effective);
         let mut notes: Vec<Value> = loaded.notes.iter().map(value).collect();
         notes.extend(self.needs_restart(&loaded.config));
         let shared = &self.shared;
-        let built = build(loaded, &state.registry, &state.ports, self.workers.len(), &shared.metrics, &shared.logs)
-            .and_then(|built| self.apply(state, built, version.clone()));
+        let built = build(loaded, &registry, &ports, self.workers.len(), &shared.metrics, &shared.logs)
+            .and_then(|built| self.apply(&mut self.state(), built, version.clone()));
         built.map_err(|message| Rejected { problems: vec![json!({ "message": message })], rendered: message })?;
         Ok(Reloaded { hash: version.hash, changes, notes })
+    }
+
+    /// What a new configuration is built beside.
+    fn applied(&self) -> (Arc<Registry>, Vec<Arc<Port>>, Version) {
+        let state = self.state();
+        (Arc::clone(&state.registry), state.ports.clone(), state.applied.clone())
     }
 
     /// Swaps the snapshot; from here on nothing can fail but an order to a worker that hangs.
@@ -286,7 +302,7 @@ impl Core {
         let config = Arc::clone(&built.snapshot.config);
         self.shared.snapshot.store(built.snapshot);
         self.shared.logs.apply(built.log);
-        state.registry = built.registry;
+        state.registry = Arc::new(built.registry);
         state.applied = version;
         let stays = |port: &Arc<Port>| config.listeners.iter().any(|listener| listener.bind == port.bind);
         let (stay, leave) = state.ports.drain(..).partition(stays);
