@@ -63,13 +63,15 @@ struct Core {
     source: Source,
     shared: Arc<Shared>,
     workers: Vec<mpsc::Sender<Order>>,
-    /// A std mutex: held while a reload builds, never across an await.
+    /// Whoever reloads holds it, so that reloads come one after the other. A std mutex, never held across an await.
+    reloading: Mutex<()>,
+    /// A std mutex: held for moments, also by a reload, which reads and builds beside it. Only whoever reloads writes.
     state: Mutex<State>,
 }
 
 /// What is applied now.
 struct State {
-    registry: Registry,
+    registry: Arc<Registry>,
     ports: Vec<Arc<Port>>,
     /// Ports that accept no more, while they still have connections.
     leaving: Vec<Arc<Port>>,
@@ -217,14 +219,20 @@ impl Core {
         let (workers, threads) = spawn_workers(count, &shared).map_err(|error| StartError::Build(error.to_string()))?;
         let on_disk = OnDisk { hash: Some(version.hash.clone()), seen_at: version.at, error: None };
         let state = State {
-            registry: Registry::default(),
+            registry: Arc::default(),
             ports: Vec::new(),
             leaving: Vec::new(),
             applied: version.clone(),
             on_disk,
         };
-        let core =
-            Arc::new_cyclic(|me| Core { me: Weak::clone(me), source, shared, workers, state: Mutex::new(state) });
+        let core = Arc::new_cyclic(|me| Core {
+            me: Weak::clone(me),
+            source,
+            shared,
+            workers,
+            reloading: Mutex::new(()),
+            state: Mutex::new(state),
+        });
         core.shared.metrics.set_workers(count);
         core.apply(&mut core.state(), built, version).map_err(StartError::Build)?;
         tracing::info!(workers = count, notes, "the gateway is ready");
@@ -240,17 +248,17 @@ impl Core {
     }
 
     fn reload_now(&self) -> Result<Reloaded, Rejected> {
-        let mut state = self.state();
+        let _turn = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         if self.shared.draining.load(Ordering::Relaxed) {
-            // It would let in clients whom nobody waits for any more.
             return Err(going());
         }
         // Before the file is read: what is written to it meanwhile must look new to whoever compares.
         let on_disk = hash_of_file(&self.source.path);
         let loaded = config::load(&self.source.path, self.source.environment.as_ref());
-        let result = loaded.map_err(|problems| rejected(&problems)).and_then(|loaded| self.replace(&mut state, loaded));
+        let result = loaded.map_err(|problems| rejected(&problems)).and_then(|loaded| self.replace(loaded));
         let now = clock::wall();
         self.shared.metrics.reloaded(result.is_ok(), now);
+        let mut state = self.state();
         match &result {
             Ok(reloaded) => {
                 state.on_disk = OnDisk { hash: Some(reloaded.hash.clone()), seen_at: now, error: None };
@@ -275,26 +283,37 @@ impl Core {
     }
 
     /// Builds `loaded` beside what is applied, then swaps.
-    fn replace(&self, state: &mut State, loaded: Loaded) -> Result<Reloaded, Rejected> {
+    fn replace(&self, loaded: Loaded) -> Result<Reloaded, Rejected> {
         let version = version(&loaded);
-        let changes = changes(&state.applied.effective, &version.effective);
+        let (registry, ports, before) = self.applied();
+        let changes = changes(&before.effective, &version.effective);
         let mut notes: Vec<Value> = loaded.notes.iter().map(value).collect();
         notes.extend(self.needs_restart(&loaded.config));
         let (metrics, logs) = (&self.shared.metrics, &self.shared.logs);
-        let built = build(loaded, &state.registry, &state.ports, self.workers.len(), metrics, logs)
+        let built = build(loaded, &registry, &ports, self.workers.len(), metrics, logs)
             // Names that came as far as a series of their own.
-            .inspect_err(|_| self.forget(state));
-        let applied = built.and_then(|built| self.apply(state, built, version.clone()));
+            .inspect_err(|_| self.forget(&self.state()));
+        let applied = built.and_then(|built| self.apply(&mut self.state(), built, version.clone()));
         applied.map_err(|message| Rejected { problems: vec![json!({ "message": message })], rendered: message })?;
         Ok(Reloaded { hash: version.hash, changes, notes })
     }
 
+    /// What a new configuration is built beside.
+    fn applied(&self) -> (Arc<Registry>, Vec<Arc<Port>>, Version) {
+        let state = self.state();
+        (Arc::clone(&state.registry), state.ports.clone(), state.applied.clone())
+    }
+
     /// Swaps the snapshot; from here on nothing can fail but an order to a worker that hangs.
     fn apply(&self, state: &mut State, built: Built, version: Version) -> Result<(), String> {
+        if self.shared.draining.load(Ordering::Relaxed) {
+            // It would let in clients whom nobody waits for any more. A drain that begins from here on waits for `state`.
+            return Err(GOING.to_owned());
+        }
         let config = Arc::clone(&built.snapshot.config);
         self.shared.snapshot.store(built.snapshot);
         self.shared.logs.apply(built.log);
-        state.registry = built.registry;
+        state.registry = Arc::new(built.registry);
         state.applied = version;
         let stays = |port: &Arc<Port>| config.listeners.iter().any(|listener| listener.bind == port.bind);
         let (stay, leave) = state.ports.drain(..).partition(stays);
@@ -494,8 +513,7 @@ fn changes(old: &Value, new: &Value) -> Vec<Value> {
 
 /// Why a gateway that drains takes no new configuration.
 fn going() -> Rejected {
-    let message = "the gateway is going and takes no new configuration".to_owned();
-    Rejected { problems: vec![json!({ "message": message })], rendered: message }
+    Rejected { problems: vec![json!({ "message": GOING })], rendered: GOING.to_owned() }
 }
 
 fn rejected(problems: &Problems) -> Rejected {
@@ -511,6 +529,8 @@ fn value(of: &impl serde::Serialize) -> Value {
 fn hash_of_file(path: &std::path::Path) -> Option<String> {
     config::hash_file(path).ok()
 }
+
+const GOING: &str = "the gateway is going and takes no new configuration";
 
 /// For the last log lines to reach their file.
 const FLUSH_TIME: Duration = Duration::from_secs(2);
