@@ -61,6 +61,8 @@ pub enum StartError {
 struct Core {
     me: Weak<Core>,
     source: Source,
+    /// What was applied first; what only a start takes over is as it says.
+    first: Arc<Config>,
     shared: Arc<Shared>,
     workers: Vec<mpsc::Sender<Order>>,
     /// Whoever reloads holds it, so that reloads come one after the other. A std mutex, never held across an await.
@@ -168,6 +170,12 @@ impl Gateway {
         move || core.reload_if_changed()
     }
 
+    /// Client connections open now, on all listeners.
+    pub fn connections(&self) -> usize {
+        let state = self.core.state();
+        state.ports.iter().chain(&state.leaving).map(|port| port.open()).sum()
+    }
+
     /// Accepts no more, lets what is under way end, for at most `grace`; whether all of it did.
     pub async fn drain(&self, grace: Duration) -> bool {
         let ports = self.core.close();
@@ -207,9 +215,10 @@ impl Core {
         logs: Arc<Logs>,
     ) -> Result<(Arc<Core>, Vec<JoinHandle<()>>), StartError> {
         let count = loaded.config.workers.map_or_else(limits::cores, usize::from);
-        let notes = loaded.notes.len();
+        let notes: Vec<Value> = loaded.notes.iter().map(value).collect();
         let version = version(&loaded);
         let built = build(loaded, &Registry::default(), &[], count, &metrics, &logs).map_err(StartError::Build)?;
+        let first = Arc::clone(&built.snapshot.config);
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::new(Arc::clone(&built.snapshot)),
             metrics,
@@ -228,6 +237,7 @@ impl Core {
         let core = Arc::new_cyclic(|me| Core {
             me: Weak::clone(me),
             source,
+            first,
             shared,
             workers,
             reloading: Mutex::new(()),
@@ -235,7 +245,8 @@ impl Core {
         });
         core.shared.metrics.set_workers(count);
         core.apply(&mut core.state(), built, version).map_err(StartError::Build)?;
-        tracing::info!(workers = count, notes, "the gateway is ready");
+        warn_of(&notes);
+        tracing::info!(workers = count, "the gateway is ready");
         Ok((core, threads))
     }
 
@@ -262,12 +273,13 @@ impl Core {
         match &result {
             Ok(reloaded) => {
                 state.on_disk = OnDisk { hash: Some(reloaded.hash.clone()), seen_at: now, error: None };
-                tracing::info!(hash = %reloaded.hash, changes = reloaded.changes.len(), "the configuration is applied");
+                warn_of(&reloaded.notes);
+                let changed = paths(&reloaded.changes);
+                tracing::info!(hash = %reloaded.hash, %changed, "the configuration is applied");
             }
             Err(rejected) => {
-                let error = json!({ "message": rejected.rendered, "problems": rejected.problems });
-                state.on_disk = OnDisk { hash: on_disk, seen_at: now, error: Some(error) };
-                tracing::error!(problems = %rejected.rendered, "the configuration is rejected; the one before stays applied");
+                state.on_disk = OnDisk { hash: on_disk, seen_at: now, error: Some(shown(rejected)) };
+                tracing::error!(problems = %rejected.rendered.trim_end(), "the configuration is rejected; the one before stays applied");
             }
         }
         result
@@ -333,7 +345,7 @@ impl Core {
                 let order = Order::Accept(door, socket);
                 worker.try_send(order).map_err(|_| "a worker does not take orders; restart the gateway".to_owned())?;
             }
-            tracing::info!(address = %port.local, "listening");
+            tracing::info!(listener = %port.listener().name, address = %port.local, "listening");
             state.ports.push(port);
         }
         self.forget(state);
@@ -352,13 +364,12 @@ impl Core {
         self.shared.metrics.retain(&routes, &providers, &listeners);
     }
 
-    /// What a reload cannot change, as notes.
+    /// What differs from how the process was started and no reload can change, as notes.
     fn needs_restart(&self, new: &Config) -> Vec<Value> {
-        let old = self.config();
         let restart =
             |what: &str| json!({ "message": format!("`{what}` has changed; it takes effect at the next start") });
-        let workers = (old.workers != new.workers).then(|| restart("workers"));
-        let admin = (old.admin.bind != new.admin.bind).then(|| restart("admin.bind"));
+        let workers = (self.first.workers != new.workers).then(|| restart("workers"));
+        let admin = (self.first.admin.bind != new.admin.bind).then(|| restart("admin.bind"));
         workers.into_iter().chain(admin).collect()
     }
 
@@ -389,7 +400,8 @@ impl Control for Core {
         let listening = !state.ports.is_empty();
         let addresses: Vec<_> = state.ports.iter().map(|port| port.local.to_string()).collect();
         let error = state.on_disk.error.is_some();
-        let on_disk = if error { "the file has problems; see /api/v1/config" } else { "the file is applied" };
+        let latest =
+            if error { "the latest reload was rejected; see /api/v1/config" } else { "the latest reload was applied" };
         let check = |name, ok, detail: String| Check { name, ok, detail };
         Readiness {
             ready: listening && !draining,
@@ -398,7 +410,7 @@ impl Control for Core {
                 check("configured", true, format!("applied {}", state.applied.hash)),
                 check("listening", listening, addresses.join(", ")),
                 check("accepting", !draining, if draining { "draining" } else { "taking requests" }.to_owned()),
-                check("configuration", !error, on_disk.to_owned()),
+                check("configuration", !error, latest.to_owned()),
             ],
         }
     }
@@ -408,7 +420,6 @@ impl Control for Core {
         let view = |provider: &Arc<config::Provider>| ProviderView {
             name: provider.name.to_string(),
             url: provider.url.to_string(),
-            healthy: true,
             in_flight: self.shared.metrics.provider(&provider.name).in_flight(),
         };
         snapshot.config.providers.iter().map(view).collect()
@@ -416,9 +427,19 @@ impl Control for Core {
 
     fn config(&self) -> ConfigStatus {
         let file = config::load(&self.source.path, self.source.environment.as_ref());
+        let hash = hash_of_file(&self.source.path);
         let state = self.state();
-        let diff = file.map(|loaded| changes(&state.applied.effective, &config::effective(&loaded.config)));
-        ConfigStatus { applied: state.applied.clone(), on_disk: state.on_disk.clone(), diff: diff.unwrap_or_default() }
+        let known = hash == state.on_disk.hash;
+        let (error, diff) = match file {
+            // What only an attempt to apply it shows, such as an address in use, is known from the latest attempt.
+            Ok(loaded) => (
+                state.on_disk.error.clone().filter(|_| known),
+                changes(&state.applied.effective, &config::effective(&loaded.config)),
+            ),
+            Err(problems) => (Some(shown(&rejected(&problems))), Vec::new()),
+        };
+        let seen_at = if known { state.on_disk.seen_at } else { now() };
+        ConfigStatus { applied: state.applied.clone(), on_disk: OnDisk { hash, seen_at, error }, diff }
     }
 
     fn reload(&self) -> Reloading {
@@ -520,6 +541,29 @@ fn rejected(problems: &Problems) -> Rejected {
     Rejected { rendered: problems.to_string(), problems: problems.problems.iter().map(value).collect() }
 }
 
+/// What is worth knowing about a configuration, in the log: whoever saved a file sees no answer of the API.
+fn warn_of(notes: &[Value]) {
+    for note in notes {
+        tracing::warn!("{}", note["message"].as_str().unwrap_or_default());
+    }
+}
+
+/// Where the changes are: the first of them, and how many more.
+fn paths(changes: &[Value]) -> String {
+    let first = changes.iter().take(CHANGES_LOGGED).filter_map(|change| change["path"].as_str());
+    let first = first.collect::<Vec<_>>().join(", ");
+    match changes.len().saturating_sub(CHANGES_LOGGED) {
+        0 if first.is_empty() => "nothing".to_owned(),
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+/// A rejection as the admin API shows it.
+fn shown(rejected: &Rejected) -> Value {
+    json!({ "message": rejected.rendered, "problems": rejected.problems })
+}
+
 /// As JSON; what cannot be shown is left empty rather than failing the request that wanted to see it.
 fn value(of: &impl serde::Serialize) -> Value {
     serde_json::to_value(of).unwrap_or_default()
@@ -530,7 +574,11 @@ fn hash_of_file(path: &std::path::Path) -> Option<String> {
     config::hash_file(path).ok()
 }
 
+/// What a reload is told once a drain has begun.
 const GOING: &str = "the gateway is going and takes no new configuration";
+
+/// Changes that a log line names.
+const CHANGES_LOGGED: usize = 10;
 
 /// For the last log lines to reach their file.
 const FLUSH_TIME: Duration = Duration::from_secs(2);

@@ -61,8 +61,7 @@ impl Control for Pretended {
     }
 
     fn providers(&self) -> Vec<ProviderView> {
-        let alpha =
-            ProviderView { name: "alpha".into(), url: "http://127.0.0.1:9001".into(), healthy: true, in_flight: 2 };
+        let alpha = ProviderView { name: "alpha".into(), url: "http://127.0.0.1:9001".into(), in_flight: 2 };
         vec![alpha]
     }
 
@@ -235,7 +234,7 @@ async fn metrics_come_in_the_format_the_scraper_wants() {
 #[tokio::test]
 async fn providers_dependencies_and_the_configuration_are_shown() {
     let world = World::start(&[]);
-    let alpha = json!({ "name": "alpha", "url": "http://127.0.0.1:9001", "healthy": true, "in_flight": 2 });
+    let alpha = json!({ "name": "alpha", "url": "http://127.0.0.1:9001", "in_flight": 2 });
     assert_eq!(world.get("/health/providers").await.json(), json!({ "providers": [alpha] }));
     assert_eq!(world.get("/health/dependencies").await.json(), json!({ "dependencies": [] }));
     let expected = json!({

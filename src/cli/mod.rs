@@ -28,9 +28,9 @@ struct Arguments {
 /// Which configuration.
 #[derive(Debug, Clone, Args)]
 struct File {
-    /// The configuration file
-    #[arg(short, long, value_name = "FILE", default_value = "gateway.yaml", global = true)]
-    config: PathBuf,
+    /// The configuration file; `gateway.yaml` without it, and one of its own for `demo`
+    #[arg(short, long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -66,13 +66,14 @@ struct Demo {
 /// Runs the command that the arguments ask for.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let path = arguments.file.config;
+    let named = arguments.file.config;
+    let path = named.clone().unwrap_or_else(|| PathBuf::from("gateway.yaml"));
     let code = match arguments.command.unwrap_or(Command::Run) {
         Command::Run => run::run(&source(path)),
         Command::Check => check::check(&path, &ProcessEnvironment, &mut io::stdout().lock(), colours()),
         Command::Schema => print(&format!("{:#}\n", schema::schema())),
         Command::Explain(request) => explain::explain(&request, &path, &ProcessEnvironment, &mut io::stdout().lock()),
-        Command::Demo(demo) => run::demo(&demo_options(&demo, path)),
+        Command::Demo(demo) => run::demo(&demo_options(&demo, named)),
         Command::Healthcheck { admin } => healthcheck::healthcheck(&admin),
     };
     ExitCode::from(u8::try_from(code).unwrap_or(1))
@@ -84,9 +85,8 @@ fn source(path: PathBuf) -> Source {
 }
 
 /// The demo has a configuration of its own unless one is named.
-fn demo_options(demo: &Demo, path: PathBuf) -> demo::DemoOptions {
-    let named = std::env::args_os().any(|argument| argument == "-c" || argument == "--config");
-    demo::DemoOptions { config: named.then_some(path), seconds: demo.seconds, load: !demo.no_load }
+fn demo_options(demo: &Demo, config: Option<PathBuf>) -> demo::DemoOptions {
+    demo::DemoOptions { config, seconds: demo.seconds, load: !demo.no_load }
 }
 
 /// Whether standard output takes colours.
