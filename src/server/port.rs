@@ -116,7 +116,7 @@ impl Port {
     }
 
     /// Connections open now.
-    fn open(&self) -> usize {
+    pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
