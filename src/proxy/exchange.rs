@@ -296,7 +296,7 @@ impl<'a> Exchange<'a> {
             .map_err(Broken::Protocol)?;
         self.provider.begin_body(len, Length::None, u64::MAX);
         if self.terms.request.head.version == Version::Http11 {
-            forward::interim_head(self.client.out(), self.answer);
+            forward::interim_head(self.client.out(), self.answer, self.terms.rewrite);
         }
         Ok(())
     }
