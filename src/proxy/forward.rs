@@ -98,11 +98,12 @@ pub fn answer_head(out: &mut Vec<u8>, head: &ResponseHead, back: &Back<'_>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends an interim answer (1xx, not 101) for the client.
-pub fn interim_head(out: &mut Vec<u8>, head: &ResponseHead) {
+/// Appends an interim answer (1xx, not 101) for the client. What the route takes out of answers is taken out of these too;
+/// what it sets is for the final one.
+pub fn interim_head(out: &mut Vec<u8>, head: &ResponseHead, rewrite: &Rewrite) {
     status_line(out, head.status, head.reason());
     for (known, name, value) in head.fields.iter() {
-        if passes_down(known) && !is_nominated(name, &head.fields) {
+        if passes_down(known) && !is_changed(name, &head.fields, [&rewrite.response_headers]) {
             encode::field(out, name, value);
         }
     }
