@@ -8,12 +8,13 @@ use crate::admin::{
 };
 use crate::clock;
 use crate::config::{self, Config, Environment, Loaded, Problems, UnknownEnvironment};
+use crate::observe::families::UNROUTED;
 use crate::observe::logs::{Logs, Prepared};
 use crate::observe::metrics::Metrics;
 use crate::proxy::Shared;
 use crate::proxy::snapshot::Snapshot;
 use crate::server::limits;
-use crate::server::port::Port;
+use crate::server::port::{Opened, Port};
 use crate::server::worker::{self, Order, Worker};
 use crate::upstream::registry::Registry;
 use arc_swap::ArcSwap;
@@ -64,13 +65,15 @@ struct Core {
     first: Arc<Config>,
     shared: Arc<Shared>,
     workers: Vec<mpsc::Sender<Order>>,
-    /// A std mutex: held while a reload builds, never across an await.
+    /// Whoever reloads holds it, so that reloads come one after the other. A std mutex, never held across an await.
+    reloading: Mutex<()>,
+    /// A std mutex: held for moments, also by a reload, which reads and builds beside it. Only whoever reloads writes.
     state: Mutex<State>,
 }
 
 /// What is applied now.
 struct State {
-    registry: Registry,
+    registry: Arc<Registry>,
     ports: Vec<Arc<Port>>,
     /// Ports that accept no more, while they still have connections.
     leaving: Vec<Arc<Port>>,
@@ -86,7 +89,7 @@ struct Built {
     registry: Registry,
     snapshot: Arc<Snapshot>,
     log: Prepared,
-    opened: Vec<(Arc<Port>, Vec<TcpListener>)>,
+    opened: Vec<Opened>,
 }
 
 // === impl Source ===
@@ -225,7 +228,7 @@ impl Core {
         let (workers, threads) = spawn_workers(count, &shared).map_err(|error| StartError::Build(error.to_string()))?;
         let on_disk = OnDisk { hash: Some(version.hash.clone()), seen_at: version.at, error: None };
         let state = State {
-            registry: Registry::default(),
+            registry: Arc::default(),
             ports: Vec::new(),
             leaving: Vec::new(),
             applied: version.clone(),
@@ -237,6 +240,7 @@ impl Core {
             first,
             shared,
             workers,
+            reloading: Mutex::new(()),
             state: Mutex::new(state),
         });
         core.shared.metrics.set_workers(count);
@@ -255,15 +259,20 @@ impl Core {
     }
 
     fn reload_now(&self) -> Result<Reloaded, Rejected> {
-        let mut state = self.state();
+        let _turn = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.shared.draining.load(Ordering::Relaxed) {
+            return Err(going());
+        }
+        // Before the file is read: what is written to it meanwhile must look new to whoever compares.
+        let on_disk = hash_of_file(&self.source.path);
         let loaded = config::load(&self.source.path, self.source.environment.as_ref());
-        let result = loaded.map_err(|problems| rejected(&problems)).and_then(|loaded| self.replace(&mut state, loaded));
+        let result = loaded.map_err(|problems| rejected(&problems)).and_then(|loaded| self.replace(loaded));
         let now = clock::wall();
         self.shared.metrics.reloaded(result.is_ok(), now);
-        let on_disk = hash_of_file(&self.source.path);
+        let mut state = self.state();
         match &result {
             Ok(reloaded) => {
-                state.on_disk = OnDisk { hash: on_disk, seen_at: now, error: None };
+                state.on_disk = OnDisk { hash: Some(reloaded.hash.clone()), seen_at: now, error: None };
                 warn_of(&reloaded.notes);
                 let changed = paths(&reloaded.changes);
                 tracing::info!(hash = %reloaded.hash, %changed, "the configuration is applied");
@@ -286,24 +295,37 @@ impl Core {
     }
 
     /// Builds `loaded` beside what is applied, then swaps.
-    fn replace(&self, state: &mut State, loaded: Loaded) -> Result<Reloaded, Rejected> {
+    fn replace(&self, loaded: Loaded) -> Result<Reloaded, Rejected> {
         let version = version(&loaded);
-        let changes = changes(&state.applied.effective, &version.effective);
+        let (registry, ports, before) = self.applied();
+        let changes = changes(&before.effective, &version.effective);
         let mut notes: Vec<Value> = loaded.notes.iter().map(value).collect();
         notes.extend(self.needs_restart(&loaded.config));
-        let shared = &self.shared;
-        let built = build(loaded, &state.registry, &state.ports, self.workers.len(), &shared.metrics, &shared.logs)
-            .and_then(|built| self.apply(state, built, version.clone()));
-        built.map_err(|message| Rejected { problems: vec![json!({ "message": message })], rendered: message })?;
+        let (metrics, logs) = (&self.shared.metrics, &self.shared.logs);
+        let built = build(loaded, &registry, &ports, self.workers.len(), metrics, logs)
+            // Names that came as far as a series of their own.
+            .inspect_err(|_| self.forget(&self.state()));
+        let applied = built.and_then(|built| self.apply(&mut self.state(), built, version.clone()));
+        applied.map_err(|message| Rejected { problems: vec![json!({ "message": message })], rendered: message })?;
         Ok(Reloaded { hash: version.hash, changes, notes })
+    }
+
+    /// What a new configuration is built beside.
+    fn applied(&self) -> (Arc<Registry>, Vec<Arc<Port>>, Version) {
+        let state = self.state();
+        (Arc::clone(&state.registry), state.ports.clone(), state.applied.clone())
     }
 
     /// Swaps the snapshot; from here on nothing can fail but an order to a worker that hangs.
     fn apply(&self, state: &mut State, built: Built, version: Version) -> Result<(), String> {
+        if self.shared.draining.load(Ordering::Relaxed) {
+            // It would let in clients whom nobody waits for any more. A drain that begins from here on waits for `state`.
+            return Err(GOING.to_owned());
+        }
         let config = Arc::clone(&built.snapshot.config);
         self.shared.snapshot.store(built.snapshot);
         self.shared.logs.apply(built.log);
-        state.registry = built.registry;
+        state.registry = Arc::new(built.registry);
         state.applied = version;
         let stays = |port: &Arc<Port>| config.listeners.iter().any(|listener| listener.bind == port.bind);
         let (stay, leave) = state.ports.drain(..).partition(stays);
@@ -311,7 +333,7 @@ impl Core {
         for port in &leave {
             port.close();
         }
-        state.leaving.retain(|port| port.open() > 0);
+        state.leaving.retain(|port| !port.is_over());
         state.leaving.extend(leave);
         for port in &state.ports {
             for listener in config.listeners.iter().filter(|listener| listener.bind == port.bind) {
@@ -319,24 +341,26 @@ impl Core {
             }
         }
         for (port, sockets) in built.opened {
-            for (worker, socket) in self.workers.iter().zip(sockets) {
-                let order = Order::Accept(port.accepting(), socket);
+            for (worker, (door, socket)) in self.workers.iter().zip(sockets) {
+                let order = Order::Accept(door, socket);
                 worker.try_send(order).map_err(|_| "a worker does not take orders; restart the gateway".to_owned())?;
             }
             tracing::info!(listener = %port.listener().name, address = %port.local, "listening");
             state.ports.push(port);
         }
-        self.forget(&config);
+        self.forget(state);
         self.shared.metrics.reloaded(true, clock::wall());
         Ok(())
     }
 
-    /// Drops the series of what the configuration no longer names.
-    fn forget(&self, config: &Config) {
+    /// Drops the series of what neither the applied configuration names nor a connection still uses.
+    fn forget(&self, state: &State) {
+        let config = self.config();
         let mut routes: Vec<&str> = config.routes.iter().map(|route| &*route.name).collect();
-        routes.push("none");
+        routes.push(UNROUTED);
         let providers: Vec<&str> = config.providers.iter().map(|provider| &*provider.name).collect();
-        let listeners: Vec<&str> = config.listeners.iter().map(|listener| &*listener.name).collect();
+        let leaving: Vec<_> = state.leaving.iter().map(|port| port.listener()).collect();
+        let listeners: Vec<&str> = config.listeners.iter().chain(&leaving).map(|listener| &*listener.name).collect();
         self.shared.metrics.retain(&routes, &providers, &listeners);
     }
 
@@ -403,7 +427,7 @@ impl Control for Core {
 
     fn config(&self) -> ConfigStatus {
         let file = config::load(&self.source.path, self.source.environment.as_ref());
-        let hash = hash_of_file(&self.source.path);
+        let hash = file.as_ref().map_or_else(|_| hash_of_file(&self.source.path), |loaded| Some(loaded.hash.clone()));
         let state = self.state();
         let known = hash == state.on_disk.hash;
         let (error, diff) = match file {
@@ -421,9 +445,8 @@ impl Control for Core {
     fn reload(&self) -> Reloading {
         let core = Weak::clone(&self.me);
         Box::pin(async move {
-            let gone = || Rejected { rendered: "the gateway is going".to_owned(), problems: Vec::new() };
-            let core = core.upgrade().ok_or_else(gone)?;
-            tokio::task::spawn_blocking(move || core.reload_now()).await.unwrap_or_else(|_| Err(gone()))
+            let core = core.upgrade().ok_or_else(going)?;
+            tokio::task::spawn_blocking(move || core.reload_now()).await.unwrap_or_else(|_| Err(going()))
         })
     }
 
@@ -452,10 +475,12 @@ fn build(
     let config = Arc::new(loaded.config);
     let (registry, pools) = registry.build(&config, workers, metrics).map_err(|error| error.to_string())?;
     let log = logs.prepare(&config.log).map_err(|error| format!("log: {error}"))?;
-    let mut opened = Vec::new();
+    let mut opened: Vec<Opened> = Vec::new();
     for listener in &config.listeners {
         if !ports.iter().any(|port| port.bind == listener.bind) {
-            let port = Port::listen(listener, workers, metrics.listener(&listener.name));
+            let mut ours = ports.iter().chain(opened.iter().map(|(port, _)| port));
+            let beside_ours = ours.any(|port| port.local.port() == listener.bind.port());
+            let port = Port::listen(listener, workers, metrics.listener(&listener.name), beside_ours);
             opened.push(port.map_err(|error| cannot_listen(&listener.name, listener.bind, &error))?);
         }
     }
@@ -507,6 +532,11 @@ fn changes(old: &Value, new: &Value) -> Vec<Value> {
     config::diff(old, new).iter().map(value).collect()
 }
 
+/// Why a gateway that drains takes no new configuration.
+fn going() -> Rejected {
+    Rejected { problems: vec![json!({ "message": GOING })], rendered: GOING.to_owned() }
+}
+
 fn rejected(problems: &Problems) -> Rejected {
     Rejected { rendered: problems.to_string(), problems: problems.problems.iter().map(value).collect() }
 }
@@ -546,6 +576,8 @@ fn hash_of_file(path: &std::path::Path) -> Option<String> {
 
 /// Changes that a log line names.
 const CHANGES_LOGGED: usize = 10;
+
+const GOING: &str = "the gateway is going and takes no new configuration";
 
 /// For the last log lines to reach their file.
 const FLUSH_TIME: Duration = Duration::from_secs(2);

@@ -31,8 +31,7 @@ pub enum Known {
     Tracestate,
     Date,
     Http2Settings,
-    /// A name that equals one of the above once `_` is read as `-`. CGI-style servers do read it so: it would smuggle a
-    /// forged `X-Forwarded-For` past us.
+    /// A name that [`reads_as`] one of the above: it would smuggle a forged `X-Forwarded-For` past us.
     Disguised,
 }
 
@@ -118,6 +117,22 @@ impl Fields {
         self.has(known) && self.values(known).flat_map(elements).any(|element| element.eq_ignore_ascii_case(token))
     }
 
+    /// Whether the lists in the fields of this name have more than `max` elements together, empty ones included.
+    pub fn lists_more_than(&self, known: Known, max: usize) -> bool {
+        let elements = |value| <[u8]>::split(value, |byte| *byte == b',');
+        self.has(known) && self.values(known).flat_map(elements).nth(max).is_some()
+    }
+
+    /// The fields whose names are not `withheld`, in order.
+    #[must_use]
+    pub fn without(&self, withheld: &dyn Fn(&[u8]) -> bool) -> Fields {
+        let mut kept = Fields::default();
+        for (_, name, value) in self.iter().filter(|(_, name, _)| !withheld(name)) {
+            kept.push(name, value);
+        }
+        kept
+    }
+
     /// Takes over the bytes of a head; spans noted afterwards refer to it.
     pub(super) fn adopt(&mut self, head: &[u8]) {
         self.clear();
@@ -154,6 +169,10 @@ impl Fields {
     }
 }
 
+/// Options in the `Connection` fields of one message; more is malformed. Every field is compared with every option, so
+/// without a bound a head of 64 KiB could ask for millions of comparisons. Real messages have two or three.
+pub const CONNECTION_OPTIONS: usize = 32;
+
 /// The elements of a comma-separated list (RFC 9110 §5.6.1), without space and without empty ones.
 pub fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
@@ -167,18 +186,27 @@ fn recognise(name: &[u8]) -> Known {
             return *known;
         }
     }
-    if name.len() > 12 && name[..12].eq_ignore_ascii_case(b"x-forwarded-") {
+    let family = name.get(..FAMILY.len()).filter(|_| name.len() > FAMILY.len());
+    if family.is_some_and(|front| front.eq_ignore_ascii_case(FAMILY)) {
         return Known::XForwarded;
     }
-    if memchr::memchr(b'_', name).is_some() { recognise_disguised(name) } else { Known::Other }
+    let disguised = candidates(name.len()).iter().any(|(candidate, _)| reads_as(name, candidate));
+    let disguised = disguised || family.is_some_and(|front| reads_as(front, FAMILY));
+    if disguised { Known::Disguised } else { Known::Other }
 }
 
-/// A name with underscores: what would it be with hyphens?
-#[cold]
-fn recognise_disguised(name: &[u8]) -> Known {
-    let plain: Vec<u8> = name.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect();
-    if recognise(&plain) == Known::Other { Known::Other } else { Known::Disguised }
+/// Whether a CGI-style server takes two field names for the same. It gives its program `HTTP_X_REAL_IP` for `X-Real-IP` and
+/// for `x_real_ip`, and some (lighttpd) make an underscore of whatever is no letter or digit: `X.Real.IP`.
+#[inline]
+#[must_use]
+pub fn reads_as(name: &[u8], other: &[u8]) -> bool {
+    let same =
+        |(a, b): (&u8, &u8)| a.eq_ignore_ascii_case(b) || !(a.is_ascii_alphanumeric() || b.is_ascii_alphanumeric());
+    name.len() == other.len() && name.iter().zip(other).all(same)
 }
+
+/// What every name of the `X-Forwarded-*` family begins with.
+const FAMILY: &[u8] = b"x-forwarded-";
 
 /// The names of this length, in lower case.
 #[inline]
@@ -218,15 +246,26 @@ mod tests {
     }
 
     #[test]
-    fn an_underscore_does_not_smuggle_a_forwarding_field() {
-        for name in ["X_Forwarded_For", "x_real_ip", "Content_Length", "X_Forwarded-Anything"] {
+    fn no_other_spelling_smuggles_a_forwarding_field() {
+        for name in [
+            "X_Forwarded_For",
+            "x_real_ip",
+            "Content_Length",
+            "X_Forwarded-Anything",
+            "X.Forwarded.For",
+            "X-Forwarded!For",
+            "X~Real~IP",
+            "X.Forwarded.Anything",
+        ] {
             let mut fields = Fields::default();
             fields.push(name.as_bytes(), b"1");
             assert!(fields.has(Known::Disguised), "{name}");
         }
-        let mut fields = Fields::default();
-        fields.push(b"my_own_field", b"1");
-        assert!(!fields.has(Known::Disguised));
+        for name in ["my_own_field", "x_", "hos_", "x_forwarded_", "x.forwarde.d-for"] {
+            let mut fields = Fields::default();
+            fields.push(name.as_bytes(), b"1");
+            assert!(!fields.has(Known::Disguised), "{name}");
+        }
     }
 
     #[test]

@@ -32,14 +32,21 @@ pub enum Flow {
 
 impl Pump {
     /// Moves what can be moved now. Whatever waits in the sink is flushed before this returns: nothing is held back.
-    pub fn run(&mut self, source: &mut Wire, sink: &mut Wire, cx: &mut Context<'_>) -> Flow {
+    /// Trailers whose names are `withheld` stay here.
+    pub fn run(
+        &mut self,
+        source: &mut Wire,
+        sink: &mut Wire,
+        withheld: &dyn Fn(&[u8]) -> bool,
+        cx: &mut Context<'_>,
+    ) -> Flow {
         loop {
             if self.ended {
                 return flush(sink, cx, Flow::Done);
             }
             match source.poll_body(cx) {
                 Poll::Ready(Ok(0)) => {
-                    sink.finish(source.trailers());
+                    sink.finish(source.trailers().map(|trailers| trailers.without(withheld)).as_ref());
                     self.ended = true;
                 }
                 Poll::Ready(Ok(n)) => match sink.poll_send(cx, source.body(n)) {

@@ -73,7 +73,7 @@ pub async fn attempt(
         lent.now = clock::now();
         match ended {
             Ok(answered) => {
-                keep(provider, connection, &answered, lent);
+                keep(provider, connection, &answered, lent, terms.request.method == "HEAD");
                 return Ok(answered);
             }
             Err(Broken::Reset { silent: true }) if may_send_again(&connection, lent.client, terms) => {
@@ -103,9 +103,11 @@ async fn open(lent: &mut Lent<'_>, terms: &Terms<'_>, provider: &Provider) -> Re
 }
 
 /// Keeps the provider's connection for another exchange, if it is fit for one.
-fn keep(provider: &Provider, connection: Connection, answered: &Answered, lent: &Lent<'_>) {
-    if let Some(keep) = answered.reusable {
-        provider.endpoint.keep(lent.worker, connection, keep.0, lent.now);
+fn keep(provider: &Provider, connection: Connection, answered: &Answered, lent: &Lent<'_>, to_head: bool) {
+    match answered.reusable {
+        Some(keep) if to_head => provider.endpoint.rest(lent.worker, connection, keep.0),
+        Some(keep) => provider.endpoint.keep(lent.worker, connection, keep.0, lent.now),
+        None => {}
     }
 }
 

@@ -8,8 +8,8 @@ use super::forward::{self, Back};
 use super::frame::Request;
 use super::identity::Identity;
 use crate::clock;
-use crate::config::Rewrite;
-use crate::http1::fields::{Known, elements};
+use crate::config::{HeaderRules, Rewrite};
+use crate::http1::fields::{CONNECTION_OPTIONS, Known, elements};
 use crate::http1::framing::{self, Length};
 use crate::http1::head::{HeadError, ResponseHead, Version};
 use crate::net::pump::{Flow, Pump};
@@ -29,6 +29,8 @@ pub struct Terms<'a> {
     pub identity: &'a Identity,
     /// The route's changes.
     pub rewrite: &'a Rewrite,
+    /// The provider's changes.
+    pub headers: &'a HeaderRules,
     /// Turns true when the client's connection may not stay open after the answer, whatever the client wants.
     pub closing: &'a AtomicBool,
     /// When the route's `timeout` is over, if the client kept nobody waiting.
@@ -203,7 +205,10 @@ impl<'a> Exchange<'a> {
         if matches!(self.up, Up::Sent | Up::Refused) {
             return Ok(());
         }
-        self.up = match self.up_pump.run(self.client, self.provider, cx) {
+        let Terms { request, rewrite, headers, .. } = self.terms;
+        // Many servers lay trailers over fields: what may not come in a head may not come behind it.
+        let withheld = |name: &[u8]| forward::is_changed(name, &request.head.fields, [&rewrite.headers, headers]);
+        self.up = match self.up_pump.run(self.client, self.provider, &withheld, cx) {
             Flow::Done => Up::Sent,
             Flow::AwaitSource => Up::AwaitClient,
             Flow::AwaitSink => Up::AwaitProvider,
@@ -225,7 +230,9 @@ impl<'a> Exchange<'a> {
         if self.phase == Phase::Head && !self.await_head(cx)? {
             return Ok(false);
         }
-        match self.down_pump.run(self.provider, self.client, cx) {
+        let (rewrite, fields) = (self.terms.rewrite, &self.answer.fields);
+        let withheld = |name: &[u8]| forward::is_changed(name, fields, [&rewrite.response_headers]);
+        match self.down_pump.run(self.provider, self.client, &withheld, cx) {
             Flow::Done => return Ok(true),
             Flow::AwaitSource => self.on_client(false),
             Flow::AwaitSink => self.on_client(true),
@@ -259,6 +266,9 @@ impl<'a> Exchange<'a> {
                 HeadError::Malformed(why) => Broken::Protocol(why),
                 HeadError::TooManyFields => Broken::Protocol("the answer has too many fields"),
             })?;
+            if self.answer.fields.lists_more_than(Known::Connection, CONNECTION_OPTIONS) {
+                return Err(Broken::Protocol("the answer's Connection has too many options"));
+            }
             match self.answer.status {
                 101 => {
                     self.commit_tunnel(len)?;
@@ -336,7 +346,7 @@ impl<'a> Exchange<'a> {
 
     /// Ends HTTP on both wires, if that was asked for.
     fn commit_tunnel(&mut self, len: usize) -> Result<(), Broken> {
-        if !self.terms.request.upgrade || !self.answer.fields.has(Known::Upgrade) {
+        if !self.terms.request.upgrade || !self.switches_as_asked() {
             return Err(Broken::Protocol("a 101 that was not asked for"));
         }
         if self.up != Up::Sent {
@@ -352,6 +362,14 @@ impl<'a> Exchange<'a> {
         self.up_pump = Pump::default();
         self.phase = Phase::Tunnel;
         Ok(())
+    }
+
+    /// Whether the 101 names the one protocol it switches to, and the client offered that one (RFC 9110 §7.8). Otherwise a
+    /// provider could be talked into HTTP/2, in which we would see none of the requests.
+    fn switches_as_asked(&self) -> bool {
+        let mut named = self.answer.fields.values(Known::Upgrade).flat_map(elements);
+        let asked = &self.terms.request.head.fields;
+        matches!((named.next(), named.next()), (Some(one), None) if asked.lists(Known::Upgrade, one))
     }
 
     fn write_head(&mut self, length: Length, upgrade: bool) {
@@ -433,6 +451,8 @@ impl<'a> Exchange<'a> {
             (Phase::Head, Up::AwaitProvider) => (clock::after(moved, self.terms.provider_idle), Broken::Idle),
             (Phase::Head, Up::Sent | Up::Refused) => (clock::after(moved, self.terms.first_byte), Broken::FirstByte),
             (Phase::Body { on_client: true }, _) => (clock::after(moved, self.terms.client_idle), Broken::ClientGone),
+            // An answer has begun, but it is the client's turn: the provider is not to blame for waiting too.
+            (Phase::Body { on_client: false }, Up::AwaitClient) => self.body_deadline(now),
             (Phase::Body { on_client: false } | Phase::Tunnel, _) => {
                 (clock::after(moved, self.terms.provider_idle), Broken::Idle)
             }
@@ -453,7 +473,8 @@ impl<'a> Exchange<'a> {
         let since = self.times.awaiting_client.unwrap_or(now);
         let rate = self.terms.min_body_rate;
         if rate == 0 {
-            return (clock::after(since, self.terms.client_idle), Broken::ClientBodyTooSlow);
+            // Without a rate only silence is too slow.
+            return (clock::after(since.max(self.times.moved), self.terms.client_idle), Broken::ClientBodyTooSlow);
         }
         let earned = Duration::from_millis(self.client.body_read.saturating_mul(1000) / rate);
         let allowed = earned.max(BODY_RATE_AFTER).saturating_sub(self.times.awaited);
@@ -497,3 +518,6 @@ const INTERIM_ANSWERS: u32 = 64;
 
 /// A body's rate is judged once it has been awaited this long: a short pause is no attack.
 const BODY_RATE_AFTER: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use super::identity::{Identity, Peer};
 use super::rewrite;
 use crate::config::{HeaderRules, HostRule, Provider, Rewrite};
 use crate::http1::encode;
-use crate::http1::fields::{Fields, Known, elements};
+use crate::http1::fields::{Fields, Known, elements, reads_as};
 use crate::http1::framing::Length;
 use crate::http1::head::{ResponseHead, Version};
 
@@ -157,12 +157,13 @@ fn passes_down(known: Known) -> bool {
     )
 }
 
-/// Whether a field is removed or replaced by configuration, or was nominated by `Connection` as belonging to one hop.
+/// Whether a field is removed or replaced by configuration, under its own name or one that the provider may read as that;
+/// or was nominated by `Connection` as belonging to one hop.
 #[inline]
-fn is_changed<const N: usize>(name: &[u8], fields: &Fields, rules: [&HeaderRules; N]) -> bool {
+pub fn is_changed<const N: usize>(name: &[u8], fields: &Fields, rules: [&HeaderRules; N]) -> bool {
     rules.iter().any(|rules| {
-        let removed = rules.remove.iter().any(|removed| name.eq_ignore_ascii_case(removed.as_bytes()));
-        removed || rules.set.iter().any(|(set, _)| name.eq_ignore_ascii_case(set.as_bytes()))
+        let removed = rules.remove.iter().any(|removed| reads_as(name, removed.as_bytes()));
+        removed || rules.set.iter().any(|(set, _)| reads_as(name, set.as_bytes()))
     }) || is_nominated(name, fields)
 }
 

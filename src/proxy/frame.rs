@@ -1,6 +1,6 @@
 //! What a valid request is: everything that is checked before anyone is asked what to do with it.
 
-use crate::http1::fields::{Fields, Known, elements};
+use crate::http1::fields::{CONNECTION_OPTIONS, Fields, Known, elements};
 use crate::http1::framing::{self, Length};
 use crate::http1::head::{RequestHead, Version};
 use crate::http1::target::{self, Form, HostPort};
@@ -50,6 +50,9 @@ pub fn check<'a>(head: &'a RequestHead, scratch: &'a mut String) -> Result<Reque
     let method = head.method();
     if method == "CONNECT" || method == "TRACE" {
         return Err(Invalid::Method);
+    }
+    if head.fields.lists_more_than(Known::Connection, CONNECTION_OPTIONS) {
+        return Err(Invalid::Bad("Connection has too many options"));
     }
     let length = framing::request(&head.fields, head.version).map_err(Invalid::Bad)?;
     let target = target::parse(method, head.target()).map_err(Invalid::Bad)?;

@@ -9,8 +9,8 @@
 //! - Dot-segments are resolved, however they are encoded. One that would leave the root is refused rather than
 //!   clamped; nobody sends it by accident.
 //! - `%2F` and `%5C` stay encoded and separate nothing. Some servers decode them before they resolve dots, so a dot
-//!   segment hidden between them (`..%2Fadmin`) is refused, and so is one with a parameter (`/..;/`), which Java
-//!   servers cut off before resolving. Names that merely contain these, such as `group%2Fproject`, pass.
+//!   segment hidden between them (`..%2Fadmin`) is refused, and so is one with a parameter (`/..;/`, `/..%3B/`), which
+//!   Java servers cut off before resolving. Names that merely contain these, such as `group%2Fproject`, pass.
 //! - Repeated slashes become one. Most servers treat `//admin` as `/admin`, so leaving them would let it past a route
 //!   for `/admin/*`; and a redirect to `{path}` would send `//evil.example` somewhere else altogether. Envoy leaves
 //!   them by default, for providers that give an empty segment a meaning; nginx merges them by default, and so do we.
@@ -101,7 +101,8 @@ fn decode(segment: &str, out: &mut String) -> Result<(), &'static str> {
 fn hides_dots(segment: &str) -> bool {
     let mut parts = segment.split("%2F").flat_map(|part| part.split("%5C"));
     (segment.starts_with('.') || segment.contains('%'))
-        && parts.any(|part| matches!(part.split(';').next(), Some("." | "..")))
+        && parts
+            .any(|part| matches!(part.split(';').next().and_then(|name| name.split("%3B").next()), Some("." | "..")))
 }
 
 /// The byte that two hexadecimal digits at the front of `digits` stand for.
@@ -175,7 +176,8 @@ mod tests {
 
     /// What a server finds that decodes slashes before it resolves dots, and cuts parameters off.
     fn finds_dots(path: &str) -> bool {
-        let decoded = path.replace("%2F", "/").replace("%5C", "/").replace("%2E", ".").replace("%2e", ".");
+        let decoded =
+            path.replace("%2F", "/").replace("%5C", "/").replace("%2E", ".").replace("%2e", ".").replace("%3B", ";");
         decoded
             .split('/')
             .map(|segment| segment.split(';').next().unwrap_or(""))
@@ -214,6 +216,7 @@ mod tests {
             ("/.well-known/...", "/.well-known/..."),
             ("/..a/.b/c..", "/..a/.b/c.."),
             ("/a;b=c/d;..", "/a;b=c/d;.."),
+            ("/a%3B../d%3b..", "/a%3B../d%3B.."),
             ("/group%2Fproject.git", "/group%2Fproject.git"),
         ] {
             assert_eq!(normal(written).as_deref(), Ok(path), "{written}");
@@ -246,6 +249,9 @@ mod tests {
             ("/a/..;/b", hidden),
             ("/a/..;x=y/b", hidden),
             ("/a/.;/b", hidden),
+            ("/a/..%3b/b", hidden),
+            ("/a%2F..%3Bx/b", hidden),
+            ("/a/.%3b;/b", hidden),
             ("/a b", BAD_BYTE),
             ("/a%20b\\", BAD_BYTE),
             ("/a/./?b", BAD_BYTE),
@@ -266,7 +272,7 @@ mod tests {
 
         #[test]
         fn it_agrees_with_the_rules_written_the_slow_way(
-            path in "(/|[a.;]|\\.\\.|//|/\\./|/\\.\\./|%2[eEfF]|%5[cC]|%25|%4[1g]|%00|%|\\\\| |\u{e9}){0,10}"
+            path in "(/|[a.;]|\\.\\.|//|/\\./|/\\.\\./|%2[eEfF]|%5[cC]|%3[bB]|%25|%4[1g]|%00|%|\\\\| |\u{e9}){0,10}"
         ) {
             let path = format!("/{path}");
             prop_assert_eq!(normal(&path).ok(), reference(&path));
@@ -280,7 +286,7 @@ mod tests {
 
         #[test]
         fn once_is_enough_and_no_dots_are_left(
-            path in "(/|[a-c.;]|\\.\\.|%2[eEfF]|%5[cC]|%25|%32|%46){0,12}"
+            path in "(/|[a-c.;]|\\.\\.|%2[eEfF]|%5[cC]|%3[bB]|%25|%32|%46){0,12}"
         ) {
             if let Ok(once) = normal(&format!("/{path}")) {
                 prop_assert_eq!(normal(&once), Ok(once.clone()));

@@ -24,9 +24,9 @@ pub struct Port {
     /// What the file says of it, or said last. A std mutex: taken once a connection.
     settings: Mutex<Settings>,
     open: AtomicUsize,
-    /// Sockets somebody accepts from, or is about to.
-    sockets: AtomicUsize,
-    /// Told whenever there may be more room: a connection ends, the limit changes.
+    /// Sockets through which connections may still come in, if only those the kernel has completed already.
+    doors: AtomicUsize,
+    /// Told whenever there may be more room: a connection ends, the limit changes, the last socket closes.
     room: Notify,
 }
 
@@ -37,10 +37,17 @@ struct Settings {
     metrics: ListenerMetrics,
 }
 
-/// One socket of a port that connections are accepted from. A port is not empty before the last of these is dropped: its
-/// backlog may still hold connections.
+/// A port that listens, and a socket of it for each worker.
+pub type Opened = (Arc<Port>, Vec<(Door, TcpListener)>);
+
+/// The sockets of a port, one for each worker.
+pub type Doors = Vec<(Door, TcpListener)>;
+
+/// One listening socket's share of a port; the port is not empty before all of them were dropped.
 #[derive(Debug)]
-pub struct Accepting(Arc<Port>);
+pub struct Door {
+    port: Arc<Port>,
+}
 
 /// One connection's place in the count; given back when dropped.
 #[derive(Debug)]
@@ -52,7 +59,8 @@ pub struct Place {
 // === impl Port ===
 
 impl Port {
-    /// Listens where `listener` says, with one socket for each worker.
+    /// Listens where `listener` says, with one socket for each worker. `beside_ours`: this process listens on that port
+    /// number already, on another address; the one may contain the other (`127.0.0.1` and `0.0.0.0`).
     ///
     /// # Errors
     /// The address is in use or not ours.
@@ -60,25 +68,27 @@ impl Port {
         listener: &Arc<Listener>,
         workers: usize,
         metrics: ListenerMetrics,
-    ) -> io::Result<(Arc<Port>, Vec<TcpListener>)> {
+        beside_ours: bool,
+    ) -> io::Result<Opened> {
         let bind = listener.bind;
-        let first = claim(bind)?;
+        let first = if beside_ours { listen(bind)? } else { claim(bind)? };
         let local = first.local_addr()?;
         let mut sockets = vec![first];
         for _ in 1..workers {
             sockets.push(listen(local)?);
         }
-        let port = Port {
+        let port = Arc::new(Port {
             bind,
             local,
             closed: AtomicBool::new(false),
             closing: Notify::new(),
             settings: Mutex::new(Settings { listener: Arc::clone(listener), metrics }),
             open: AtomicUsize::new(0),
-            sockets: AtomicUsize::new(0),
+            doors: AtomicUsize::new(sockets.len()),
             room: Notify::new(),
-        };
-        Ok((Arc::new(port), sockets))
+        });
+        let sockets = sockets.into_iter().map(|socket| (Door { port: Arc::clone(&port) }, socket)).collect();
+        Ok((port, sockets))
     }
 
     /// A place for a connection.
@@ -148,31 +158,31 @@ impl Port {
         self.closing.notified()
     }
 
-    /// One more socket of it is accepted from, for as long as what this returns lives.
-    pub fn accepting(self: &Arc<Self>) -> Accepting {
-        self.sockets.fetch_add(1, Ordering::Relaxed);
-        Accepting(Arc::clone(self))
-    }
-
     /// Waits until no connection is open, and none can come any more.
     pub async fn is_empty(&self) {
-        self.until(|| self.sockets.load(Ordering::Relaxed) == 0 && self.open() == 0).await;
+        self.until(|| self.is_over()).await;
+    }
+
+    /// Whether no connection is open, and none can come any more.
+    pub fn is_over(&self) -> bool {
+        // In this order: the last connection of a socket enters before the socket's door is dropped.
+        self.doors.load(Ordering::Acquire) == 0 && self.open() == 0
     }
 }
 
-// === impl Accepting ===
+// === impl Door ===
 
-impl Accepting {
-    /// The port.
+impl Door {
+    /// What it leads into.
     pub fn port(&self) -> &Arc<Port> {
-        &self.0
+        &self.port
     }
 }
 
-impl Drop for Accepting {
+impl Drop for Door {
     fn drop(&mut self) {
-        self.0.sockets.fetch_sub(1, Ordering::Relaxed);
-        self.0.room.notify_waiters();
+        self.port.doors.fetch_sub(1, Ordering::Release);
+        self.port.room.notify_waiters();
     }
 }
 
@@ -226,3 +236,48 @@ const BACKLOG: i32 = 4096;
 
 /// The protocol as metrics call it.
 const PROTOCOL: &str = "http1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, ProcessEnvironment};
+    use crate::observe::metrics::Metrics;
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    fn listener(bind: &str) -> Arc<Listener> {
+        let yaml =
+            format!("listeners: [{{ name: web, bind: \"{bind}\" }}]\nroutes: [{{ name: all, respond: {{}} }}]\n");
+        let loaded = config::parse("gateway.yaml", yaml.as_bytes(), &ProcessEnvironment).expect("a valid file");
+        Arc::clone(&loaded.config.listeners[0])
+    }
+
+    fn open(bind: &str, beside_ours: bool) -> io::Result<Opened> {
+        Port::listen(&listener(bind), 2, Metrics::new().listener("web"), beside_ours)
+    }
+
+    #[test]
+    fn a_port_is_empty_once_every_socket_and_every_connection_is_gone() {
+        let (port, mut doors) = open("127.0.0.1:0", false).expect("a free port");
+        port.close();
+        let mut empty = pin!(port.is_empty());
+        let mut is_empty = || empty.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        assert!(!is_empty(), "the kernel may still have completed a connection");
+        doors.pop();
+        let place = port.enter();
+        doors.pop();
+        assert!(!is_empty());
+        drop(place);
+        assert!(is_empty());
+    }
+
+    #[test]
+    fn an_address_may_be_exchanged_for_a_wider_one_on_the_same_port() {
+        let (port, _doors) = open("127.0.0.1:0", false).expect("a free port");
+        let wider = format!("0.0.0.0:{}", port.local.port());
+        let refused = open(&wider, false).expect_err("as if another process had it");
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        assert!(open(&wider, true).is_ok());
+    }
+}

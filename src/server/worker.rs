@@ -1,7 +1,7 @@
 //! A worker: one thread, one runtime, its share of every listener's connections.
 
 use super::connection;
-use super::port::{Accepting, Port};
+use super::port::{Door, Port};
 use crate::net::io::Io;
 use crate::proxy::Shared;
 use std::io;
@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 /// What a worker is told.
 #[derive(Debug)]
 pub enum Order {
-    /// Accept connections from this socket of this port, until the port closes.
-    Accept(Accepting, TcpListener),
+    /// Accept connections from this socket of a port, until the port closes.
+    Accept(Door, TcpListener),
     /// End now, with whatever is open.
     Stop,
 }
@@ -48,11 +48,12 @@ pub fn spawn(worker: Worker) -> io::Result<(mpsc::Sender<Order>, JoinHandle<()>)
 }
 
 async fn work(worker: Arc<Worker>, mut inbox: mpsc::Receiver<Order>) {
-    while let Some(Order::Accept(accepting, socket)) = inbox.recv().await {
+    while let Some(Order::Accept(door, socket)) = inbox.recv().await {
         match tokio::net::TcpListener::from_std(socket) {
-            Ok(listener) => drop(tokio::spawn(accept(listener, accepting, Arc::clone(&worker)))),
+            Ok(listener) => drop(tokio::spawn(accept(listener, door, Arc::clone(&worker)))),
             Err(error) => {
-                tracing::error!(%error, address = %accepting.port().local, "a worker cannot listen; restart the gateway");
+                let address = door.port().local;
+                tracing::error!(%error, %address, "a worker cannot listen; restart the gateway");
             }
         }
     }
@@ -60,8 +61,8 @@ async fn work(worker: Arc<Worker>, mut inbox: mpsc::Receiver<Order>) {
 
 /// Accepts connections until the port closes; then takes what the kernel had completed for us, so that closing the socket
 /// resets nobody.
-async fn accept(listener: tokio::net::TcpListener, accepting: Accepting, worker: Arc<Worker>) {
-    let port = accepting.port();
+async fn accept(listener: tokio::net::TcpListener, door: Door, worker: Arc<Worker>) {
+    let port = door.port();
     let mut closes = pin!(port.closes());
     while !port.is_closing() {
         let next = async {

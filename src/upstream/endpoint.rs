@@ -6,7 +6,7 @@ use super::tls::TlsError;
 use crate::clock;
 use crate::config;
 use crate::net::wire::Wire;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,8 @@ struct Shelf {
     idle: Mutex<Idle<Wire>>,
     /// A task is there that closes what has waited too long.
     tidied: AtomicBool,
+    /// Connections that are not idle yet, see [`Endpoint::rest`].
+    resting: AtomicUsize,
 }
 
 /// A connection to a provider, fit for one exchange.
@@ -45,7 +47,11 @@ impl Endpoint {
     /// # Errors
     /// A certificate or name that cannot be used.
     pub fn new(provider: &config::Provider, workers: usize) -> Result<Self, TlsError> {
-        let shelf = || Shelf { idle: Mutex::new(Idle::new(&provider.connections)), tidied: AtomicBool::new(false) };
+        let shelf = || Shelf {
+            idle: Mutex::new(Idle::new(&provider.connections)),
+            tidied: AtomicBool::new(false),
+            resting: AtomicUsize::new(0),
+        };
         Ok(Endpoint {
             target: Target::new(&provider.url, &provider.tls)?,
             keep: provider.connections.idle_timeout,
@@ -73,6 +79,23 @@ impl Endpoint {
         Ok(Connection { wire: Wire::to_provider(io), reused: false, born: clock::now() })
     }
 
+    /// As [`Endpoint::keep`], once the connection has been silent for a moment; for answers to HEAD.
+    ///
+    /// There are providers that send the body all the same, right behind the head. Used at once, the connection would
+    /// carry the next request, and that body, which whoever wrote the resource chose, would pass for its answer.
+    pub fn rest(self: &Arc<Self>, worker: usize, connection: Connection, hint: Option<Duration>) {
+        let endpoint = Arc::clone(self);
+        if self.workers[worker].resting.fetch_add(1, Ordering::Relaxed) >= RESTING_MAX {
+            self.workers[worker].resting.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        tokio::spawn(async move {
+            tokio::time::sleep(REST).await;
+            endpoint.workers[worker].resting.fetch_sub(1, Ordering::Relaxed);
+            endpoint.keep(worker, connection, hint, clock::now());
+        });
+    }
+
     /// Keeps a connection whose exchange is complete. `hint` is how long the provider says it will keep it
     /// (`Keep-Alive: timeout=5`); we give up a second earlier, so as not to meet its FIN on the way.
     pub fn keep(self: &Arc<Self>, worker: usize, mut connection: Connection, hint: Option<Duration>, now: Instant) {
@@ -88,6 +111,13 @@ impl Endpoint {
         }
     }
 }
+
+/// How long a connection has to stay silent after an answer to HEAD: longer than Linux delays the acknowledgement that a
+/// sender without `TCP_NODELAY` waits for between head and body.
+const REST: Duration = Duration::from_millis(100);
+
+/// Connections of one worker that rest at one provider; more are closed.
+const RESTING_MAX: usize = 256;
 
 /// Closes a worker's idle connections as their time comes; ends when none is left, so that an idle gateway sleeps.
 async fn tidy(endpoint: Arc<Endpoint>, worker: usize) {

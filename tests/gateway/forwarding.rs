@@ -287,3 +287,45 @@ fn however_a_request_is_split_the_provider_sees_the_same() {
     let every: Vec<usize> = (1..request.len()).collect();
     assert_eq!(crate::world::text(&seen_in_pieces(request, &every)), crate::world::text(&whole), "byte by byte");
 }
+
+/// Has `answer` sent in segments cut at `cuts` and gives every byte the client sees, but for the request's own id and date.
+fn shown_in_pieces(answer: &[u8], cuts: &[usize]) -> String {
+    let alpha = Provider::by_hand();
+    let trusted = Extra { listener: "trusted_proxies: [127.0.0.0/8]", ..Extra::default() };
+    let gateway = Gateway::before_with(&alpha, trusted);
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: fixed\r\nConnection: close\r\n\r\n");
+    let mut provider = alpha.accept();
+    provider.request();
+    let mut from = 0;
+    for cut in cuts.iter().copied().chain([answer.len()]) {
+        provider.send(&answer[from..cut]);
+        from = cut;
+    }
+    let (early, answer) = (client.head(), client.answer());
+    client.closes();
+    format!("{early:?} {:?} {} {:?}", answer.head, answer.text(), answer.trailers)
+}
+
+#[test]
+fn however_an_answer_is_split_the_client_sees_the_same() {
+    let answer = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nDate: now\r\n\
+                   Transfer-Encoding: chunked\r\n\r\n5;ext=1\r\nhello\r\nC\r\n0123456789ab\r\n00\r\nX-Sum: 1\r\n\r\n";
+    let whole = shown_in_pieces(answer, &[]);
+    assert!(whole.ends_with("hello0123456789ab [(\"X-Sum\", \"1\")]"), "{whole}");
+    for at in 1..answer.len() {
+        assert_eq!(shown_in_pieces(answer, &[at]), whole, "cut at {at}");
+    }
+    let every: Vec<usize> = (1..answer.len()).collect();
+    assert_eq!(shown_in_pieces(answer, &every), whole, "byte by byte");
+}
+
+#[test]
+fn http_1_0_needs_no_host_and_an_absolute_target_names_one() {
+    let (head, alpha) = seen(Extra::default(), "GET /a HTTP/1.0\r\n\r\n");
+    assert_eq!(head.value("host"), Some(alpha.address().to_string().as_str()));
+    assert_eq!(head.value("x-forwarded-host"), None);
+    assert_eq!(head.value("forwarded"), Some("for=127.0.0.1;proto=http"));
+    let (head, _) = seen(Extra::default(), "GET http://b:81/a HTTP/1.0\r\n\r\n");
+    assert_eq!((head.line.as_str(), head.value("x-forwarded-host")), ("GET /a HTTP/1.1", Some("b:81")));
+}

@@ -72,7 +72,6 @@ routes: [ { name: all, match: { path: \"/*\" }, pool: main } ]
 }
 
 #[test]
-#[ignore = "takes 10 s: a body's rate is only judged after that long"]
 fn a_body_that_comes_too_slowly_gets_408_and_is_nobodys_failure() {
     let alpha = Provider::by_hand();
     let gateway = Gateway::before(&alpha);

@@ -94,7 +94,7 @@ fn a_hundred_reloads_and_a_drain_lose_no_request_and_cut_no_stream() {
 
     ledger.draining.store(true, Ordering::SeqCst);
     std::thread::scope(|scope| {
-        let drained = scope.spawn(|| gateway.drain(Duration::from_secs(60)));
+        let drained = scope.spawn(|| gateway.drain(Duration::from_mins(1)));
         for client in clients {
             client.join().expect("every answer of this client was right");
         }

@@ -4,7 +4,8 @@
 //! here sleeps; everything waits for a condition, for a generous while.
 #![allow(dead_code, unused_imports, reason = "the test world offers more than each build of it uses")]
 
-mod admin; // what operators' tools and eyes get: metrics that promtool takes, no secret anywhere
+mod admin;
+mod apply; // what a reload must not do
 mod broken; // providers that break HTTP, break off, stay silent or are not there
 mod bulk; // five gibibytes each way in constant memory
 mod clients; // curl, wrk, a WebSocket library, a browser
@@ -19,6 +20,7 @@ mod provider; // a provider that a test drives, or a script
 mod refusals; // bad input: what the client gets, what the provider does not see
 mod reload; // a configuration is replaced whole or not at all
 mod signals; // what the binary does when it is told
+mod regression; // one test for each defect that was found from outside
 mod smoke; // the test world itself
 mod streams; // nothing is held back, and a reload changes nothing under way
 mod told; // what the log and the admin API tell an operator

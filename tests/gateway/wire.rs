@@ -265,7 +265,8 @@ impl Wire {
         }
     }
 
-    fn body(&mut self, head: Head, is_answer: bool) -> Message {
+    /// Reads what follows a head that was read.
+    pub(crate) fn body(&mut self, head: Head, is_answer: bool) -> Message {
         let mut message = Message::bodiless(head);
         if message.head.value("transfer-encoding").is_some() {
             assert_eq!(message.head.value("transfer-encoding"), Some("chunked"));

@@ -188,6 +188,11 @@ impl Drop for Gateway {
 impl Sluice {
     /// Starts `sluice run` with `yaml`, where `{web}` and `{admin}` are addresses of its own, and waits until it is ready.
     pub(crate) fn spawn(yaml: &str, places: &[(&str, SocketAddr)]) -> Self {
+        Sluice::spawn_with(yaml, places, &[])
+    }
+
+    /// As [`Sluice::spawn`], with more variables in its environment.
+    pub(crate) fn spawn_with(yaml: &str, places: &[(&str, SocketAddr)], variables: &[(&str, &str)]) -> Self {
         let (web, admin) = (free_address(), free_address());
         let mut file = ConfigFile::new(places);
         file.places.extend([("web".to_owned(), web.to_string()), ("admin".to_owned(), admin.to_string())]);
@@ -196,6 +201,7 @@ impl Sluice {
         let child = Command::new(env!("CARGO_BIN_EXE_sluice"))
             .arg("--config")
             .arg(file.path())
+            .envs(variables.iter().copied())
             .current_dir(file.folder.path())
             .stdin(Stdio::null())
             .stdout(output.try_clone().expect("a descriptor"))
