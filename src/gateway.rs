@@ -427,7 +427,7 @@ impl Control for Core {
 
     fn config(&self) -> ConfigStatus {
         let file = config::load(&self.source.path, self.source.environment.as_ref());
-        let hash = hash_of_file(&self.source.path);
+        let hash = file.as_ref().map_or_else(|_| hash_of_file(&self.source.path), |loaded| Some(loaded.hash.clone()));
         let state = self.state();
         let known = hash == state.on_disk.hash;
         let (error, diff) = match file {
