@@ -28,9 +28,9 @@ struct Arguments {
 /// Which configuration.
 #[derive(Debug, Clone, Args)]
 struct File {
-    /// The configuration file
-    #[arg(short, long, value_name = "FILE", default_value = "gateway.yaml", global = true)]
-    config: PathBuf,
+    /// The configuration file [default: gateway.yaml; of `demo`: one that is built in]
+    #[arg(short, long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -66,13 +66,14 @@ struct Demo {
 /// Runs the command that the arguments ask for.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let path = arguments.file.config;
+    let named = arguments.file.config;
+    let path = named.clone().unwrap_or_else(|| PathBuf::from(USUAL_FILE));
     let code = match arguments.command.unwrap_or(Command::Run) {
         Command::Run => run::run(&source(path)),
         Command::Check => check::check(&path, &ProcessEnvironment, &mut io::stdout().lock(), colours()),
         Command::Schema => print(&format!("{:#}\n", schema::schema())),
         Command::Explain(request) => explain::explain(&request, &path, &ProcessEnvironment, &mut io::stdout().lock()),
-        Command::Demo(demo) => run::demo(&demo_options(&demo, path)),
+        Command::Demo(demo) => run::demo(&demo_options(&demo, named)),
         Command::Healthcheck { admin } => healthcheck::healthcheck(&admin),
     };
     ExitCode::from(u8::try_from(code).unwrap_or(1))
@@ -84,9 +85,8 @@ fn source(path: PathBuf) -> Source {
 }
 
 /// The demo has a configuration of its own unless one is named.
-fn demo_options(demo: &Demo, path: PathBuf) -> demo::DemoOptions {
-    let named = std::env::args_os().any(|argument| argument == "-c" || argument == "--config");
-    demo::DemoOptions { config: named.then_some(path), seconds: demo.seconds, load: !demo.no_load }
+fn demo_options(demo: &Demo, named: Option<PathBuf>) -> demo::DemoOptions {
+    demo::DemoOptions { config: named, seconds: demo.seconds, load: !demo.no_load }
 }
 
 /// Whether standard output takes colours.
@@ -99,5 +99,21 @@ fn print(text: &str) -> i32 {
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => 1,
         _ => 0,
+    }
+}
+
+/// The configuration file where none is named.
+const USUAL_FILE: &str = "gateway.yaml";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_may_be_named_in_every_way_and_place() {
+        for line in ["sluice -c a demo", "sluice demo --config a", "sluice demo --config=a", "sluice demo -ca"] {
+            let arguments = Arguments::try_parse_from(line.split(' ')).expect("valid arguments");
+            assert_eq!(arguments.file.config.as_deref(), Some(std::path::Path::new("a")), "{line}");
+        }
     }
 }
