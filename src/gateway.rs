@@ -61,15 +61,19 @@ pub enum StartError {
 struct Core {
     me: Weak<Core>,
     source: Source,
+    /// What was applied first; what only a start takes over is as it says.
+    first: Arc<Config>,
     shared: Arc<Shared>,
     workers: Vec<mpsc::Sender<Order>>,
-    /// A std mutex: held while a reload builds, never across an await.
+    /// Whoever reloads holds it, so that reloads come one after the other. A std mutex, never held across an await.
+    reloading: Mutex<()>,
+    /// A std mutex: held for moments, also by a reload, which reads and builds beside it. Only whoever reloads writes.
     state: Mutex<State>,
 }
 
 /// What is applied now.
 struct State {
-    registry: Registry,
+    registry: Arc<Registry>,
     ports: Vec<Arc<Port>>,
     /// Ports that accept no more, while they still have connections.
     leaving: Vec<Arc<Port>>,
@@ -166,6 +170,12 @@ impl Gateway {
         move || core.reload_if_changed()
     }
 
+    /// Client connections open now, on all listeners.
+    pub fn connections(&self) -> usize {
+        let state = self.core.state();
+        state.ports.iter().chain(&state.leaving).map(|port| port.open()).sum()
+    }
+
     /// Accepts no more, lets what is under way end, for at most `grace`; whether all of it did.
     pub async fn drain(&self, grace: Duration) -> bool {
         let ports = self.core.close();
@@ -205,9 +215,10 @@ impl Core {
         logs: Arc<Logs>,
     ) -> Result<(Arc<Core>, Vec<JoinHandle<()>>), StartError> {
         let count = loaded.config.workers.map_or_else(limits::cores, usize::from);
-        let notes = loaded.notes.len();
+        let notes: Vec<Value> = loaded.notes.iter().map(value).collect();
         let version = version(&loaded);
         let built = build(loaded, &Registry::default(), &[], count, &metrics, &logs).map_err(StartError::Build)?;
+        let first = Arc::clone(&built.snapshot.config);
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::new(Arc::clone(&built.snapshot)),
             metrics,
@@ -217,17 +228,25 @@ impl Core {
         let (workers, threads) = spawn_workers(count, &shared).map_err(|error| StartError::Build(error.to_string()))?;
         let on_disk = OnDisk { hash: Some(version.hash.clone()), seen_at: version.at, error: None };
         let state = State {
-            registry: Registry::default(),
+            registry: Arc::default(),
             ports: Vec::new(),
             leaving: Vec::new(),
             applied: version.clone(),
             on_disk,
         };
-        let core =
-            Arc::new_cyclic(|me| Core { me: Weak::clone(me), source, shared, workers, state: Mutex::new(state) });
+        let core = Arc::new_cyclic(|me| Core {
+            me: Weak::clone(me),
+            source,
+            first,
+            shared,
+            workers,
+            reloading: Mutex::new(()),
+            state: Mutex::new(state),
+        });
         core.shared.metrics.set_workers(count);
         core.apply(&mut core.state(), built, version).map_err(StartError::Build)?;
-        tracing::info!(workers = count, notes, "the gateway is ready");
+        warn_of(&notes);
+        tracing::info!(workers = count, "the gateway is ready");
         Ok((core, threads))
     }
 
@@ -240,26 +259,27 @@ impl Core {
     }
 
     fn reload_now(&self) -> Result<Reloaded, Rejected> {
-        let mut state = self.state();
+        let _turn = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         if self.shared.draining.load(Ordering::Relaxed) {
-            // It would let in clients whom nobody waits for any more.
             return Err(going());
         }
         // Before the file is read: what is written to it meanwhile must look new to whoever compares.
         let on_disk = hash_of_file(&self.source.path);
         let loaded = config::load(&self.source.path, self.source.environment.as_ref());
-        let result = loaded.map_err(|problems| rejected(&problems)).and_then(|loaded| self.replace(&mut state, loaded));
+        let result = loaded.map_err(|problems| rejected(&problems)).and_then(|loaded| self.replace(loaded));
         let now = clock::wall();
         self.shared.metrics.reloaded(result.is_ok(), now);
+        let mut state = self.state();
         match &result {
             Ok(reloaded) => {
                 state.on_disk = OnDisk { hash: Some(reloaded.hash.clone()), seen_at: now, error: None };
-                tracing::info!(hash = %reloaded.hash, changes = reloaded.changes.len(), "the configuration is applied");
+                warn_of(&reloaded.notes);
+                let changed = paths(&reloaded.changes);
+                tracing::info!(hash = %reloaded.hash, %changed, "the configuration is applied");
             }
             Err(rejected) => {
-                let error = json!({ "message": rejected.rendered, "problems": rejected.problems });
-                state.on_disk = OnDisk { hash: on_disk, seen_at: now, error: Some(error) };
-                tracing::error!(problems = %rejected.rendered, "the configuration is rejected; the one before stays applied");
+                state.on_disk = OnDisk { hash: on_disk, seen_at: now, error: Some(shown(rejected)) };
+                tracing::error!(problems = %rejected.rendered.trim_end(), "the configuration is rejected; the one before stays applied");
             }
         }
         result
@@ -275,26 +295,37 @@ impl Core {
     }
 
     /// Builds `loaded` beside what is applied, then swaps.
-    fn replace(&self, state: &mut State, loaded: Loaded) -> Result<Reloaded, Rejected> {
+    fn replace(&self, loaded: Loaded) -> Result<Reloaded, Rejected> {
         let version = version(&loaded);
-        let changes = changes(&state.applied.effective, &version.effective);
+        let (registry, ports, before) = self.applied();
+        let changes = changes(&before.effective, &version.effective);
         let mut notes: Vec<Value> = loaded.notes.iter().map(value).collect();
         notes.extend(self.needs_restart(&loaded.config));
         let (metrics, logs) = (&self.shared.metrics, &self.shared.logs);
-        let built = build(loaded, &state.registry, &state.ports, self.workers.len(), metrics, logs)
+        let built = build(loaded, &registry, &ports, self.workers.len(), metrics, logs)
             // Names that came as far as a series of their own.
-            .inspect_err(|_| self.forget(state));
-        let applied = built.and_then(|built| self.apply(state, built, version.clone()));
+            .inspect_err(|_| self.forget(&self.state()));
+        let applied = built.and_then(|built| self.apply(&mut self.state(), built, version.clone()));
         applied.map_err(|message| Rejected { problems: vec![json!({ "message": message })], rendered: message })?;
         Ok(Reloaded { hash: version.hash, changes, notes })
     }
 
+    /// What a new configuration is built beside.
+    fn applied(&self) -> (Arc<Registry>, Vec<Arc<Port>>, Version) {
+        let state = self.state();
+        (Arc::clone(&state.registry), state.ports.clone(), state.applied.clone())
+    }
+
     /// Swaps the snapshot; from here on nothing can fail but an order to a worker that hangs.
     fn apply(&self, state: &mut State, built: Built, version: Version) -> Result<(), String> {
+        if self.shared.draining.load(Ordering::Relaxed) {
+            // It would let in clients whom nobody waits for any more. A drain that begins from here on waits for `state`.
+            return Err(GOING.to_owned());
+        }
         let config = Arc::clone(&built.snapshot.config);
         self.shared.snapshot.store(built.snapshot);
         self.shared.logs.apply(built.log);
-        state.registry = built.registry;
+        state.registry = Arc::new(built.registry);
         state.applied = version;
         let stays = |port: &Arc<Port>| config.listeners.iter().any(|listener| listener.bind == port.bind);
         let (stay, leave) = state.ports.drain(..).partition(stays);
@@ -314,7 +345,7 @@ impl Core {
                 let order = Order::Accept(door, socket);
                 worker.try_send(order).map_err(|_| "a worker does not take orders; restart the gateway".to_owned())?;
             }
-            tracing::info!(address = %port.local, "listening");
+            tracing::info!(listener = %port.listener().name, address = %port.local, "listening");
             state.ports.push(port);
         }
         self.forget(state);
@@ -333,13 +364,12 @@ impl Core {
         self.shared.metrics.retain(&routes, &providers, &listeners);
     }
 
-    /// What a reload cannot change, as notes.
+    /// What differs from how the process was started and no reload can change, as notes.
     fn needs_restart(&self, new: &Config) -> Vec<Value> {
-        let old = self.config();
         let restart =
             |what: &str| json!({ "message": format!("`{what}` has changed; it takes effect at the next start") });
-        let workers = (old.workers != new.workers).then(|| restart("workers"));
-        let admin = (old.admin.bind != new.admin.bind).then(|| restart("admin.bind"));
+        let workers = (self.first.workers != new.workers).then(|| restart("workers"));
+        let admin = (self.first.admin.bind != new.admin.bind).then(|| restart("admin.bind"));
         workers.into_iter().chain(admin).collect()
     }
 
@@ -370,7 +400,8 @@ impl Control for Core {
         let listening = !state.ports.is_empty();
         let addresses: Vec<_> = state.ports.iter().map(|port| port.local.to_string()).collect();
         let error = state.on_disk.error.is_some();
-        let on_disk = if error { "the file has problems; see /api/v1/config" } else { "the file is applied" };
+        let latest =
+            if error { "the latest reload was rejected; see /api/v1/config" } else { "the latest reload was applied" };
         let check = |name, ok, detail: String| Check { name, ok, detail };
         Readiness {
             ready: listening && !draining,
@@ -379,7 +410,7 @@ impl Control for Core {
                 check("configured", true, format!("applied {}", state.applied.hash)),
                 check("listening", listening, addresses.join(", ")),
                 check("accepting", !draining, if draining { "draining" } else { "taking requests" }.to_owned()),
-                check("configuration", !error, on_disk.to_owned()),
+                check("configuration", !error, latest.to_owned()),
             ],
         }
     }
@@ -389,7 +420,6 @@ impl Control for Core {
         let view = |provider: &Arc<config::Provider>| ProviderView {
             name: provider.name.to_string(),
             url: provider.url.to_string(),
-            healthy: true,
             in_flight: self.shared.metrics.provider(&provider.name).in_flight(),
         };
         snapshot.config.providers.iter().map(view).collect()
@@ -397,9 +427,19 @@ impl Control for Core {
 
     fn config(&self) -> ConfigStatus {
         let file = config::load(&self.source.path, self.source.environment.as_ref());
+        let hash = hash_of_file(&self.source.path);
         let state = self.state();
-        let diff = file.map(|loaded| changes(&state.applied.effective, &config::effective(&loaded.config)));
-        ConfigStatus { applied: state.applied.clone(), on_disk: state.on_disk.clone(), diff: diff.unwrap_or_default() }
+        let known = hash == state.on_disk.hash;
+        let (error, diff) = match file {
+            // What only an attempt to apply it shows, such as an address in use, is known from the latest attempt.
+            Ok(loaded) => (
+                state.on_disk.error.clone().filter(|_| known),
+                changes(&state.applied.effective, &config::effective(&loaded.config)),
+            ),
+            Err(problems) => (Some(shown(&rejected(&problems))), Vec::new()),
+        };
+        let seen_at = if known { state.on_disk.seen_at } else { now() };
+        ConfigStatus { applied: state.applied.clone(), on_disk: OnDisk { hash, seen_at, error }, diff }
     }
 
     fn reload(&self) -> Reloading {
@@ -494,12 +534,34 @@ fn changes(old: &Value, new: &Value) -> Vec<Value> {
 
 /// Why a gateway that drains takes no new configuration.
 fn going() -> Rejected {
-    let message = "the gateway is going and takes no new configuration".to_owned();
-    Rejected { problems: vec![json!({ "message": message })], rendered: message }
+    Rejected { problems: vec![json!({ "message": GOING })], rendered: GOING.to_owned() }
 }
 
 fn rejected(problems: &Problems) -> Rejected {
     Rejected { rendered: problems.to_string(), problems: problems.problems.iter().map(value).collect() }
+}
+
+/// What is worth knowing about a configuration, in the log: whoever saved a file sees no answer of the API.
+fn warn_of(notes: &[Value]) {
+    for note in notes {
+        tracing::warn!("{}", note["message"].as_str().unwrap_or_default());
+    }
+}
+
+/// Where the changes are: the first of them, and how many more.
+fn paths(changes: &[Value]) -> String {
+    let first = changes.iter().take(CHANGES_LOGGED).filter_map(|change| change["path"].as_str());
+    let first = first.collect::<Vec<_>>().join(", ");
+    match changes.len().saturating_sub(CHANGES_LOGGED) {
+        0 if first.is_empty() => "nothing".to_owned(),
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+/// A rejection as the admin API shows it.
+fn shown(rejected: &Rejected) -> Value {
+    json!({ "message": rejected.rendered, "problems": rejected.problems })
 }
 
 /// As JSON; what cannot be shown is left empty rather than failing the request that wanted to see it.
@@ -511,6 +573,12 @@ fn value(of: &impl serde::Serialize) -> Value {
 fn hash_of_file(path: &std::path::Path) -> Option<String> {
     config::hash_file(path).ok()
 }
+
+/// What a reload is told once a drain has begun.
+const GOING: &str = "the gateway is going and takes no new configuration";
+
+/// Changes that a log line names.
+const CHANGES_LOGGED: usize = 10;
 
 /// For the last log lines to reach their file.
 const FLUSH_TIME: Duration = Duration::from_secs(2);

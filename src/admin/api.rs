@@ -78,7 +78,9 @@ async fn live() -> Json<Value> {
 }
 
 async fn ready(State(desk): State<Desk>, uri: Uri) -> Response {
-    let readiness = desk.control.readiness();
+    let Some(readiness) = aside(&desk, Control::readiness).await else {
+        return failed(&desk).at(uri.path()).into_response();
+    };
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(views::readiness(&readiness, guard::is_verbose(&uri)))).into_response()
 }
@@ -92,8 +94,18 @@ async fn dependencies() -> Json<Value> {
     Json(json!({ "dependencies": [] }))
 }
 
-async fn config(State(desk): State<Desk>) -> Json<Value> {
-    Json(views::config(&desk.control.config()))
+async fn config(State(desk): State<Desk>, uri: Uri) -> Response {
+    match aside(&desk, |control| views::config(&control.config())).await {
+        Some(view) => Json(view).into_response(),
+        None => failed(&desk).at(uri.path()).into_response(),
+    }
+}
+
+/// Looks at the gateway from a thread that may wait: for a reload under way, or for a large file to be read. Liveness must
+/// not wait with it. `None` is a panic.
+async fn aside<T: Send + 'static>(desk: &Desk, look: impl FnOnce(&dyn Control) -> T + Send + 'static) -> Option<T> {
+    let control = Arc::clone(&desk.control);
+    tokio::task::spawn_blocking(move || look(&*control)).await.ok()
 }
 
 async fn reload(State(desk): State<Desk>, uri: Uri) -> Response {

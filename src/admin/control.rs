@@ -68,8 +68,6 @@ pub struct ProviderView {
     pub name: String,
     /// Its URL, which holds no secret.
     pub url: String,
-    /// Whether it is fit to take requests.
-    pub healthy: bool,
     /// Attempts under way.
     pub in_flight: u64,
 }

@@ -139,7 +139,7 @@ fn allow(caller: Caller, needs: Role, method: &Method) -> Result<(), Problem> {
         Caller::Known(role) => Err(forbidden(role, needs, method)),
         Caller::Unknown => Err(unauthorized("send a token: Authorization: Bearer <token>", "Bearer realm=\"sluice\"")),
         Caller::Mistaken => Err(unauthorized(
-            "the token is not one of admin.tokens, or Authorization is not a single Bearer token",
+            "the token is neither admin.token nor one of admin.tokens, or Authorization is not a single Bearer token",
             "Bearer realm=\"sluice\", error=\"invalid_token\"",
         )),
     }

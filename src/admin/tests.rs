@@ -6,8 +6,8 @@ use crate::config::{Admin, Role, Secret, Token};
 use crate::observe::Metrics;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -24,6 +24,8 @@ struct Pretended {
     /// A reload waits for it, where a test set `slow`.
     go_on: Arc<Notify>,
     slow: AtomicBool,
+    /// Looking at readiness and configuration waits for it.
+    busy: Mutex<()>,
 }
 
 /// A running listener.
@@ -52,18 +54,19 @@ impl Control for Pretended {
     }
 
     fn readiness(&self) -> Readiness {
+        drop(self.busy.lock());
         let draining = self.draining.load(Ordering::SeqCst);
         let check = Check { name: "listeners", ok: !draining, detail: "1 listening".into() };
         Readiness { ready: !draining, draining, checks: vec![check] }
     }
 
     fn providers(&self) -> Vec<ProviderView> {
-        let alpha =
-            ProviderView { name: "alpha".into(), url: "http://127.0.0.1:9001".into(), healthy: true, in_flight: 2 };
+        let alpha = ProviderView { name: "alpha".into(), url: "http://127.0.0.1:9001".into(), in_flight: 2 };
         vec![alpha]
     }
 
     fn config(&self) -> ConfigStatus {
+        drop(self.busy.lock());
         ConfigStatus {
             applied: Version { hash: "aa".into(), at: UNIX_EPOCH, effective: json!({ "version": 1 }) },
             on_disk: OnDisk { hash: Some("bb".into()), seen_at: UNIX_EPOCH, error: Some(json!("wrong")) },
@@ -113,6 +116,7 @@ impl World {
             reloads: Arc::default(),
             go_on: Arc::default(),
             slow: AtomicBool::default(),
+            busy: Mutex::default(),
         });
         let (stop, stopped) = watch::channel(false);
         let server = tokio::spawn(serve(listener, gateway.clone(), stopped));
@@ -230,7 +234,7 @@ async fn metrics_come_in_the_format_the_scraper_wants() {
 #[tokio::test]
 async fn providers_dependencies_and_the_configuration_are_shown() {
     let world = World::start(&[]);
-    let alpha = json!({ "name": "alpha", "url": "http://127.0.0.1:9001", "healthy": true, "in_flight": 2 });
+    let alpha = json!({ "name": "alpha", "url": "http://127.0.0.1:9001", "in_flight": 2 });
     assert_eq!(world.get("/health/providers").await.json(), json!({ "providers": [alpha] }));
     assert_eq!(world.get("/health/dependencies").await.json(), json!({ "dependencies": [] }));
     let expected = json!({
@@ -485,4 +489,60 @@ async fn the_health_check_of_the_command_line_asks_both_probes() {
     assert_eq!(ask(url.clone()).await, 0);
     world.gateway.draining.store(true, Ordering::SeqCst);
     assert_eq!(ask(url).await, 1);
+}
+
+/// Both wait where a reload is busy with a large file; on the listener's one thread everybody would have waited with them.
+#[test]
+fn liveness_answers_while_readiness_and_configuration_have_to_wait() {
+    let (ready, gateway) = std::sync::mpsc::channel();
+    let listener = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let world = World::start(&[]);
+            ready.send((Arc::clone(&world.gateway), world.address, world.stop)).expect("the test waits");
+            world.server.await.expect("no panic").expect("it served");
+        });
+    });
+    let (gateway, address, stop) = gateway.recv().expect("it starts");
+    let busy = gateway.busy.lock().expect("nobody panicked");
+    let waiting = ["/readyz", "/api/v1/config"].map(|path| begin(address, path));
+    assert!(finish(begin(address, "/livez")).starts_with("HTTP/1.1 200 "));
+    drop(busy);
+    for stream in waiting {
+        assert!(finish(stream).starts_with("HTTP/1.1 200 "));
+    }
+    stop.send(true).expect("it listens");
+    listener.join().expect("it ends");
+}
+
+fn begin(address: SocketAddr, path: &str) -> std::net::TcpStream {
+    use std::io::Write;
+    let mut stream = std::net::TcpStream::connect(address).expect("accepted");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("sent");
+    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket option");
+    stream
+}
+
+fn finish(mut stream: std::net::TcpStream) -> String {
+    use std::io::Read;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
+/// Silent connections kept everybody else waiting for half a minute, probes of a supervisor among them.
+#[tokio::test]
+async fn connections_that_say_nothing_keep_nobody_out() {
+    let world = World::start(&[("secret", Role::Read)]);
+    let mut silent = Vec::new();
+    for _ in 0..server::CONNECTIONS_MAX {
+        silent.push(TcpStream::connect(world.address).await.expect("accepted"));
+    }
+    assert_eq!(world.get("/livez").await.status, 200);
+    assert_eq!(silent[0].read(&mut [0]).await.expect("an orderly end"), 0, "the oldest made way");
+    let newest = silent.last_mut().expect("there are many");
+    let request = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    newest.write_all(request).await.expect("still open");
+    assert_eq!(read_answer(newest).await.status, 200);
 }

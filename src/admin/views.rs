@@ -23,12 +23,13 @@ pub(super) fn provider(provider: &ProviderView) -> Value {
     json!({
         "name": provider.name,
         "url": provider.url,
-        "healthy": provider.healthy,
         "in_flight": provider.in_flight,
     })
 }
 
 pub(super) fn config(status: &ConfigStatus) -> Value {
+    let same_file = status.on_disk.hash.as_deref() == Some(&*status.applied.hash);
+    let in_sync = same_file && status.on_disk.error.is_none() && status.diff.is_empty();
     json!({
         "applied": {
             "hash": status.applied.hash,
@@ -40,7 +41,7 @@ pub(super) fn config(status: &ConfigStatus) -> Value {
             "seen_at": timestamp(status.on_disk.seen_at),
             "error": status.on_disk.error,
         },
-        "in_sync": status.on_disk.hash.as_deref() == Some(&*status.applied.hash),
+        "in_sync": in_sync,
         "diff": status.diff,
     })
 }

@@ -119,6 +119,9 @@ impl Explain {
             let place = self.headers.iter().take_while(|other| !std::ptr::eq(*other, field)).count() + 1;
             return Err(format!("-H number {place} has no colon; write -H 'name: value'"));
         }
+        if [&self.method, &self.url].iter().any(|text| text.contains(' ')) {
+            return Err("a method and a URL hold no space; write %20 for one".into());
+        }
         let is_host = |field: &String| field.split(':').next().is_some_and(|name| name.eq_ignore_ascii_case("host"));
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target());
         if !self.headers.iter().any(is_host) {
@@ -630,6 +633,7 @@ nearest     vip: header `x-vip` is not `yes`
         let no_colon = "sluice explain: -H number 2 has no colon; write -H 'name: value'\n";
         assert_eq!(wrong("/x", &["a: b", "hunter2"]), (1, no_colon.to_owned()));
         assert!(wrong("/x", &["a: b\r\nc: d"]).1.contains("line break"));
+        assert_eq!(wrong("/a b", &[]).1, "sluice explain: a method and a URL hold no space; write %20 for one\n");
     }
 
     #[test]

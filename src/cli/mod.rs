@@ -67,7 +67,7 @@ struct Demo {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let named = arguments.file.config;
-    let path = named.clone().unwrap_or_else(|| PathBuf::from(USUAL_FILE));
+    let path = named.clone().unwrap_or_else(|| PathBuf::from("gateway.yaml"));
     let code = match arguments.command.unwrap_or(Command::Run) {
         Command::Run => run::run(&source(path)),
         Command::Check => check::check(&path, &ProcessEnvironment, &mut io::stdout().lock(), colours()),
@@ -85,8 +85,8 @@ fn source(path: PathBuf) -> Source {
 }
 
 /// The demo has a configuration of its own unless one is named.
-fn demo_options(demo: &Demo, named: Option<PathBuf>) -> demo::DemoOptions {
-    demo::DemoOptions { config: named, seconds: demo.seconds, load: !demo.no_load }
+fn demo_options(demo: &Demo, config: Option<PathBuf>) -> demo::DemoOptions {
+    demo::DemoOptions { config, seconds: demo.seconds, load: !demo.no_load }
 }
 
 /// Whether standard output takes colours.

@@ -32,6 +32,8 @@ fn serve(source: &Source) -> Result<i32, String> {
     let mut signals = signals.map_err(|error| format!("signals cannot be handled: {error}"))?;
     let gateway = Gateway::start(source.clone()).map_err(|error| error.to_string())?;
     gateway.logs().install().map_err(|error| error.to_string())?;
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(version, pid = std::process::id(), config = %source.path.display(), "sluice is running");
     report(&gateway, files);
     let watch = watch(&gateway, source);
     let whole = runtime.block_on(live(&gateway, &mut signals));
@@ -57,12 +59,17 @@ async fn live(gateway: &Gateway, signals: &mut Signals) -> bool {
     tracing::info!(grace = ?grace, "draining; a second signal stops at once");
     tokio::select! {
         whole = gateway.drain(grace) => {
-            if !whole {
-                tracing::warn!("the grace is over; what is still under way is cut");
+            if whole {
+                tracing::info!("all that was under way has ended; stopping");
+            } else {
+                tracing::warn!(connections = gateway.connections(), "the grace is over; what is still under way is cut");
             }
             whole
         }
-        () = signals.ends.next() => false,
+        () = signals.ends.next() => {
+            tracing::warn!(connections = gateway.connections(), "a second signal; what is still under way is cut");
+            false
+        }
     }
 }
 
@@ -127,6 +134,7 @@ fn watch(gateway: &Gateway, source: &Source) -> Option<Watch> {
 
 /// What this machine gives us, once, where an operator looks first.
 fn report(gateway: &Gateway, files: std::io::Result<limits::OpenFiles>) {
+    tracing::info!(listener = "admin", address = %gateway.admin_address(), "listening");
     match files {
         Ok(files) => {
             gateway.set_open_files_limit(files.soft);

@@ -175,6 +175,11 @@ fn unknown_key(entry: &Entry, keys: &'static [Key], at: &At<'_>, cx: &mut Contex
     if entry.key.is_empty() || &*entry.key == "<<" {
         return hide(&entry.node, cx); // Said when the file was read.
     }
+    if let Some(name) = run_together(entry, cx) {
+        hide(&entry.node, cx);
+        let help = keys.iter().any(|key| key.name == name).then(|| format!("write `{name}: …`, with a colon"));
+        return cx.problem(entry.key_span, &at.key(name), format!("unknown key `{name} …`{}", at.within()), help);
+    }
     let elsewhere = elsewhere(&entry.key, keys);
     let nearest = match elsewhere {
         Some(_) => None,
@@ -188,6 +193,15 @@ fn unknown_key(entry: &Entry, keys: &'static [Key], at: &At<'_>, cx: &mut Contex
     let help = elsewhere.map(|(_, place)| place).or(nearest.map(|name| format!("did you mean `{name}`?")));
     let message = format!("unknown key {}{}", shown(&entry.key), at.within());
     cx.problem(entry.key_span, &at.key(&entry.key), message, help);
+}
+
+/// `token hunter2`, where the colon was forgotten, is one key to YAML: what follows its first word is a value, perhaps a
+/// secret.
+fn run_together<'k>(entry: &'k Entry, cx: &mut Context<'_>) -> Option<&'k str> {
+    entry.node.scalar().filter(|scalar| scalar.is_null())?;
+    let (name, _) = entry.key.split_once([' ', '='])?;
+    cx.report.secret(entry.key_span);
+    Some(name)
 }
 
 /// Where a key that is unknown here would be known: one level down, or at the top.
@@ -208,7 +222,8 @@ fn map(entries: &[Entry], names: Names, of: &'static Kind, at: &At<'_>, cx: &mut
         cx.problem(entry.key_span, at, format!("{at}: there are more than {FIELDS_MAX} here"), None);
     }
     for entry in entries {
-        let at = at.key(&entry.key);
+        let name = if names == Names::Any { None } else { run_together(entry, cx) };
+        let at = at.key(name.unwrap_or(&entry.key));
         let fault = match names {
             _ if entry.key.is_empty() || &*entry.key == "<<" => None,
             Names::Things => scalar::name(&entry.key).err(),
@@ -216,7 +231,8 @@ fn map(entries: &[Entry], names: Names, of: &'static Kind, at: &At<'_>, cx: &mut
             Names::Any => None,
         };
         if let Some(fault) = fault {
-            let (message, help) = fault_words(&fault, &shown(&entry.key), true);
+            let found = name.map_or_else(|| shown(&entry.key), |name| format!("`{name} …`"));
+            let (message, help) = fault_words(&fault, &found, name.is_none());
             cx.problem(entry.key_span, &at, format!("{}: {message}", at.up.unwrap_or(&at)), help);
         }
         conform(&entry.node, of, &at, cx);

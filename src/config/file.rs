@@ -394,6 +394,11 @@ fn explain(info: &str, line: &str) -> (Cow<'static, str>, Option<&'static str>) 
         ("indentation in quoted", "a quoted text never ends", "close the quotes, or indent its further lines"),
         ("tab", "a tab is used as indentation", "indent with spaces"),
         ("unknown anchor", "the alias has no anchor before it", "write `&name` where the value first stands"),
+        (
+            "scanning an anchor or alias",
+            "`*` begins an alias, and `&` an anchor",
+            "put text that begins with one of them in quotes",
+        ),
         ("recursion limit", "`[` or `{` is nested too deeply", "nest less"),
         ("end of stream", "a quoted text never ends", "close the quotes"),
         ("document indicator", "a quoted text never ends", "close the quotes"),

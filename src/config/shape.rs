@@ -317,7 +317,7 @@ static LISTENER_LIMITS: &[Key] = &[
         "header_timeout",
         Kind::Duration,
         Is("10s"),
-        "From the first byte of a head, or the accept, to its end; then 408.",
+        "From the first byte of a head, or the accept, to its end; then 408, or nothing where no byte came.",
     ),
     key("header_bytes", Kind::Size(1024, 1 << 20), Is("64KiB"), "Bytes of a request head, 1KiB to 1MiB; more is 431."),
     key("headers", Kind::Int(1, 1000), Is("100"), "Fields in a request head; more is 431."),
@@ -604,7 +604,7 @@ static REDIRECT: &[Key] = &[
         "to",
         Kind::Location,
         Required,
-        "The new place; `{host}`, `{path}` and `{query}` (with its `?`) stand for the request's.",
+        "The new place; `{host}` (without its port), `{path}` and `{query}` (with its `?`) stand for the request's.",
     ),
     key(
         "status",

@@ -316,7 +316,7 @@ pub enum Action {
     },
     /// Answer with a `Location`.
     Redirect {
-        /// `{host}`, `{path}` and `{query}` (with its `?`) stand for the request's.
+        /// `{host}` (without its port), `{path}` and `{query}` (with its `?`) stand for the request's.
         to: String,
         /// 301, 302, 303, 307 or 308.
         status: u16,

@@ -304,6 +304,10 @@ impl Visit for Fields<'_> {
         } else if field.name() == "message" {
             self.out.push(b' ');
             self.formatted(value, Place::Message);
+        } else if field.name() == "problems" {
+            // As `sluice check` shows them: each with its source line, below what was said of them.
+            self.out.extend_from_slice(b"\n    ");
+            self.formatted(value, Place::Message);
         } else {
             self.name(field);
             self.formatted(value, Place::Plain);
@@ -486,6 +490,7 @@ mod tests {
         with_default(logs.subscriber(), || {
             tracing::info!(listener = "web", address = %"127.0.0.1:1", "listening, \"at last\"");
             tracing::error!(why = "two words", "first\nsecond");
+            tracing::error!(problems = %"one\n  ^ help", "wrong");
         });
         let text = written(&logs, &file);
         let lines: Vec<&str> = text.lines().map(|line| line.trim_start_matches(|c| c != ' ')).collect();
@@ -495,6 +500,9 @@ mod tests {
                 " INFO  listening, \"at last\" listener=web address=127.0.0.1:1",
                 " ERROR first",
                 "    second why=\"two words\"",
+                " ERROR wrong",
+                "    one",
+                "      ^ help",
             ]
         );
     }

@@ -4,7 +4,7 @@
 //! one and writes in one call. After the first line the writer lingers a moment for more, so that a busy gateway wakes
 //! it some fifty times a second and not once a request. A target that blocks (a pipe nobody reads) or fails (a full
 //! disk) only ever holds up this thread: the queue fills, further lines are dropped and counted, and when the target
-//! takes lines again a warning says how many are missing.
+//! takes lines again a warning says how many are missing. Why a target fails is told on standard error.
 
 use super::metrics::Metrics;
 use crate::clock;
@@ -75,6 +75,8 @@ struct Target {
     file: File,
     /// A write ended inside a line, so the next one must begin with a line feed.
     torn: bool,
+    /// It has been told that writes fail; they have since.
+    failing: bool,
 }
 
 // === impl Writer ===
@@ -194,6 +196,10 @@ impl Queue {
 // === impl Target ===
 
 impl Target {
+    fn new(file: File) -> Self {
+        Target { file, torn: false, failing: false }
+    }
+
     /// Writes `batch` and returns how many of its lines were lost.
     fn write(&mut self, batch: &[u8]) -> u64 {
         if batch.is_empty() {
@@ -204,7 +210,7 @@ impl Target {
         }
         match self.write_all(batch) {
             Ok(()) => {
-                self.torn = false;
+                (self.torn, self.failing) = (false, false);
                 0
             }
             Err(written) => {
@@ -220,7 +226,10 @@ impl Target {
         let mut stalls = 0;
         while written < bytes.len() {
             match self.file.write(&bytes[written..]) {
-                Ok(0) => return Err(written),
+                Ok(0) => {
+                    self.complain(&ErrorKind::WriteZero.into());
+                    return Err(written);
+                }
                 Ok(n) => (written, stalls) = (written + n, 0),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // Somebody who shares the pipe made it non-blocking: give its reader a moment.
@@ -228,16 +237,28 @@ impl Target {
                     stalls += 1;
                     thread::park_timeout(STALL);
                 }
-                Err(_) => return Err(written),
+                Err(error) => {
+                    self.complain(&error);
+                    return Err(written);
+                }
             }
         }
         Ok(())
+    }
+
+    /// Says on standard error why lines are lost, once until a write succeeds: the log itself is no place for it.
+    fn complain(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.failing, true) {
+            // With standard error gone as well, the metric still counts what is lost.
+            let _: io::Result<()> =
+                writeln!(io::stderr(), "sluice: the log cannot be written: {error}; lines are dropped until it can");
+        }
     }
 }
 
 /// The thread: takes what is queued, writes it, says what is missing, until the producers' end is dropped.
 fn write_lines(shared: &Shared, file: File, notice: &Notice) {
-    let mut target = Target { file, torn: false };
+    let mut target = Target::new(file);
     let mut batch = Vec::new();
     let mut unreported = 0;
     loop {
@@ -265,7 +286,7 @@ fn write_batch(target: &mut Target, batch: &[u8], next: Option<Turn>) -> u64 {
     let Some(Turn { at, file }) = next else { return target.write(batch) };
     let (before, after) = batch.split_at(at.min(batch.len()));
     let lost = target.write(before);
-    *target = Target { file, torn: false };
+    *target = Target::new(file);
     lost + target.write(after)
 }
 
@@ -366,7 +387,7 @@ mod tests {
     #[test]
     fn a_line_cut_by_a_failed_write_does_not_run_into_the_next() {
         let (reader, pipe) = io::pipe().expect("a pipe");
-        let mut target = Target { file: File::from(OwnedFd::from(pipe)), torn: true };
+        let mut target = Target { torn: true, ..Target::new(File::from(OwnedFd::from(pipe))) };
         assert_eq!(target.write(b"next\n"), 0);
         assert_eq!(target.write(b"last\n"), 0);
         drop(target);

@@ -113,7 +113,7 @@ impl Port {
     }
 
     /// Connections open now.
-    fn open(&self) -> usize {
+    pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 

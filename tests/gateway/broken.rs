@@ -369,6 +369,10 @@ fn a_get_whose_pooled_connection_dies_under_it_is_sent_again_once_on_a_new_one()
         assert_eq!(client.answer_to(method).status(), 204);
         gateway.wait_for_metric("sluice_attempts_total", &[("outcome", "success")], 2.0);
 
+        if method == "HEAD" {
+            // Its connection rests now, so the next request would open another one.
+            continue;
+        }
         // The new connection is given no second chance.
         client.send(format!("{method} /twice HTTP/1.1\r\nHost: a\r\n\r\n"));
         second.request();

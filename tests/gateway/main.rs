@@ -23,6 +23,7 @@ mod signals; // what the binary does when it is told
 mod regression; // one test for each defect that was found from outside
 mod smoke; // the test world itself
 mod streams; // nothing is held back, and a reload changes nothing under way
+mod told; // what the log and the admin API tell an operator
 mod upgrade; // WebSocket and what else leaves HTTP
 mod wire; // one TCP connection, either end of it
 mod world; // a gateway to test: in this process, or the real binary

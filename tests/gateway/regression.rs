@@ -157,22 +157,22 @@ fn a_body_that_follows_the_answer_to_head_answers_nobody() {
 
 #[test]
 fn a_connection_that_stayed_silent_after_an_answer_to_head_is_used_again() {
+    // Only the first connection may be kept, so that none hides it.
     let alpha = Provider::scripted(|peer| {
         while let Some(request) = peer.request() {
             let number = peer.wire.number;
             let body = if request.head.line.starts_with("HEAD") { String::new() } else { number.to_string() };
-            peer.wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{body}"));
+            let then = if number == 0 { "keep-alive" } else { "close" };
+            let length = number.to_string().len();
+            peer.wire.send(format!("HTTP/1.1 200 OK\r\nconnection: {then}\r\ncontent-length: {length}\r\n\r\n{body}"));
         }
     });
     let gateway = Gateway::before(&alpha);
     let mut client = gateway.connect();
     client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(client.answer_to("HEAD").status(), 200);
-    let mut other = gateway.connect();
-    // Two requests at once, so that they need both the connections there are.
     crate::world::wait_until("the first connection is used again", || {
         client.send(GET);
-        other.send(GET);
-        [client.answer().text(), other.answer().text()].contains(&"0".to_owned())
+        client.answer().text() == "0"
     });
 }

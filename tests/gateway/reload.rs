@@ -124,7 +124,7 @@ fn a_rejected_file_changes_nothing_and_is_seen_everywhere() {
     assert!(seen["on_disk"]["error"].to_string().contains("respont"), "{}", seen["on_disk"]);
     // A gateway that runs is ready, whatever its file says by now; who looks closer sees it.
     let ready = page(gateway.admin(), "/health/ready?verbose");
-    assert!(ready.contains("the file has problems"), "{ready}");
+    assert!(ready.contains("the latest reload was rejected"), "{ready}");
 
     gateway.rewrite(&saying("better"));
     gateway.reload().unwrap_or_else(|rejected| panic!("{}", rejected.rendered));
