@@ -67,7 +67,7 @@ struct Demo {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let named = arguments.file.config;
-    let path = named.clone().unwrap_or_else(|| PathBuf::from("gateway.yaml"));
+    let path = named.clone().unwrap_or_else(|| PathBuf::from(USUAL_FILE));
     let code = match arguments.command.unwrap_or(Command::Run) {
         Command::Run => run::run(&source(path)),
         Command::Check => check::check(&path, &ProcessEnvironment, &mut io::stdout().lock(), colours()),
