@@ -75,7 +75,9 @@ pub struct Back<'a> {
 pub fn answer_head(out: &mut Vec<u8>, head: &ResponseHead, back: &Back<'_>) {
     status_line(out, head.status, head.reason());
     for (known, name, value) in head.fields.iter() {
-        let announced = known == Known::ContentLength && back.length == Length::None && head.status != 204;
+        // What a GET would have got: an answer to HEAD and a 304 say so. A 101 and a 204 have no body to speak of.
+        let could_have = !matches!(head.status, ..200 | 204);
+        let announced = known == Known::ContentLength && back.length == Length::None && could_have;
         if (passes_down(known) || announced) && !is_changed(name, &head.fields, [&back.rewrite.response_headers]) {
             encode::field(out, name, value);
         }
