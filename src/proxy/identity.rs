@@ -55,8 +55,7 @@ impl Peer {
 
     /// Whether this listener believes it.
     pub fn judge(&mut self, listener: &Listener) {
-        let ip = self.address.ip();
-        self.trusted = listener.trusted_proxies.iter().any(|range| range.contains(ip));
+        self.trusted = is_trusted(listener, self.address.ip());
     }
 
     /// The address as text.
@@ -64,15 +63,19 @@ impl Peer {
         &self.text
     }
 
-    /// The address of whoever the request came from: what a trusted peer says it got it from, or the peer itself.
-    pub fn client_address(&self, fields: &Fields) -> IpAddr {
+    /// The address of whoever the request came from: the peer itself or, where that is trusted, the nearest address in
+    /// `X-Forwarded-For` that is not. What stands before that one is only claimed by it.
+    pub fn client_address(&self, fields: &Fields, listener: &Listener) -> IpAddr {
+        let mut nearest = None;
         if self.trusted {
-            let first = fields.values(Known::XForwardedFor).flat_map(elements).last();
-            if let Some(ip) = first.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()) {
-                return ip;
+            for text in fields.values(Known::XForwardedFor).flat_map(elements) {
+                nearest = match (parse_address(text), nearest) {
+                    (Some(ip), Some(_)) if is_trusted(listener, ip) => nearest,
+                    (found, _) => found,
+                };
             }
         }
-        self.address.ip().to_canonical()
+        nearest.unwrap_or_else(|| self.address.ip()).to_canonical()
     }
 
     /// Appends `Forwarded` (RFC 7239) and the `X-Forwarded-*` family.
@@ -189,6 +192,17 @@ impl Name {
         bytes[..len].copy_from_slice(&text[..len]);
         Name { bytes, len }
     }
+}
+
+fn is_trusted(listener: &Listener, ip: IpAddr) -> bool {
+    listener.trusted_proxies.iter().any(|range| range.contains(ip))
+}
+
+/// An address as proxies write it: alone, in brackets, or with a port.
+fn parse_address(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?;
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse().ok().or_else(|| text.parse().ok().map(|socket: SocketAddr| socket.ip()))
 }
 
 /// Appends a `Date` field of now. The text is made once a second for each worker.

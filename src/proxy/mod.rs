@@ -116,6 +116,7 @@ pub async fn handle(client: &mut Client, head_len: usize, here: &Here<'_>) -> Af
         }
         Err(invalid) => {
             record.routed(UNROUTED, &here.snapshot.unrouted);
+            record.error = invalid.why().map(str::to_owned);
             Err(Refused::invalid(*invalid).into())
         }
     };
@@ -128,7 +129,7 @@ pub async fn handle(client: &mut Client, head_len: usize, here: &Here<'_>) -> Af
     };
     let host = checked.as_ref().map_or("", |request| request.host.as_ref());
     let (bytes_in, bytes_out) = (lent.client.body_read, lent.client.body_written);
-    let last = Final { head, host, identity: &identity, peer, listener: &here.listener.name, bytes_in, bytes_out };
+    let last = Final { head, host, identity: &identity, peer, listener: here.listener, bytes_in, bytes_out };
     record.log(&here.shared.logs, &last);
     after
 }
@@ -254,7 +255,7 @@ pub fn refuse_head(client: &mut Client, refusal: Refusal, detail: &'static str, 
     let (head, peer) = (&client.head, &client.peer);
     record.log(
         &here.shared.logs,
-        &Final { head, host: "", identity: &identity, peer, listener: &here.listener.name, bytes_in, bytes_out },
+        &Final { head, host: "", identity: &identity, peer, listener: here.listener, bytes_in, bytes_out },
     );
 }
 

@@ -3,6 +3,7 @@
 use super::frame::Request;
 use super::identity::{Identity, Peer};
 use crate::clock;
+use crate::config::Listener;
 use crate::http1::head::RequestHead;
 use crate::observe::access::{Access, AttemptRecord};
 use crate::observe::logs::Logs;
@@ -42,7 +43,7 @@ pub struct Final<'a> {
     /// Who sent it.
     pub peer: &'a Peer,
     /// The listener that took it.
-    pub listener: &'a str,
+    pub listener: &'a Listener,
     /// Bytes of its body.
     pub bytes_in: u64,
     /// Bytes of the answer's body.
@@ -99,9 +100,9 @@ impl<'a> Record<'a> {
             request_id: last.identity.request_id_text(),
             trace_id: last.identity.trace_id_text(),
             client: "anonymous",
-            client_address: last.peer.client_address(&last.head.fields),
+            client_address: last.peer.client_address(&last.head.fields, last.listener),
             class: "normal",
-            listener: last.listener,
+            listener: &last.listener.name,
             route: self.route,
             method: last.head.method(),
             host: last.host,
