@@ -231,3 +231,20 @@ fn the_log_says_what_is_wrong_with_a_refused_request() {
     let line = &gateway.wait_for_access_log(1)[0];
     assert_eq!(line["error"], "the path holds a byte that must be percent-encoded");
 }
+
+/// Only their number was bounded, so 4 MiB of them could wait for a client that does not read.
+#[test]
+fn interim_answers_are_bounded_together() {
+    let alpha = Provider::by_hand();
+    let gateway = Gateway::before(&alpha);
+    for (count, status) in [(1, 200), (3, 502)] {
+        let mut client = gateway.connect();
+        client.send(GET);
+        let mut provider = alpha.accept();
+        provider.head();
+        let interim = format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(30_000));
+        provider.send(interim.repeat(count));
+        provider.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok");
+        assert_eq!(client.answer().status(), status, "{count}");
+    }
+}
