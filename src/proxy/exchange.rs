@@ -102,6 +102,8 @@ pub struct Exchange<'a> {
     down_pump: Pump,
     phase: Phase,
     interims: u32,
+    /// Bytes of all their heads.
+    interim_bytes: usize,
     /// A 100 was passed on: the client sends its body.
     continued: bool,
     times: Times,
@@ -169,6 +171,7 @@ impl<'a> Exchange<'a> {
             down_pump: Pump::default(),
             phase: Phase::Head,
             interims: 0,
+            interim_bytes: 0,
             continued: false,
             times: Times {
                 moved: now,
@@ -303,7 +306,8 @@ impl<'a> Exchange<'a> {
     fn pass_interim(&mut self, len: usize) -> Result<(), Broken> {
         self.interims += 1;
         self.continued |= self.answer.status == 100;
-        if self.interims > INTERIM_ANSWERS {
+        self.interim_bytes += len;
+        if self.interims > INTERIM_ANSWERS || self.interim_bytes > INTERIM_BYTES {
             return Err(Broken::Protocol("too many interim answers"));
         }
         framing::response(self.answer.status, false, &self.answer.fields, self.answer.version)
@@ -520,6 +524,9 @@ const ANSWER_FIELDS: usize = 256;
 /// Interim answers before the final one; more is a broken answer. A provider that reports progress by 102 or 103 sends a
 /// handful.
 const INTERIM_ANSWERS: u32 = 64;
+
+/// Bytes of all of them; more is a broken answer. They wait in memory for a client that reads slowly.
+const INTERIM_BYTES: usize = ANSWER_HEAD_BYTES;
 
 /// A body's rate is judged once it has been awaited this long: a short pause is no attack.
 const BODY_RATE_AFTER: Duration = Duration::from_secs(10);

@@ -42,6 +42,18 @@ pub enum Invalid {
     Method,
 }
 
+// === impl Invalid ===
+
+impl Invalid {
+    /// What is wrong, where it is more than the method.
+    pub fn why(self) -> Option<&'static str> {
+        match self {
+            Invalid::Bad(why) => Some(why),
+            Invalid::Method => None,
+        }
+    }
+}
+
 /// Checks a parsed head. `scratch` holds the path where it has to be spelled anew.
 ///
 /// # Errors

@@ -55,8 +55,7 @@ impl Peer {
 
     /// Whether this listener believes it.
     pub fn judge(&mut self, listener: &Listener) {
-        let ip = self.address.ip();
-        self.trusted = listener.trusted_proxies.iter().any(|range| range.contains(ip));
+        self.trusted = is_trusted(listener, self.address.ip());
     }
 
     /// The address as text.
@@ -194,6 +193,10 @@ impl Name {
         bytes[..len].copy_from_slice(&text[..len]);
         Name { bytes, len }
     }
+}
+
+fn is_trusted(listener: &Listener, ip: IpAddr) -> bool {
+    listener.trusted_proxies.iter().any(|range| range.contains(ip))
 }
 
 /// Appends a `Date` field of now. The text is made once a second for each worker.

@@ -117,6 +117,7 @@ pub async fn handle(client: &mut Client, head_len: usize, here: &Here<'_>) -> Af
         }
         Err(invalid) => {
             record.routed(UNROUTED, &here.snapshot.unrouted);
+            record.error = invalid.why().map(str::to_owned);
             Err(Refused::invalid(*invalid).into())
         }
     };

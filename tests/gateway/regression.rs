@@ -192,3 +192,59 @@ fn what_is_removed_from_answers_is_removed_from_interim_ones() {
     provider.send(OK);
     assert_eq!(client.answer().value("x-frame"), Some("deny"));
 }
+
+/// The last address was taken, which is another proxy's where there are several, and one with a port was not understood.
+#[test]
+fn the_client_in_the_log_is_the_nearest_address_that_is_no_trusted_proxy() {
+    let alpha = Provider::answering(OK);
+    let listener = "trusted_proxies: [127.0.0.0/8, 10.0.0.0/8]";
+    let gateway = Gateway::before_with(&alpha, Extra { listener, ..Extra::default() });
+    let cases = [
+        ("6.6.6.6, 192.0.2.1, 10.0.0.1", "192.0.2.1"),
+        ("6.6.6.6\r\nX-Forwarded-For: 192.0.2.2", "192.0.2.2"),
+        ("192.0.2.3:4711", "192.0.2.3"),
+        ("[2001:db8::1]:80, 10.0.0.2", "2001:db8::1"),
+        ("[2001:db8::2]", "2001:db8::2"),
+        ("10.0.0.3, 10.0.0.4", "10.0.0.3"),
+        ("192.0.2.4, unknown, 10.0.0.5", "10.0.0.5"),
+        ("192.0.2.5, unknown", "127.0.0.1"),
+    ];
+    let mut client = gateway.connect();
+    for (claimed, _) in cases {
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {claimed}\r\n\r\n"));
+        assert_eq!(client.answer().status(), 200);
+    }
+    let log = gateway.wait_for_access_log(cases.len());
+    for ((claimed, address), line) in cases.iter().zip(log) {
+        assert_eq!(line["client_address"], *address, "{claimed}");
+    }
+}
+
+/// The client was told why its request is refused, and the log was not.
+#[test]
+fn the_log_says_what_is_wrong_with_a_refused_request() {
+    let alpha = Provider::by_hand();
+    let gateway = Gateway::before(&alpha);
+    let mut client = gateway.connect();
+    client.send("GET /\"a HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.answer().status(), 400);
+    let line = &gateway.wait_for_access_log(1)[0];
+    assert_eq!(line["error"], "the path holds a byte that must be percent-encoded");
+}
+
+/// Only their number was bounded, so 4 MiB of them could wait for a client that does not read.
+#[test]
+fn interim_answers_are_bounded_together() {
+    let alpha = Provider::by_hand();
+    let gateway = Gateway::before(&alpha);
+    for (count, status) in [(1, 200), (3, 502)] {
+        let mut client = gateway.connect();
+        client.send(GET);
+        let mut provider = alpha.accept();
+        provider.head();
+        let interim = format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(30_000));
+        provider.send(interim.repeat(count));
+        provider.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok");
+        assert_eq!(client.answer().status(), status, "{count}");
+    }
+}
