@@ -574,10 +574,11 @@ fn hash_of_file(path: &std::path::Path) -> Option<String> {
     config::hash_file(path).ok()
 }
 
+/// What a reload is told once a drain has begun.
+const GOING: &str = "the gateway is going and takes no new configuration";
+
 /// Changes that a log line names.
 const CHANGES_LOGGED: usize = 10;
-
-const GOING: &str = "the gateway is going and takes no new configuration";
 
 /// For the last log lines to reach their file.
 const FLUSH_TIME: Duration = Duration::from_secs(2);

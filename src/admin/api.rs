@@ -78,7 +78,7 @@ async fn live() -> Json<Value> {
 }
 
 async fn ready(State(desk): State<Desk>, uri: Uri) -> Response {
-    let Some(readiness) = aside(&desk, |control| control.readiness()).await else {
+    let Some(readiness) = aside(&desk, Control::readiness).await else {
         return failed(&desk).at(uri.path()).into_response();
     };
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

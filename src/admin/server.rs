@@ -7,13 +7,14 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
+use std::collections::VecDeque;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::{JoinError, JoinSet};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
 /// Serves operators on `listener` until `stop` turns true (or its sender is gone), then lets answers under way end.
@@ -28,15 +29,16 @@ pub async fn serve(
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let router = api::router(Arc::clone(&control));
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
+    let mut open = VecDeque::new();
     loop {
         tokio::select! {
             biased;
             () = stopped(&mut stop) => break,
             Some(ended) = connections.join_next() => note(&ended, &*control),
-            (stream, permit) = accept(&listener, &room) => {
-                connections.spawn(converse(stream, permit, router.clone(), stop.clone()));
+            stream = accept(&listener) => {
+                make_room(&mut open);
+                open.push_back(connections.spawn(converse(stream, router.clone(), stop.clone())));
             }
         }
     }
@@ -48,13 +50,11 @@ pub async fn serve(
     Ok(())
 }
 
-/// The next connection, once there is room for it; until then it waits in the kernel's backlog.
-async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, Option<OwnedSemaphorePermit>) {
-    // The semaphore is never closed, so there is always a permit in the end.
-    let permit = Arc::clone(room).acquire_owned().await.ok();
+/// The next connection.
+async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, permit),
+            Ok((stream, _)) => return stream,
             Err(error) => {
                 // Out of descriptors, mostly: trying again at once would only turn a core.
                 tracing::warn!(%error, "the admin listener could not accept a connection");
@@ -64,13 +64,19 @@ async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, Op
     }
 }
 
+/// Where there are as many connections as there may be, ends the oldest. Letting new ones wait instead would let anybody
+/// who can connect, token or not, keep the probes of a supervisor out, which would then restart a healthy gateway.
+fn make_room(open: &mut VecDeque<AbortHandle>) {
+    if open.len() >= CONNECTIONS_MAX {
+        open.retain(|connection| !connection.is_finished());
+    }
+    while open.len() >= CONNECTIONS_MAX {
+        open.pop_front().inspect(AbortHandle::abort);
+    }
+}
+
 /// One connection, from its first request to its last answer.
-async fn converse(
-    stream: TcpStream,
-    _permit: Option<OwnedSemaphorePermit>,
-    router: Router,
-    mut stop: watch::Receiver<bool>,
-) {
+async fn converse(stream: TcpStream, router: Router, mut stop: watch::Receiver<bool>) {
     prepare(&stream);
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME_MAX).max_buf_size(HEAD_BYTES_MAX);
@@ -107,8 +113,8 @@ fn note(ended: &Result<(), JoinError>, control: &dyn Control) {
     }
 }
 
-/// Operators, scrapers and probes are few. Further connections wait in the backlog.
-const CONNECTIONS_MAX: usize = 256;
+/// Operators, scrapers and probes are few. A further connection ends the oldest.
+pub(super) const CONNECTIONS_MAX: usize = 256;
 
 /// From the end of one request to the complete head of the next. A scraper that pauses longer connects again.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(30);

@@ -530,3 +530,19 @@ fn finish(mut stream: std::net::TcpStream) -> String {
     stream.read_to_string(&mut answer).expect("an answer");
     answer
 }
+
+/// Silent connections kept everybody else waiting for half a minute, probes of a supervisor among them.
+#[tokio::test]
+async fn connections_that_say_nothing_keep_nobody_out() {
+    let world = World::start(&[("secret", Role::Read)]);
+    let mut silent = Vec::new();
+    for _ in 0..server::CONNECTIONS_MAX {
+        silent.push(TcpStream::connect(world.address).await.expect("accepted"));
+    }
+    assert_eq!(world.get("/livez").await.status, 200);
+    assert_eq!(silent[0].read(&mut [0]).await.expect("an orderly end"), 0, "the oldest made way");
+    let newest = silent.last_mut().expect("there are many");
+    let request = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    newest.write_all(request).await.expect("still open");
+    assert_eq!(read_answer(newest).await.status, 200);
+}
