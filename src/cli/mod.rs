@@ -28,7 +28,7 @@ struct Arguments {
 /// Which configuration.
 #[derive(Debug, Clone, Args)]
 struct File {
-    /// The configuration file; `gateway.yaml` without it, and one of its own for `demo`
+    /// The configuration file [default: gateway.yaml; of `demo`: one that is built in]
     #[arg(short, long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 }
@@ -67,7 +67,7 @@ struct Demo {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let named = arguments.file.config;
-    let path = named.clone().unwrap_or_else(|| PathBuf::from("gateway.yaml"));
+    let path = named.clone().unwrap_or_else(|| PathBuf::from(USUAL_FILE));
     let code = match arguments.command.unwrap_or(Command::Run) {
         Command::Run => run::run(&source(path)),
         Command::Check => check::check(&path, &ProcessEnvironment, &mut io::stdout().lock(), colours()),
@@ -99,5 +99,21 @@ fn print(text: &str) -> i32 {
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => 1,
         _ => 0,
+    }
+}
+
+/// The configuration file where none is named.
+const USUAL_FILE: &str = "gateway.yaml";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_may_be_named_in_every_way_and_place() {
+        for line in ["sluice -c a demo", "sluice demo --config a", "sluice demo --config=a", "sluice demo -ca"] {
+            let arguments = Arguments::try_parse_from(line.split(' ')).expect("valid arguments");
+            assert_eq!(arguments.file.config.as_deref(), Some(std::path::Path::new("a")), "{line}");
+        }
     }
 }

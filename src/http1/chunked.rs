@@ -145,5 +145,5 @@ fn chunk_size(line: &[u8]) -> Result<u64, FramingError> {
 /// that makes us read many bytes for each byte of data.
 const SIZE_LINE_BYTES: usize = 256;
 
-/// Bytes of a trailer section; more is an error. It has to fit into a connection's smallest buffer.
+/// Bytes of a trailer section; more is an error. It is judged whole, so this is also what a buffer has to hold of it.
 pub const TRAILER_BYTES: usize = 8 * 1024;

@@ -6,8 +6,8 @@ use super::framing::Length;
 /// Puts the framing on a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoder {
-    /// Plain bytes, this many to come.
-    Exact(u64),
+    /// Plain bytes. Whoever reads them knows their number, and that it is kept to is for the decoder on the other side.
+    Exact,
     /// Chunks.
     Chunked,
     /// Plain bytes until we close.
@@ -23,7 +23,7 @@ impl Encoder {
     pub fn new(length: Length) -> Self {
         match length {
             Length::None => Encoder::Done,
-            Length::Exact(bytes) => Encoder::Exact(bytes),
+            Length::Exact(_) => Encoder::Exact,
             Length::Chunked => Encoder::Chunked,
             Length::Close => Encoder::Close,
         }
@@ -32,7 +32,7 @@ impl Encoder {
     /// Whether data goes out as it is, without anything around it.
     #[inline]
     pub fn is_plain(self) -> bool {
-        matches!(self, Encoder::Exact(_) | Encoder::Close)
+        matches!(self, Encoder::Exact | Encoder::Close)
     }
 }
 

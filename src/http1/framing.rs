@@ -186,8 +186,9 @@ impl Decoder {
     pub fn remaining(&self) -> Option<u64> {
         match self {
             Decoder::Exact(left) => Some(*left),
-            Decoder::Done => Some(0),
-            Decoder::Chunked(_) | Decoder::Close => None,
+            Decoder::Chunked(chunked) if !chunked.is_done() => None,
+            Decoder::Chunked(_) | Decoder::Done => Some(0),
+            Decoder::Close => None,
         }
     }
 
@@ -216,8 +217,10 @@ mod tests {
     fn a_chunked_body_is_complete_where_its_bytes_end() {
         let mut decoder = Decoder::new(Length::Chunked);
         assert_eq!(decoder.next(b"0\r\n\r\n"), Ok(Next::Skip(3)));
+        assert_eq!(decoder.remaining(), None);
         assert_eq!(decoder.next(b"\r\n"), Ok(Next::Skip(2)));
         assert_eq!(decoder.next(b""), Ok(Next::End));
+        assert_eq!(decoder.remaining(), Some(0));
     }
 
     #[test]

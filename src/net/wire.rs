@@ -355,11 +355,12 @@ impl Wire {
         self.sent == self.outbound.len()
     }
 
-    /// Gives back what a large body needed.
+    /// Gives back what a large head or body needed, as far as nothing waits in it.
     pub fn shrink(&mut self) {
         self.inbound.shrink();
-        if self.outbound.capacity() > GATHER_BYTES {
+        if self.is_flushed() && self.outbound.capacity() > GATHER_BYTES {
             self.outbound = Vec::new();
+            self.sent = 0;
         }
     }
 

@@ -218,6 +218,11 @@ impl<'a> Exchange<'a> {
             Flow::SourceFailed(ReadError::TooLarge) => return Err(Broken::ClientBodyTooLarge),
             Flow::SourceFailed(ReadError::Ended | ReadError::Io(_)) => return Err(Broken::ClientGone),
         };
+        if self.up == Up::Sent {
+            // While the provider thinks, a large request holds no more than its head.
+            self.client.shrink();
+            self.provider.shrink();
+        }
         if self.up == Up::Sent && self.phase == Phase::Tunnel {
             // The client ended its direction: pass that on. Whether the provider still listens shows when reading.
             let _: Poll<std::io::Result<()>> = self.provider.poll_shutdown(cx);
@@ -305,7 +310,7 @@ impl<'a> Exchange<'a> {
             .map_err(Broken::Protocol)?;
         self.provider.begin_body(len, Length::None, u64::MAX);
         if self.terms.request.head.version == Version::Http11 {
-            forward::interim_head(self.client.out(), self.answer);
+            forward::interim_head(self.client.out(), self.answer, self.terms.rewrite);
         }
         Ok(())
     }

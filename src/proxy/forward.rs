@@ -76,7 +76,9 @@ pub struct Back<'a> {
 pub fn answer_head(out: &mut Vec<u8>, head: &ResponseHead, back: &Back<'_>) {
     status_line(out, head.status, head.reason());
     for (known, name, value) in head.fields.iter() {
-        let announced = known == Known::ContentLength && back.length == Length::None && head.status != 204;
+        // What a GET would have got: an answer to HEAD and a 304 say so. A 101 and a 204 have no body to speak of.
+        let could_have = !matches!(head.status, ..200 | 204);
+        let announced = known == Known::ContentLength && back.length == Length::None && could_have;
         if (passes_down(known) || announced) && !is_changed(name, &head.fields, [&back.rewrite.response_headers]) {
             encode::field(out, name, value);
         }
@@ -101,11 +103,12 @@ pub fn answer_head(out: &mut Vec<u8>, head: &ResponseHead, back: &Back<'_>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends an interim answer (1xx, not 101) for the client.
-pub fn interim_head(out: &mut Vec<u8>, head: &ResponseHead) {
+/// Appends an interim answer (1xx, not 101) for the client. What the route takes out of answers is taken out of these too;
+/// what it sets is for the final one.
+pub fn interim_head(out: &mut Vec<u8>, head: &ResponseHead, rewrite: &Rewrite) {
     status_line(out, head.status, head.reason());
     for (known, name, value) in head.fields.iter() {
-        if passes_down(known) && !is_nominated(name, &head.fields) {
+        if passes_down(known) && !is_changed(name, &head.fields, [&rewrite.response_headers]) {
             encode::field(out, name, value);
         }
     }

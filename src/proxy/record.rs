@@ -6,6 +6,7 @@ use crate::clock;
 use crate::config::Listener;
 use crate::http1::head::RequestHead;
 use crate::observe::access::{Access, AttemptRecord};
+use crate::observe::families::UNROUTED;
 use crate::observe::logs::Logs;
 use crate::observe::metrics::RouteMetrics;
 use crate::policy::outcome::Outcome;
@@ -65,7 +66,7 @@ impl<'a> Record<'a> {
             at: if logged { clock::wall() } else { SystemTime::UNIX_EPOCH },
             ended: None,
             logged,
-            route: "none",
+            route: UNROUTED,
             series: None,
             provider: None,
             attempts: Vec::new(),

@@ -184,10 +184,8 @@ impl Routes {
 
     /// The methods that the routes matching in all else take, sorted, as `Allow` wants them; empty where none matches.
     ///
-    /// [`Routes::find`] says so itself; this is for methods that are refused whatever the routes say (CONNECT, TRACE).
     /// A route without `methods` stands for the seven usual ones.
-    #[must_use]
-    pub fn allow(&self, asked: &Asked<'_>) -> String {
+    fn allow(&self, asked: &Asked<'_>) -> String {
         let mut methods: Vec<&str> = Vec::new();
         self.walk(asked, |number| {
             let rule = &self.rules[number];

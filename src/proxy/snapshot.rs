@@ -2,6 +2,7 @@
 
 use super::route::Routes;
 use crate::config::{self, Action, Config};
+use crate::observe::families::UNROUTED;
 use crate::observe::metrics::{Metrics, RouteMetrics};
 use crate::upstream::pool::Pool;
 use std::net::SocketAddr;
@@ -47,7 +48,7 @@ impl Snapshot {
         Snapshot {
             index: Routes::compile(&config.routes),
             routes: config.routes.iter().map(route).collect(),
-            unrouted: metrics.route("none"),
+            unrouted: metrics.route(UNROUTED),
             config,
         }
     }

@@ -40,9 +40,6 @@ struct Settings {
 /// A port that listens, and a socket of it for each worker.
 pub type Opened = (Arc<Port>, Vec<(Door, TcpListener)>);
 
-/// The sockets of a port, one for each worker.
-pub type Doors = Vec<(Door, TcpListener)>;
-
 /// One listening socket's share of a port; the port is not empty before all of them were dropped.
 #[derive(Debug)]
 pub struct Door {

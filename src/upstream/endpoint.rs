@@ -19,7 +19,7 @@ pub struct Endpoint {
     workers: Box<[Shelf]>,
 }
 
-/// One worker's idle connections. The lock is never contidied: only that worker's thread takes it.
+/// One worker's idle connections. The lock is never contended: only that worker's thread takes it.
 #[derive(Debug)]
 struct Shelf {
     idle: Mutex<Idle<Wire>>,

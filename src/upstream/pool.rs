@@ -38,7 +38,7 @@ pub struct Pool {
 /// What a request asks of a pool.
 #[derive(Debug)]
 pub struct Ask<'a> {
-    /// Names of providers it has tried already; they come last.
+    /// Names of providers it has tried already; they are passed over.
     pub tried: &'a [Arc<str>],
     /// Now.
     pub now: Instant,

@@ -176,3 +176,19 @@ fn a_connection_that_stayed_silent_after_an_answer_to_head_is_used_again() {
         client.answer().text() == "0"
     });
 }
+
+/// Rules for answers held for the final one only, so a 103 could show what they keep inside.
+#[test]
+fn what_is_removed_from_answers_is_removed_from_interim_ones() {
+    let route = "rewrite: { response_headers: { set: { x-frame: deny }, remove: [x-inner] } }";
+    let alpha = Provider::by_hand();
+    let gateway = Gateway::before_with(&alpha, Extra { route, ..Extra::default() });
+    let mut client = gateway.connect();
+    client.send(GET);
+    let mut provider = alpha.accept();
+    provider.head();
+    provider.send("HTTP/1.1 103 Early Hints\r\nX-Inner: 1\r\nX-Frame: allow\r\nLink: x\r\n\r\n");
+    client.expect("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n");
+    provider.send(OK);
+    assert_eq!(client.answer().value("x-frame"), Some("deny"));
+}
