@@ -32,10 +32,9 @@ pub fn request_head(out: &mut Vec<u8>, onward: &Onward<'_>) {
     rewrite::upstream_target(&provider.url.prefix, rewrite, request.path, request.query, out);
     out.extend_from_slice(b" HTTP/1.1\r\n");
     host_field(out, onward);
+    let rules = [&rewrite.headers, &provider.headers];
     for (known, name, value) in request.head.fields.iter() {
-        if passes_up(known, peer.trusted)
-            && !is_changed(name, &request.head.fields, [&rewrite.headers, &provider.headers])
-        {
+        if passes_up(known, peer.trusted) && !is_changed(name, &request.head.fields, rules) {
             encode::field(out, name, value);
         }
     }
@@ -44,9 +43,11 @@ pub fn request_head(out: &mut Vec<u8>, onward: &Onward<'_>) {
     }
     connection_fields(out, &request.head.fields, request.upgrade);
     encode::length_field(out, request.length);
+    let ours = out.len();
     peer.write_fields(out, &request.head.fields, request.authority);
     identity.write_fields(out);
     via(out, &request.head.fields, request.head.version);
+    drop_named(out, ours, rules);
     set_fields(out, &rewrite.headers);
     set_fields(out, &provider.headers);
     out.extend_from_slice(b"\r\n");
@@ -82,6 +83,7 @@ pub fn answer_head(out: &mut Vec<u8>, head: &ResponseHead, back: &Back<'_>) {
             encode::field(out, name, value);
         }
     }
+    let ours = out.len();
     if !head.fields.has(Known::Date) {
         super::identity::date_field(out);
     }
@@ -96,6 +98,7 @@ pub fn answer_head(out: &mut Vec<u8>, head: &ResponseHead, back: &Back<'_>) {
     if let Some(trail) = back.trail {
         encode::field(out, b"proxy-status", trail.as_bytes());
     }
+    drop_named(out, ours, [&back.rewrite.response_headers]);
     set_fields(out, &back.rewrite.response_headers);
     out.extend_from_slice(b"\r\n");
 }
@@ -164,10 +167,30 @@ fn passes_down(known: Known) -> bool {
 /// or was nominated by `Connection` as belonging to one hop.
 #[inline]
 pub fn is_changed<const N: usize>(name: &[u8], fields: &Fields, rules: [&HeaderRules; N]) -> bool {
+    is_named(name, rules) || is_nominated(name, fields)
+}
+
+#[inline]
+fn is_named<const N: usize>(name: &[u8], rules: [&HeaderRules; N]) -> bool {
     rules.iter().any(|rules| {
         let removed = rules.remove.iter().any(|removed| reads_as(name, removed.as_bytes()));
         removed || rules.set.iter().any(|(set, _)| reads_as(name, set.as_bytes()))
-    }) || is_nominated(name, fields)
+    })
+}
+
+/// Takes out again, of the field lines from `start` on, what the configuration removes or sets: its word is the last, also
+/// on what we write ourselves.
+fn drop_named<const N: usize>(out: &mut Vec<u8>, start: usize, rules: [&HeaderRules; N]) {
+    if rules.iter().all(|rules| rules.set.is_empty() && rules.remove.is_empty()) {
+        return;
+    }
+    let lines = out.split_off(start);
+    for line in lines.split_inclusive(|byte| *byte == b'\n') {
+        let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        if !is_named(name, rules) {
+            out.extend_from_slice(line);
+        }
+    }
 }
 
 /// RFC 9110 §7.6.1: what `Connection` names goes no further.

@@ -54,6 +54,34 @@ fn a_provider_sees_the_request_with_case_and_order_kept_and_our_fields_behind() 
 }
 
 #[test]
+fn what_the_file_sets_or_removes_of_our_own_fields_is_its_word_alone() {
+    let provider = "headers: { set: { x-request-id: theirs, via: x }, remove: [forwarded, traceparent] }";
+    let route = "rewrite: { headers: { set: { x-forwarded-proto: https } } }";
+    let (head, _alpha) = seen(Extra { provider, route, ..Extra::default() }, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(head.values("x-request-id"), ["theirs"]);
+    assert_eq!(head.values("via"), ["x"]);
+    assert_eq!(head.values("x-forwarded-proto"), ["https"]);
+    assert_eq!(head.values("forwarded").len() + head.values("traceparent").len(), 0);
+    assert_eq!(head.values("x-forwarded-for"), ["127.0.0.1"]);
+}
+
+#[test]
+fn what_the_file_sets_or_removes_of_our_own_answer_fields_is_its_word_alone() {
+    let alpha = Provider::by_hand();
+    let route = "rewrite: { response_headers: { set: { date: never }, remove: [via] } }";
+    let gateway = Gateway::before_with(&alpha, Extra { route, ..Extra::default() });
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let mut provider = alpha.accept();
+    provider.head();
+    provider.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let head = client.head();
+    assert_eq!((head.values("date"), head.values("via")), (vec!["never"], vec![]));
+    assert_eq!((head.values("connection"), head.values("content-length")), (vec!["close"], vec!["0"]));
+    assert_eq!(head.values("x-request-id").len(), 1);
+}
+
+#[test]
 fn a_client_sees_the_answer_with_case_and_order_kept_and_our_fields_behind() {
     let head = shown(
         "HTTP/1.1 299 Quite  Fine\r\nServer: x\r\nX-b: 2\r\nSet-Cookie: a=1\r\nx-A: 1\r\nSet-Cookie: b=2\r\n\
