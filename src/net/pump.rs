@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 pub struct Pump {
     /// The source is complete and its end was handed to the sink.
     ended: bool,
-    /// Bytes moved since this was last asked.
-    moved: u64,
+    /// The sink took something since this was last asked.
+    moved: bool,
 }
 
 /// Where a direction stands.
@@ -40,6 +40,24 @@ impl Pump {
         withheld: &dyn Fn(&[u8]) -> bool,
         cx: &mut Context<'_>,
     ) -> Flow {
+        let before = sink.departed();
+        let flow = self.drive(source, sink, withheld, cx);
+        self.moved |= sink.departed() != before;
+        flow
+    }
+
+    /// Whether the sink took bytes since this was last asked; a head and what waited in front of the body count as well.
+    pub fn progressed(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
+    }
+
+    fn drive(
+        &mut self,
+        source: &mut Wire,
+        sink: &mut Wire,
+        withheld: &dyn Fn(&[u8]) -> bool,
+        cx: &mut Context<'_>,
+    ) -> Flow {
         loop {
             if self.ended {
                 return flush(sink, cx, Flow::Done);
@@ -50,10 +68,7 @@ impl Pump {
                     self.ended = true;
                 }
                 Poll::Ready(Ok(n)) => match sink.poll_send(cx, source.body(n)) {
-                    Poll::Ready(Ok(sent)) => {
-                        source.use_body(sent);
-                        self.moved += sent as u64;
-                    }
+                    Poll::Ready(Ok(sent)) => source.use_body(sent),
                     Poll::Ready(Err(error)) => return Flow::SinkFailed(error),
                     Poll::Pending => return Flow::AwaitSink,
                 },
@@ -65,11 +80,6 @@ impl Pump {
                 Poll::Pending => return flush(sink, cx, Flow::AwaitSource),
             }
         }
-    }
-
-    /// Whether bytes were moved since this was last asked.
-    pub fn progressed(&mut self) -> bool {
-        std::mem::take(&mut self.moved) > 0
     }
 }
 

@@ -5,7 +5,7 @@
 //! it is armed again for the deadline that counts by then.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Instant;
 use tokio::time::{Sleep, sleep_until};
@@ -42,6 +42,31 @@ impl Timer {
             none => none.insert(Box::pin(sleep_until(deadline.into()))),
         };
         self.armed = Some(deadline);
-        sleep.as_mut().poll(cx)
+        // Not a matter of the task's budget: a task that has used it up would be told "not yet" without being noted down for a
+        // wake-up, and nobody asks again before `deadline`.
+        pin!(tokio::task::unconstrained(sleep.as_mut())).poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn a_task_that_has_used_up_its_budget_is_woken_all_the_same() {
+        let (mut timer, mut spent) = (Timer::default(), false);
+        let deadline = clock::now() + Duration::from_millis(20);
+        let passed = poll_fn(|cx| {
+            while !spent {
+                spent = pin!(tokio::task::coop::consume_budget()).poll(cx).is_pending();
+            }
+            timer.poll(cx, deadline, clock::now())
+        });
+        // What ends the wait otherwise is this other timer, which asks once more.
+        let waited = tokio::time::timeout(Duration::from_secs(20), passed).await;
+        assert!(waited.is_ok() && clock::now() < deadline + Duration::from_secs(10), "the task was not woken");
     }
 }

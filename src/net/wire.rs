@@ -27,6 +27,8 @@ pub struct Wire {
     pub body_written: u64,
     /// Whether any byte at all was written since the last [`Wire::begin`].
     pub touched: bool,
+    /// Bytes written to the stream in its whole life.
+    departed: u64,
 }
 
 /// Why no more of a body can be read.
@@ -85,6 +87,7 @@ impl Wire {
             body_read: 0,
             body_written: 0,
             touched: false,
+            departed: 0,
         }
     }
 
@@ -329,7 +332,8 @@ impl Wire {
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.outbound.len() {
             let n = ready!(self.io.poll_write(cx, &self.outbound[self.sent..]))?;
-            self.wrote(n)?;
+            self.left(n)?;
+            self.sent += n;
         }
         self.outbound.clear();
         self.sent = 0;
@@ -350,6 +354,11 @@ impl Wire {
         self.encoder == Encoder::Close
     }
 
+    /// Bytes that have left for the socket in the stream's whole life: whether the peer takes anything shows in these.
+    pub fn departed(&self) -> u64 {
+        self.departed
+    }
+
     /// Everything written has left for the socket.
     pub fn is_flushed(&self) -> bool {
         self.sent == self.outbound.len()
@@ -368,14 +377,15 @@ impl Wire {
     fn poll_send_directly(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         if self.is_flushed() {
             let n = ready!(self.io.poll_write(cx, data))?;
-            self.touched = true;
-            return Poll::Ready(if n == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(n) });
+            self.left(n)?;
+            return Poll::Ready(Ok(n));
         }
         let waiting = self.outbound.len() - self.sent;
         let slices = [io::IoSlice::new(&self.outbound[self.sent..]), io::IoSlice::new(data)];
         let n = ready!(self.io.poll_write_vectored(cx, &slices))?;
-        self.wrote(n.min(waiting))?;
+        self.left(n)?;
         if n < waiting {
+            self.sent += n;
             return self.poll_send_directly(cx, data);
         }
         self.outbound.clear();
@@ -383,12 +393,13 @@ impl Wire {
         if n == waiting { self.poll_send_directly(cx, data) } else { Poll::Ready(Ok(n - waiting)) }
     }
 
-    fn wrote(&mut self, n: usize) -> io::Result<()> {
+    /// `n` bytes were written to the stream.
+    fn left(&mut self, n: usize) -> io::Result<()> {
         if n == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
         self.touched = true;
-        self.sent += n;
+        self.departed += n as u64;
         Ok(())
     }
 }

@@ -142,7 +142,7 @@ struct Times {
     /// When something last moved between us and the provider, or to the client.
     moved: Instant,
     /// When the answer was committed.
-    committed: Instant,
+    committed: Option<Instant>,
     /// Since when the client's body is awaited.
     awaiting_client: Option<Instant>,
     /// How long it was awaited before.
@@ -175,7 +175,7 @@ impl<'a> Exchange<'a> {
             continued: false,
             times: Times {
                 moved: now,
-                committed: now,
+                committed: None,
                 awaiting_client: None,
                 awaited: Duration::ZERO,
                 look: clock::after(now, LOOK_EVERY),
@@ -393,7 +393,6 @@ impl<'a> Exchange<'a> {
         };
         forward::answer_head(self.client.out(), self.answer, &back);
         self.committed = true;
-        self.times.committed = self.times.moved;
     }
 
     /// A client whose request is complete and that closes, or half-closes, is gone. One whose request is not complete shows
@@ -412,7 +411,11 @@ impl<'a> Exchange<'a> {
             return Poll::Ready(Err(missed));
         }
         let wake = if self.reads_client() { deadline } else { deadline.min(self.look_for_client(now)?) };
-        timer.poll(cx, wake, now).map(|()| Err(missed))
+        if timer.poll(cx, wake, now).is_ready() {
+            // Only just now, and perhaps not the deadline: ask again, with the time it is.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
     }
 
     /// Whether reading from the client shows that it leaves.
@@ -437,10 +440,14 @@ impl<'a> Exchange<'a> {
 
     fn note_time(&mut self, now: Instant) {
         let (up, down) = (self.up_pump.progressed(), self.down_pump.progressed());
-        if up || down {
+        let commits = self.committed && self.times.committed.is_none();
+        if commits {
+            self.times.committed = Some(now);
+        }
+        if up || down || commits {
             self.times.moved = now;
         }
-        match (self.up == Up::AwaitClient, self.times.awaiting_client) {
+        match (self.awaits_client(), self.times.awaiting_client) {
             (true, None) => self.times.awaiting_client = Some(now),
             (false, Some(since)) => {
                 self.times.awaited += now.saturating_duration_since(since);
@@ -452,23 +459,29 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// Whether the client keeps everyone waiting for its body. Not while it waits itself, for the provider's 100.
+    fn awaits_client(&self) -> bool {
+        let asks = self.terms.request.expects_continue && !self.continued && self.client.body_read == 0;
+        self.up == Up::AwaitClient && !asks
+    }
+
     /// The deadline that comes first, and what it means.
     fn next_deadline(&self, now: Instant) -> (Instant, Broken) {
         let moved = self.times.moved;
         let (at, missed) = match (self.phase, self.up) {
-            (Phase::Head, Up::AwaitClient) => return self.body_deadline(now),
+            (Phase::Head, Up::AwaitClient) if self.awaits_client() => return self.body_deadline(now),
             (Phase::Head, Up::AwaitProvider) => (clock::after(moved, self.terms.provider_idle), Broken::Idle),
-            (Phase::Head, Up::Sent | Up::Refused) => (clock::after(moved, self.terms.first_byte), Broken::FirstByte),
+            (Phase::Head, _) => (clock::after(moved, self.terms.first_byte), Broken::FirstByte),
             (Phase::Body { on_client: true }, _) => (clock::after(moved, self.terms.client_idle), Broken::ClientGone),
             // An answer has begun, but it is the client's turn: the provider is not to blame for waiting too.
-            (Phase::Body { on_client: false }, Up::AwaitClient) => self.body_deadline(now),
+            (Phase::Body { on_client: false }, Up::AwaitClient) if self.awaits_client() => self.body_deadline(now),
             (Phase::Body { on_client: false } | Phase::Tunnel, _) => {
                 (clock::after(moved, self.terms.provider_idle), Broken::Idle)
             }
         };
         let (whole, over) = if self.committed {
-            let end =
-                self.terms.stream_timeout.map_or(clock::far(now), |whole| clock::after(self.times.committed, whole));
+            let since = self.times.committed.unwrap_or(now);
+            let end = self.terms.stream_timeout.map_or(clock::far(now), |whole| clock::after(since, whole));
             (end, Broken::StreamTimeout)
         } else {
             (clock::after(self.terms.deadline, self.times.awaited), Broken::Deadline)

@@ -204,6 +204,64 @@ async fn a_client_that_takes_nothing_is_gone_after_the_listeners_idle_time() {
 }
 
 #[tokio::test]
+async fn a_late_head_leaves_the_body_all_of_its_time() {
+    let limits = Limits { stream_timeout: Some(300), ..LIMITS };
+    play(GET, limits, async |mut stage| {
+        stage.until(sent).await;
+        assert_eq!(stage.next(0), is(100.0, "FirstByte"));
+        stage.provider_sends(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n").await;
+        stage.until(streams).await;
+        assert_eq!(stage.next(90), is(150.0, "Idle"));
+        stage.exchange.terms.provider_idle = Duration::from_secs(1000);
+        assert_eq!(stage.next(91), is(390.0, "StreamTimeout"), "a stream's time begins with its head");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_provider_is_not_blamed_for_the_time_a_client_took() {
+    play(GET, LIMITS, async |mut stage| {
+        stage.provider_sends(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n").await;
+        // As much as the client's socket takes and a little more, which waits in the gateway.
+        let mut total = 0;
+        while total == 0 || streams(&stage.exchange) {
+            stage.provider_sends(&[b'x'; 4096]).await;
+            total += 4096;
+            stage.until(|exchange| exchange.client.body_written == total).await;
+        }
+        assert_eq!(stage.next(5), is(80.0, "ClientGone"));
+        drain(&mut stage).await;
+        assert_eq!(stage.next(70), is(130.0, "Idle"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_a_minimum_rate_a_body_may_take_its_time_as_long_as_it_comes() {
+    play(&post(100), Limits { min_body_rate: 0, ..LIMITS }, async |mut stage| {
+        stage.until(|exchange| exchange.up == Up::AwaitClient).await;
+        assert_eq!(stage.next(0), is(75.0, "ClientBodyTooSlow"));
+        stage.client_sends(b"x").await;
+        stage.until(|exchange| exchange.client.body_read == 1).await;
+        assert_eq!(stage.next(70), is(145.0, "ClientBodyTooSlow"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_waits_for_a_100_is_not_the_one_who_is_waited_for() {
+    let expects = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    play(expects, LIMITS, async |mut stage| {
+        stage.until(|exchange| exchange.up == Up::AwaitClient).await;
+        assert_eq!(stage.next(0), is(100.0, "FirstByte"));
+        stage.provider_sends(b"HTTP/1.1 100 Continue\r\n\r\n").await;
+        stage.until(|exchange| exchange.continued).await;
+        assert_eq!(stage.next(20), is(30.0, "ClientBodyTooSlow"));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_tunnel_may_be_quiet_for_the_providers_idle_time_and_has_no_minimum_rate() {
     let upgrade = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
     play(upgrade, Limits { timeout: 5, ..LIMITS }, async |mut stage| {
@@ -236,6 +294,19 @@ async fn fill(stage: &mut Stage<'_>) {
         exchange.move_request(cx).expect("the request moves");
         assert!(!exchange.move_answer(cx).expect("the answer moves"), "it is longer");
         if exchange.phase == (Phase::Body { on_client: true }) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// Has the client take everything there is.
+async fn drain(stage: &mut Stage<'_>) {
+    let Stage { exchange, client, .. } = stage;
+    let mut nowhere = tokio::io::sink();
+    let mut takes = pin!(tokio::io::copy(client, &mut nowhere));
+    poll_fn(|cx| {
+        let _: Poll<std::io::Result<u64>> = takes.as_mut().poll(cx);
+        assert!(!exchange.move_answer(cx).expect("the answer moves"), "it is longer");
+        if streams(exchange) { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
 }
