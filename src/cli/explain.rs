@@ -163,14 +163,7 @@ impl Explain {
 
 impl<'a> Case<'a> {
     fn new(request: &'a Request<'a>, config: &'a Config) -> Self {
-        let asked = Asked {
-            host: &request.host,
-            path: request.path,
-            query: request.query,
-            method: request.method,
-            headers: &request.head.fields,
-        };
-        Case { request, asked, config, shown: config::effective(config) }
+        Case { request, asked: request.asked(), config, shown: config::effective(config) }
     }
 
     fn tell(&self, page: &mut Page) {

@@ -31,7 +31,8 @@ pub enum Known {
     Tracestate,
     Date,
     Http2Settings,
-    /// A name that [`reads_as`] one of the above: it would smuggle a forged `X-Forwarded-For` past us.
+    /// A name that [`reads_as`] one of the above: it would smuggle a forged `X-Forwarded-For` past us. And `Proxy`, which
+    /// CGI hands on as the variable `HTTP_PROXY`: it would choose the proxy that a provider's own requests go through.
     Disguised,
 }
 
@@ -215,6 +216,7 @@ fn candidates(len: usize) -> &'static [(&'static [u8], Known)] {
         2 => &[(b"te", Known::Te)],
         3 => &[(b"via", Known::Via)],
         4 => &[(b"host", Known::Host), (b"date", Known::Date)],
+        5 => &[(b"proxy", Known::Disguised)],
         6 => &[(b"expect", Known::Expect)],
         7 => &[(b"upgrade", Known::Upgrade), (b"trailer", Known::Trailer)],
         9 => &[(b"forwarded", Known::Forwarded), (b"x-real-ip", Known::XRealIp)],
@@ -276,5 +278,12 @@ mod tests {
         assert!(fields.lists(Known::Connection, b"close"));
         assert!(fields.lists(Known::Connection, b"x-foo"));
         assert!(!fields.lists(Known::Connection, b"upgrade"));
+    }
+
+    #[test]
+    fn a_proxy_field_does_not_choose_anyones_proxy() {
+        let mut fields = Fields::default();
+        fields.push(b"Proxy", b"http://192.0.2.1");
+        assert!(fields.has(Known::Disguised));
     }
 }

@@ -108,14 +108,9 @@ impl RequestHead {
 
     fn read(&mut self, bytes: &[u8], max: usize) -> Result<(), HeadError> {
         self.fields.adopt(bytes);
-        let mut storage = [const { MaybeUninit::uninit() }; INLINE_FIELDS];
-        let mut larger;
-        let slots = if max <= INLINE_FIELDS {
-            &mut storage[..max]
-        } else {
-            larger = vec![MaybeUninit::uninit(); max];
-            &mut larger[..]
-        };
+        let mut inline = [const { MaybeUninit::uninit() }; INLINE_FIELDS];
+        let mut larger = Vec::new();
+        let slots = slots(&mut inline, &mut larger, max);
         let mut request = httparse::Request::new(&mut []);
         match request.parse_with_uninit_headers(bytes, slots) {
             Ok(httparse::Status::Complete(len)) if len == bytes.len() => {}
@@ -164,14 +159,9 @@ impl ResponseHead {
 
     fn read(&mut self, bytes: &[u8], max: usize) -> Result<(), HeadError> {
         self.fields.adopt(bytes);
-        let mut storage = [const { MaybeUninit::uninit() }; INLINE_FIELDS];
-        let mut larger;
-        let slots = if max <= INLINE_FIELDS {
-            &mut storage[..max]
-        } else {
-            larger = vec![MaybeUninit::uninit(); max];
-            &mut larger[..]
-        };
+        let mut inline = [const { MaybeUninit::uninit() }; INLINE_FIELDS];
+        let mut larger = Vec::new();
+        let slots = slots(&mut inline, &mut larger, max);
         let mut response = httparse::Response::new(&mut []);
         let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, bytes, slots);
         match parsed {
@@ -206,6 +196,19 @@ pub fn parse_trailers(bytes: &[u8], fields: &mut Fields) -> Result<(), HeadError
         Ok(_) => Err(HeadError::Malformed("the trailer section ends in the middle of a line")),
         Err(error) => Err(explain(error)),
     }
+}
+
+/// Room for `max` fields: on the stack where it is enough.
+fn slots<'s, T: Copy>(
+    inline: &'s mut [MaybeUninit<T>],
+    larger: &'s mut Vec<MaybeUninit<T>>,
+    max: usize,
+) -> &'s mut [MaybeUninit<T>] {
+    if max <= inline.len() {
+        return &mut inline[..max];
+    }
+    larger.resize(max, MaybeUninit::uninit());
+    larger
 }
 
 /// Writes down where each parsed field stands.

@@ -79,6 +79,7 @@ impl Errand<'_> {
             request: self.request,
             identity: self.identity,
             rewrite: &route.rewrite,
+            provider: &provider.name,
             headers: &provider.headers,
             closing: self.closing,
             deadline: clock::after(self.started, route.timeout),

@@ -7,6 +7,7 @@ use super::DRAIN_BYTES;
 use super::forward::{self, Back};
 use super::frame::Request;
 use super::identity::Identity;
+use super::respond;
 use crate::clock;
 use crate::config::{HeaderRules, Rewrite};
 use crate::http1::fields::{CONNECTION_OPTIONS, Known, elements};
@@ -29,6 +30,8 @@ pub struct Terms<'a> {
     pub identity: &'a Identity,
     /// The route's changes.
     pub rewrite: &'a Rewrite,
+    /// What the provider is called.
+    pub provider: &'a str,
     /// The provider's changes.
     pub headers: &'a HeaderRules,
     /// Turns true when the client's connection may not stay open after the answer, whatever the client wants.
@@ -101,6 +104,7 @@ pub struct Exchange<'a> {
     up_pump: Pump,
     down_pump: Pump,
     phase: Phase,
+    began: Instant,
     interims: u32,
     /// Bytes of all their heads.
     interim_bytes: usize,
@@ -170,6 +174,7 @@ impl<'a> Exchange<'a> {
             up_pump: Pump::default(),
             down_pump: Pump::default(),
             phase: Phase::Head,
+            began: now,
             interims: 0,
             interim_bytes: 0,
             continued: false,
@@ -381,7 +386,19 @@ impl<'a> Exchange<'a> {
         matches!((named.next(), named.next()), (Some(one), None) if asked.lists(Known::Upgrade, one))
     }
 
+    /// Our account of the attempt, where its answer is a failure that is passed on (RFC 9209 §2.1).
+    fn trail(&self) -> Option<String> {
+        let status = self.answer.status;
+        if status < 500 {
+            return None;
+        }
+        let took = clock::now().saturating_duration_since(self.began).as_millis();
+        let details = respond::quoted(&format!("{} {status} {took}ms", self.terms.provider));
+        Some(format!("sluice; received-status={status}; details={details}"))
+    }
+
     fn write_head(&mut self, length: Length, upgrade: bool) {
+        let trail = self.trail();
         let back = Back {
             rewrite: self.terms.rewrite,
             identity: self.terms.identity,
@@ -389,7 +406,7 @@ impl<'a> Exchange<'a> {
             version: self.terms.request.head.version,
             keep_alive: self.keep_alive,
             upgrade,
-            trail: None,
+            trail: trail.as_deref(),
         };
         forward::answer_head(self.client.out(), self.answer, &back);
         self.committed = true;
@@ -474,7 +491,11 @@ impl<'a> Exchange<'a> {
             (Phase::Head, _) => (clock::after(moved, self.terms.first_byte), Broken::FirstByte),
             (Phase::Body { on_client: true }, _) => (clock::after(moved, self.terms.client_idle), Broken::ClientGone),
             // An answer has begun, but it is the client's turn: the provider is not to blame for waiting too.
-            (Phase::Body { on_client: false }, Up::AwaitClient) if self.awaits_client() => self.body_deadline(now),
+            (Phase::Body { on_client: false }, Up::AwaitClient) if self.awaits_client() => {
+                // Nor is the client, as long as the answer goes on: it may rightly have stopped sending.
+                let (slow, missed) = self.body_deadline(now);
+                (slow.max(clock::after(moved, self.terms.provider_idle)), missed)
+            }
             (Phase::Body { on_client: false } | Phase::Tunnel, _) => {
                 (clock::after(moved, self.terms.provider_idle), Broken::Idle)
             }
@@ -493,14 +514,15 @@ impl<'a> Exchange<'a> {
     /// did not take what was there does not count against it.
     fn body_deadline(&self, now: Instant) -> (Instant, Broken) {
         let since = self.times.awaiting_client.unwrap_or(now);
+        // Silence is too slow whatever came before it: a large part sent fast is no credit for hours.
+        let quiet = clock::after(since.max(self.times.moved), self.terms.client_idle);
         let rate = self.terms.min_body_rate;
         if rate == 0 {
-            // Without a rate only silence is too slow.
-            return (clock::after(since.max(self.times.moved), self.terms.client_idle), Broken::ClientBodyTooSlow);
+            return (quiet, Broken::ClientBodyTooSlow);
         }
         let earned = Duration::from_millis(self.client.body_read.saturating_mul(1000) / rate);
         let allowed = earned.max(BODY_RATE_AFTER).saturating_sub(self.times.awaited);
-        (clock::after(since, allowed), Broken::ClientBodyTooSlow)
+        (clock::after(since, allowed).min(quiet), Broken::ClientBodyTooSlow)
     }
 
     fn answered(&self) -> Answered {

@@ -5,7 +5,7 @@ use crate::http1::framing::{self, Length};
 use crate::http1::head::{RequestHead, Version};
 use crate::http1::target::{self, Form, HostPort};
 use crate::proxy::path;
-use crate::proxy::route;
+use crate::proxy::route::{self, Asked};
 use std::borrow::Cow;
 
 /// A request whose head passed every check. It borrows from the head; the path may be spelled anew.
@@ -149,6 +149,12 @@ impl route::Fields for Fields {
 // === impl Request ===
 
 impl Request<'_> {
+    /// What it asks of the routes.
+    pub fn asked(&self) -> Asked<'_> {
+        let Request { method, path, query, .. } = *self;
+        Asked { host: &self.host, path, query, method, headers: &self.head.fields }
+    }
+
     /// How the version is spelled in logs.
     pub fn protocol(version: Version) -> &'static str {
         match version {

@@ -89,15 +89,9 @@ impl Peer {
         self.write_kept(out, fields, Known::XForwardedProto, b"x-forwarded-proto", self.scheme.as_bytes());
         out.extend_from_slice(b"forwarded: ");
         if self.trusted {
-            for value in fields.values(Known::Forwarded) {
-                out.extend_from_slice(value);
-                out.extend_from_slice(b", ");
-            }
+            write_forwarded_before(out, fields);
         }
-        let ipv6 = self.text.contains(':');
-        out.extend_from_slice(if ipv6 { b"for=\"[" } else { b"for=" });
-        out.extend_from_slice(self.text.as_bytes());
-        out.extend_from_slice(if ipv6 { b"]\"" } else { b"" });
+        write_node(out, &self.text);
         if !authority.is_empty() {
             // A Host has no quote and no backslash: it was checked.
             out.extend_from_slice(b";host=\"");
@@ -129,6 +123,40 @@ impl Peer {
             encode::field(out, name, value);
         }
     }
+}
+
+/// What a trusted peer says of the way before it: its own `Forwarded`, or the same told by its `X-Forwarded-*` where it
+/// writes only those. Otherwise a provider that prefers `Forwarded` would take the peer for the client, and `https` for
+/// `http`.
+fn write_forwarded_before(out: &mut Vec<u8>, fields: &Fields) {
+    for value in fields.values(Known::Forwarded) {
+        out.extend_from_slice(value);
+        out.extend_from_slice(b", ");
+    }
+    if fields.has(Known::Forwarded) {
+        return;
+    }
+    let proto = fields.get(Known::XForwardedProto).filter(|proto| [&b"http"[..], b"https"].contains(proto));
+    for (place, element) in fields.values(Known::XForwardedFor).flat_map(elements).enumerate() {
+        match parse_address(element) {
+            Some(address) => write_node(out, &address.to_canonical().to_string()),
+            None => out.extend_from_slice(b"for=unknown"),
+        }
+        // Only what the client itself used is told by those fields, and the client stands first.
+        if let (0, Some(proto)) = (place, proto) {
+            out.extend_from_slice(b";proto=");
+            out.extend_from_slice(proto);
+        }
+        out.extend_from_slice(b", ");
+    }
+}
+
+/// `for=` and an address; IPv6 in brackets and quotes (RFC 7239 §6).
+fn write_node(out: &mut Vec<u8>, address: &str) {
+    let ipv6 = address.contains(':');
+    out.extend_from_slice(if ipv6 { b"for=\"[" } else { b"for=" });
+    out.extend_from_slice(address.as_bytes());
+    out.extend_from_slice(if ipv6 { b"]\"" } else { b"" });
 }
 
 // === impl Identity ===
@@ -300,6 +328,24 @@ mod tests {
     fn what_is_no_address_ends_the_search_where_it_stands() {
         assert_eq!(client("10.0.0.1", true, &["192.0.2.7, unknown, 10.0.0.2"]), "10.0.0.2");
         assert_eq!(client("10.0.0.1", true, &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn what_a_trusted_proxy_tells_by_x_forwarded_alone_is_told_by_forwarded_too() {
+        let mut fields = Fields::default();
+        fields.push(b"X-Forwarded-For", b"192.0.2.7, 2001:db8::1, nobody");
+        fields.push(b"X-Forwarded-Proto", b"https");
+        let mut peer = Peer::new(SocketAddr::from(([10, 0, 0, 1], 1)), "http");
+        let written = |peer: &Peer| {
+            let mut out = Vec::new();
+            peer.write_fields(&mut out, &fields, b"a");
+            let text = String::from_utf8(out).expect("text");
+            text.lines().find_map(|line| line.strip_prefix("forwarded: ").map(str::to_owned)).expect("a Forwarded")
+        };
+        assert_eq!(written(&peer), "for=10.0.0.1;host=\"a\";proto=http");
+        peer.trusted = true;
+        let before = "for=192.0.2.7;proto=https, for=\"[2001:db8::1]\", for=unknown";
+        assert_eq!(written(&peer), format!("{before}, for=10.0.0.1;host=\"a\";proto=http"));
     }
 
     #[test]

@@ -29,7 +29,7 @@ use frame::Request;
 use identity::{Identity, Peer};
 use record::{Final, Record};
 use respond::{Answer, Circumstances, Refusal, Refused};
-use route::{Asked, Found};
+use route::Found;
 use snapshot::{Route, Snapshot};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -167,14 +167,7 @@ fn route<'snapshot>(
     here: &Here<'snapshot>,
     record: &mut Record<'snapshot>,
 ) -> Result<&'snapshot Route, Stop> {
-    let asked = Asked {
-        host: &request.host,
-        path: request.path,
-        query: request.query,
-        method: request.method,
-        headers: &request.head.fields,
-    };
-    match here.snapshot.index.find(&asked) {
+    match here.snapshot.index.find(&request.asked()) {
         Found::Route(index) => {
             let route = &here.snapshot.routes[index];
             record.routed(&route.config.name, &route.metrics);

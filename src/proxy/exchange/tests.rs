@@ -60,6 +60,7 @@ async fn play(request: &str, limits: Limits, scene: impl AsyncFnOnce(Stage<'_>))
         request: &request,
         identity: &Identity::new(&head.fields, false, (1, 2)),
         rewrite: &Rewrite::default(),
+        provider: "alpha",
         headers: &HeaderRules::default(),
         closing: &AtomicBool::new(false),
         deadline: start + seconds(limits.timeout),
