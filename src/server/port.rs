@@ -24,6 +24,8 @@ pub struct Port {
     /// What the file says of it, or said last. A std mutex: taken once a connection.
     settings: Mutex<Settings>,
     open: AtomicUsize,
+    /// It was said that the limit is reached; forgotten once a tenth of it is free again.
+    full: AtomicBool,
     /// Sockets through which connections may still come in, if only those the kernel has completed already.
     doors: AtomicUsize,
     /// Told whenever there may be more room: a connection ends, the limit changes, the last socket closes.
@@ -81,6 +83,7 @@ impl Port {
             closing: Notify::new(),
             settings: Mutex::new(Settings { listener: Arc::clone(listener), metrics }),
             open: AtomicUsize::new(0),
+            full: AtomicBool::new(false),
             doors: AtomicUsize::new(sockets.len()),
             room: Notify::new(),
         });
@@ -119,6 +122,15 @@ impl Port {
 
     /// Waits until fewer connections are open than its limit allows at the time.
     pub async fn has_room(&self) {
+        let limit = self.listener().limits.connections;
+        if self.open() < limit {
+            return;
+        }
+        // Once each time it fills up, not for each client that waits.
+        if !self.full.swap(true, Ordering::Relaxed) {
+            let listener = self.listener();
+            tracing::warn!(listener = %listener.name, limit, "as many connections are open as the listener takes; others wait");
+        }
         self.until(|| self.open() < self.listener().limits.connections).await;
     }
 
@@ -194,7 +206,10 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.port.open.fetch_sub(1, Ordering::Relaxed);
+        let before = self.port.open.fetch_sub(1, Ordering::Relaxed);
+        if self.port.full.load(Ordering::Relaxed) && before <= self.port.listener().limits.connections * 9 / 10 {
+            self.port.full.store(false, Ordering::Relaxed);
+        }
         self.metrics.closed(PROTOCOL);
         self.port.room.notify_waiters();
     }

@@ -477,6 +477,10 @@ fn a_provider_that_answers_and_hangs_up_during_an_upload_has_answered() {
     }
     let answer = client.answer();
     assert_eq!((answer.status(), answer.text().as_str()), (503, "busy"));
+    let trail = answer.value("proxy-status").expect("an attempt has failed");
+    let told =
+        trail.strip_prefix("sluice; received-status=503; details=\"alpha 503 ").expect("the provider and its status");
+    assert!(told.strip_suffix("ms\"").is_some_and(|took| took.parse::<u32>().is_ok()), "{trail}");
 }
 
 #[test]
