@@ -110,6 +110,8 @@ pub struct Exchange<'a> {
     interim_bytes: usize,
     /// A 100 was passed on: the client sends its body.
     continued: bool,
+    /// The provider of a tunnel was told that the client sends no more.
+    half_closed: bool,
     times: Times,
     keep_alive: bool,
     /// Set once the head of the final answer was written towards the client: there is no way back.
@@ -178,6 +180,7 @@ impl<'a> Exchange<'a> {
             interims: 0,
             interim_bytes: 0,
             continued: false,
+            half_closed: false,
             times: Times {
                 moved: now,
                 committed: None,
@@ -211,6 +214,7 @@ impl<'a> Exchange<'a> {
     /// Sends what there is of the request.
     fn move_request(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
         if matches!(self.up, Up::Sent | Up::Refused) {
+            self.pass_half_close(cx);
             return Ok(());
         }
         let Terms { request, rewrite, headers, .. } = self.terms;
@@ -231,11 +235,16 @@ impl<'a> Exchange<'a> {
             self.client.shrink();
             self.provider.shrink();
         }
-        if self.up == Up::Sent && self.phase == Phase::Tunnel {
-            // The client ended its direction: pass that on. Whether the provider still listens shows when reading.
-            let _: Poll<std::io::Result<()>> = self.provider.poll_shutdown(cx);
-        }
+        self.pass_half_close(cx);
         Ok(())
+    }
+
+    /// Where the client has ended its direction of a tunnel, passes that on; TLS may need more than one poll for it. Whether
+    /// the provider still listens shows when reading.
+    fn pass_half_close(&mut self, cx: &mut Context<'_>) {
+        if self.up == Up::Sent && self.phase == Phase::Tunnel && !self.half_closed {
+            self.half_closed = self.provider.poll_shutdown(cx).is_ready();
+        }
     }
 
     /// Brings what there is of the answer; whether it is complete.
