@@ -6,7 +6,9 @@ use crate::http1::encode::{self, Encoder};
 use crate::http1::fields::Fields;
 use crate::http1::framing::{Decoder, FramingError, Length, Next};
 use crate::http1::head::{HeadError, Scan};
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::task::{Context, Poll, Waker, ready};
 
 /// A stream with its read and write buffers and the framing of the body each way.
@@ -257,7 +259,10 @@ impl Wire {
     pub fn is_quiet(&mut self) -> bool {
         let mut byte = [0];
         let mut cx = Context::from_waker(Waker::noop());
-        !self.has_unread() && !self.ended && self.io.poll_read(&mut cx, &mut byte).is_pending()
+        let io = &mut self.io;
+        // Not a matter of the task's budget: "used up" would look like silence.
+        let read = pin!(tokio::task::unconstrained(poll_fn(|cx| io.poll_read(cx, &mut byte)))).poll(&mut cx);
+        read.is_pending() && !self.has_unread() && !self.ended
     }
 
     /// Ready when the peer has gone. What it sends meanwhile (a pipelined request) is kept, up to a bound; beyond that the
@@ -415,3 +420,27 @@ const DIRECT_BYTES: usize = 8 * 1024;
 
 /// The longest chunk we make: it bounds what is copied at once.
 const CHUNK_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    #[tokio::test]
+    async fn a_task_that_has_used_up_its_budget_still_sees_that_a_connection_is_not_quiet() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let mut provider = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("it listens");
+        let (near, _) = listener.accept().await.expect("a connection");
+        let mut wire = Wire::to_provider(Io::Tcp(near));
+        assert!(wire.is_quiet());
+        provider.write_all(b"HTTP/1.1 200 OK").await.expect("it reads");
+        wire.io().tcp().readable().await.expect("bytes are there");
+        poll_fn(|cx| {
+            while pin!(tokio::task::coop::consume_budget()).poll(cx).is_ready() {}
+            assert!(!wire.is_quiet(), "bytes that nobody asked for would answer the next request");
+            Poll::Ready(())
+        })
+        .await;
+    }
+}
