@@ -262,8 +262,8 @@ pub fn answer_panicked(client: &mut Client) {
 
 /// Writes a refusal after which the connection ends.
 fn write_last(client: &mut Client, identity: &Identity, refusal: Refusal, detail: &'static str) {
-    let circumstances =
-        Circumstances { identity: Some(identity), version: Version::Http11, keep_alive: false, to_head: false };
+    let (version, to_head) = (Version::Http11, client.head.method() == "HEAD");
+    let circumstances = Circumstances { identity: Some(identity), version, keep_alive: false, to_head };
     client.wire.body_written += Refused::new(refusal, detail).write(client.wire.out(), &circumstances);
 }
 

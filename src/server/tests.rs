@@ -102,6 +102,12 @@ fn a_panic_is_answered_and_counted_and_the_worker_goes_on() {
     assert!(!answer.contains("a panic before"), "the client is told what only the log should say: {answer}");
     assert_eq!(panics(&gateway), "sluice_panics_total 1");
 
+    let to_head = whole(web, "HEAD /here HTTP/1.1\r\nhost: a\r\nx-panic: before\r\n\r\n");
+    assert!(
+        to_head.starts_with("HTTP/1.1 500 ") && to_head.ends_with("\r\n\r\n"),
+        "an answer to HEAD has no body: {to_head}"
+    );
+
     // Neither a connection that was open nor a new one notices, on the same and only worker.
     bystander.write_all(b"GET /here HTTP/1.1\r\nhost: a\r\n\r\n").expect("it reads");
     assert!(read_until(&mut bystander, b"fine").starts_with(b"HTTP/1.1 200 "));
