@@ -181,15 +181,15 @@ fn is_named<const N: usize>(name: &[u8], rules: [&HeaderRules; N]) -> bool {
 /// Takes out again, of the field lines from `start` on, what the configuration removes or sets: its word is the last, also
 /// on what we write ourselves.
 fn drop_named<const N: usize>(out: &mut Vec<u8>, start: usize, rules: [&HeaderRules; N]) {
-    if rules.iter().all(|rules| rules.set.is_empty() && rules.remove.is_empty()) {
+    let stays = |line: &&[u8]| !is_named(line.split(|byte| *byte == b':').next().unwrap_or_default(), rules);
+    let is_line_feed = |byte: &u8| *byte == b'\n';
+    // Rules for other fields are common, and cost no copy.
+    if out[start..].split_inclusive(is_line_feed).all(|line| stays(&line)) {
         return;
     }
-    let lines = out.split_off(start);
-    for line in lines.split_inclusive(|byte| *byte == b'\n') {
-        let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
-        if !is_named(name, rules) {
-            out.extend_from_slice(line);
-        }
+    let ours = out.split_off(start);
+    for line in ours.split_inclusive(is_line_feed).filter(stays) {
+        out.extend_from_slice(line);
     }
 }
 
