@@ -78,9 +78,9 @@ impl Pool {
     pub async fn lease(&self, ask: &Ask<'_>) -> Result<Lease<'_>, Refused> {
         let first = self.turn.fetch_add(1, Ordering::Relaxed);
         let count = self.providers.len();
-        let order = (0..count).map(|step| &self.providers[first.wrapping_add(step) % count]);
+        let mut order = (0..count).map(|step| &self.providers[first.wrapping_add(step) % count]);
         let free = |provider: &&Arc<Provider>| !ask.tried.contains(&provider.config.name);
-        let provider = order.clone().find(free).ok_or(Refused::NoProvider)?;
+        let provider = order.find(free).ok_or(Refused::NoProvider)?;
         provider.metrics.begin();
         Ok(Lease { provider, since: ask.now, returned: false })
     }
