@@ -432,10 +432,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let mut provider = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("it listens");
         let (near, _) = listener.accept().await.expect("a connection");
-        let mut wire = Wire::to_provider(Io::Tcp(near));
+        let mut wire = Wire::to_provider(near.into());
         assert!(wire.is_quiet());
         provider.write_all(b"HTTP/1.1 200 OK").await.expect("it reads");
-        wire.io().tcp().readable().await.expect("bytes are there");
+        poll_fn(|cx| wire.io().socket().poll_read_ready(cx)).await.expect("bytes are there");
         poll_fn(|cx| {
             while pin!(tokio::task::coop::consume_budget()).poll(cx).is_ready() {}
             assert!(!wire.is_quiet(), "bytes that nobody asked for would answer the next request");

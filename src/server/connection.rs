@@ -19,7 +19,6 @@ use crate::proxy::snapshot::Snapshot;
 use crate::proxy::{self, After, Client, DRAIN_BYTES, Here};
 use arc_swap::Cache;
 use std::future::{Future, poll_fn};
-use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -78,7 +77,7 @@ impl Connection {
         let mut sleep = pin!(tokio::time::sleep_until(until.into()));
         let mut last_call = false;
         poll_fn(|cx| {
-            if let Poll::Ready(readable) = io.tcp().poll_read_ready(cx) {
+            if let Poll::Ready(readable) = io.socket().poll_read_ready(cx) {
                 return Poll::Ready(readable.is_ok());
             }
             if !last_call && (port.is_closing() || closes.as_mut().poll(cx).is_ready()) {
@@ -295,9 +294,7 @@ async fn part(client: &mut Client, listener: &Listener) {
 /// Ends a connection visibly broken. Where the end of the connection would be the end of the answer, only a reset says so.
 fn abort(client: &Client) {
     if client.wire.ends_answer_by_closing() {
-        let socket = socket2::SockRef::from(client.wire.io().tcp());
-        // If this fails, the peer sees an ordinary close: there is nothing else to be done.
-        let _: io::Result<()> = socket.set_linger(Some(Duration::ZERO));
+        client.wire.io().socket().reset_on_close();
     }
 }
 

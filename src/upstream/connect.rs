@@ -11,7 +11,7 @@ use super::resolve::Resolver;
 use super::tls::{self, TlsError};
 use crate::clock;
 use crate::config::{ProviderTls, ProviderUrl};
-use crate::net::io::Io;
+use crate::net::io::{Io, Socket};
 use rustls::pki_types::ServerName;
 use rustls::{CertificateError, ClientConfig};
 use std::error::Error;
@@ -239,8 +239,8 @@ impl<'a> Race<'a> {
 async fn open(target: &Target, deadline: Instant) -> Result<Io, ConnectError> {
     let addresses = resolve(target, deadline).await?;
     let (stream, address) = race(target, &addresses, deadline).await?;
-    let Some((config, name)) = &target.tls else { return Ok(Io::Tcp(stream)) };
-    let handshake = TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream);
+    let Some((config, name)) = &target.tls else { return Ok(stream.into()) };
+    let handshake = TlsConnector::from(Arc::clone(config)).connect(name.clone(), Socket::Tcp(stream));
     match timeout_at(deadline.into(), handshake).await {
         Ok(Ok(stream)) => Ok(Io::TlsClient(Box::new(stream))),
         Ok(Err(error)) => Err(ConnectError::tls(target, address, error)),

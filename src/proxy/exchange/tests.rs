@@ -79,7 +79,7 @@ async fn pair() -> (TcpStream, Io) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let far = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("it listens");
     let (near, _) = listener.accept().await.expect("a connection");
-    (far, Io::Tcp(near))
+    (far, near.into())
 }
 
 impl Stage<'_> {
