@@ -119,13 +119,13 @@ fn builder(terms: &Terms) -> Builder {
 }
 
 /// A window in which every stream has room for all of its own, so that clients who do not read hold up nobody else.
-fn connection_window(streams: usize) -> u32 {
+pub(super) fn connection_window(streams: usize) -> u32 {
     let all = u32::try_from(streams).unwrap_or(u32::MAX).saturating_mul(STREAM_WINDOW);
     all.clamp(STREAM_WINDOW, CONNECTION_WINDOW_MAX)
 }
 
 /// Up to a tenth less, so that connections opened together do not end together.
-fn younger(age: Duration) -> Duration {
+pub(super) fn younger(age: Duration) -> Duration {
     age.mul_f64(1.0 - fastrand::f64() * AGE_JITTER)
 }
 
