@@ -126,7 +126,7 @@ pub(super) fn connection_window(streams: usize) -> u32 {
 
 /// Up to a tenth less, so that connections opened together do not end together.
 pub(super) fn younger(age: Duration) -> Duration {
-    age.mul_f64(1.0 - fastrand::f64() * AGE_JITTER)
+    age - (age / AGE_JITTER).mul_f64(fastrand::f64())
 }
 
 // === impl Driver ===
@@ -271,8 +271,8 @@ const CLOSING_MAX: Duration = Duration::from_secs(10);
 /// No timer is set to less, so that no rounding makes it spin.
 const TICK: Duration = Duration::from_millis(1);
 
-/// The share of `max_age` that chance takes off.
-const AGE_JITTER: f64 = 0.1;
+/// Chance takes off up to one part in so many of `max_age`.
+const AGE_JITTER: u32 = 10;
 
 /// Fields of an answer, decoded (RFC 9113 §6.5.2); as many as of an answer in HTTP/1. A larger head breaks its stream.
 const HEADER_LIST: u32 = 64 * 1024;
