@@ -115,7 +115,7 @@ impl Target {
     /// # Errors
     /// When it is `https` and no TLS configuration can be made.
     pub fn new(url: &ProviderUrl, tls: &ProviderTls) -> Result<Self, TlsError> {
-        Target::with_resolver(url, tls, Resolver::new(&url.host, url.port))
+        Target::with_resolver(url, tls, Resolver::new(url.host(), url.port().unwrap_or_default()))
     }
 
     /// As [`Target::new`], with a resolver of the caller's.
@@ -123,8 +123,8 @@ impl Target {
     /// # Errors
     /// When it is `https` and no TLS configuration can be made.
     pub fn with_resolver(url: &ProviderUrl, tls: &ProviderTls, resolver: Resolver) -> Result<Self, TlsError> {
-        let secured = if url.tls { Some(Secured::new(tls, &url.host)?) } else { None };
-        Ok(Target { authority: authority(url).into(), resolver, tls: secured })
+        let secured = if url.scheme.is_tls() { Some(Secured::new(tls, url.host())?) } else { None };
+        Ok(Target { authority: url.address.to_string().into(), resolver, tls: secured })
     }
 
     /// Offers these protocols by ALPN, the most wanted first, where there is TLS. HTTP/1.1 alone is what a new target offers.
@@ -404,10 +404,6 @@ fn late() -> io::Error {
 fn named(target: &Target, address: SocketAddr) -> String {
     let address = address.to_string();
     if *target.authority == *address { address } else { format!("{} at {address}", target.authority) }
-}
-
-fn authority(url: &ProviderUrl) -> String {
-    if url.host.contains(':') { format!("[{}]:{}", url.host, url.port) } else { format!("{}:{}", url.host, url.port) }
 }
 
 /// The head start of each address over the next: RFC 8305 §8 recommends it.

@@ -5,7 +5,7 @@ use super::idle::Idle;
 use super::multiplex::{Approach, Given, Multiplex, Seat, Speaks, Terms};
 use super::tls::TlsError;
 use crate::clock;
-use crate::config;
+use crate::config::{self, Protocols, Scheme};
 use crate::net::io::Io;
 use crate::net::wire::Wire;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -61,11 +61,15 @@ impl Endpoint {
     /// A certificate or name that cannot be used.
     pub fn new(provider: &config::Provider, workers: usize) -> Result<Self, TlsError> {
         let target = Target::new(&provider.url, &provider.tls)?;
-        let (target, speaks) = if provider.url.tls {
-            (target.offering(&[b"h2", b"http/1.1"]), Speaks::Alpn { http1: true })
-        } else {
-            (target, Speaks::Http1)
+        let (speaks, offers): (_, &[&[u8]]) = match (provider.url.scheme, provider.protocols) {
+            (Scheme::H2c, _) => (Speaks::Http2, &[]),
+            (Scheme::Https, Protocols { http2: true, http1: true }) => {
+                (Speaks::Alpn { http1: true }, &[b"h2", b"http/1.1"])
+            }
+            (Scheme::Https, Protocols { http2: true, http1: false }) => (Speaks::Alpn { http1: false }, &[b"h2"]),
+            (Scheme::Http | Scheme::Https, _) => (Speaks::Http1, &[b"http/1.1"]),
         };
+        let target = target.offering(offers);
         let approach = Approach::new(target, speaks, Terms::new(&provider.connections));
         Ok(Endpoint::with(approach, &provider.connections, workers))
     }

@@ -240,11 +240,11 @@ impl Terms {
     /// As configured.
     pub(super) fn new(connections: &ProviderConnections) -> Self {
         Terms {
-            streams: 100,
+            streams: connections.streams,
             idle: connections.idle,
             idle_timeout: connections.idle_timeout,
             max_age: connections.max_age,
-            ping: Some(Duration::from_secs(30)),
+            ping: connections.ping,
             ping_answer: driver::PING_ANSWER,
         }
     }

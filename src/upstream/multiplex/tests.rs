@@ -2,7 +2,7 @@
 //! writes frames by hand ([`Wired`]); else it is the library's own server.
 
 use super::*;
-use crate::config::{ProviderTls, ProviderUrl};
+use crate::config::{ProviderAddress, ProviderTls, ProviderUrl, Scheme};
 use crate::upstream::connect::ConnectErrorKind;
 use crate::upstream::endpoint::{Endpoint, Hand};
 use h2::Reason;
@@ -168,16 +168,17 @@ fn terms() -> Terms {
     Terms { streams: 100, idle: 8, idle_timeout: AMPLE, max_age: AMPLE, ping: None, ping_answer: AMPLE }
 }
 
-fn url(address: SocketAddr, tls: bool) -> ProviderUrl {
-    ProviderUrl { tls, host: address.ip().to_string(), port: address.port(), prefix: String::new() }
+fn url(address: SocketAddr, scheme: Scheme) -> ProviderUrl {
+    let address = ProviderAddress::Tcp { host: address.ip().to_string(), port: address.port() };
+    ProviderUrl { scheme, address, prefix: String::new() }
 }
 
 fn connections() -> ProviderConnections {
-    ProviderConnections { idle: 8, idle_timeout: AMPLE, max_age: AMPLE }
+    ProviderConnections { idle: 8, idle_timeout: AMPLE, max_age: AMPLE, streams: 100, ping: None }
 }
 
 fn endpoint(address: SocketAddr, speaks: Speaks, terms: Terms) -> Arc<Endpoint> {
-    let target = Target::new(&url(address, false), &ProviderTls::default()).expect("no TLS");
+    let target = Target::new(&url(address, Scheme::H2c), &ProviderTls::default()).expect("no TLS");
     Arc::new(Endpoint::with(Approach::new(target, speaks, terms), &connections(), 1))
 }
 
@@ -957,7 +958,7 @@ async fn tls(server: &[&[u8]], http1: bool) -> Tls {
     config.alpn_protocols = server.iter().map(|name| name.to_vec()).collect();
     let provider = ProviderTls { ca: Some(ca.pem().as_bytes().into()), ..ProviderTls::default() };
     let offers: &[&[u8]] = if http1 { &[b"h2", b"http/1.1"] } else { &[b"h2"] };
-    let target = Target::new(&url(port.address, true), &provider).expect("TLS").offering(offers);
+    let target = Target::new(&url(port.address, Scheme::Https), &provider).expect("TLS").offering(offers);
     let approach = Approach::new(target, Speaks::Alpn { http1 }, terms());
     let endpoint = Arc::new(Endpoint::with(approach, &connections(), 1));
     Tls { port, acceptor: TlsAcceptor::from(Arc::new(config)), endpoint }
