@@ -88,7 +88,7 @@ pub async fn attempt(
 /// Opens a connection, unless the client leaves first.
 async fn open(lent: &mut Lent<'_>, terms: &Terms<'_>, provider: &Provider) -> Result<Connection, Failed> {
     let own = clock::after(lent.now, provider.config.timeouts.connect);
-    let mut opening = pin!(provider.endpoint.open(own.min(terms.deadline)));
+    let mut opening = pin!(provider.endpoint.open_http1(own.min(terms.deadline)));
     let opened = poll_fn(|cx| match opening.as_mut().poll(cx) {
         Poll::Ready(opened) => Poll::Ready(opened.map_err(Cause::Connect)),
         Poll::Pending => lent.client.poll_gone(cx).map(|()| Err(Cause::Exchange(Broken::ClientGone))),
