@@ -31,9 +31,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-pub use judge::{Broke, judge};
+use crate::http2::fault::{Broke, judge};
 
-mod judge;
 mod driver;
 
 /// Where a provider is reached and what it speaks there; shared by the sets of all workers.
