@@ -191,9 +191,10 @@ fn tls(tls: &ProviderTls) -> Value {
 /// With the port left out where it is the scheme's own.
 fn url(url: &ProviderUrl) -> String {
     let text = url.to_string();
-    match url.port() == Some(url.scheme.default_port()) {
-        true => text.replacen(&format!(":{}", url.scheme.default_port()), "", 1),
-        false => text,
+    if url.port() == Some(url.scheme.default_port()) {
+        text.replacen(&format!(":{}", url.scheme.default_port()), "", 1)
+    } else {
+        text
     }
 }
 
