@@ -9,3 +9,4 @@ pub mod buffer;
 pub mod wire;
 pub mod pump;
 pub mod timer;
+pub mod proxy_header;

@@ -5,6 +5,7 @@
 
 pub mod worker;
 pub mod port;
+pub mod proxy_protocol;
 pub mod connection;
 pub mod contain;
 pub mod limits;
