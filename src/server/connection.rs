@@ -4,22 +4,22 @@
 //! without allocating. Quiet for a moment, it gives all that back and waits as little more than a socket: ten thousand of
 //! them should cost what a proxy written for idle connections would pay.
 
+use super::arrival;
 use super::contain::contain;
 use super::port::Place;
 use super::worker::Worker;
 use crate::clock;
 use crate::config::Listener;
 use crate::http1::head::{HeadError, RequestHead, ResponseHead};
-use crate::net::io::Io;
+use crate::net::io::{Address, Io, Socket};
 use crate::net::timer::Timer;
 use crate::net::wire::{HeadReadError, Wire};
-use crate::proxy::identity::Peer;
+use crate::proxy::identity::{Origin, Peer};
 use crate::proxy::respond::Refusal;
 use crate::proxy::snapshot::Snapshot;
 use crate::proxy::{self, After, Client, DRAIN_BYTES, Here};
 use arc_swap::Cache;
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 /// What a connection knows for as long as it lives.
 #[derive(Debug)]
 struct Connection {
-    address: SocketAddr,
+    origin: Origin,
     place: Place,
     worker: Arc<Worker>,
     /// Settings of the listener as they were when it was last there: a removed listener's connections end by these.
@@ -48,10 +48,11 @@ enum Next {
 }
 
 /// Serves one connection to its end.
-pub async fn serve(io: Io, address: SocketAddr, place: Place, worker: Arc<Worker>) {
+pub async fn serve(mut socket: Socket, from: Address, mut place: Place, worker: Arc<Worker>) {
+    let Some(origin) = arrival::admit(&mut socket, from, &mut place).await else { return };
     let listener = place.port().listener();
-    let mut connection = Connection { address, place, worker, listener };
-    let mut io = io;
+    let mut connection = Connection { origin, place, worker, listener };
+    let mut io = Io::Plain(socket);
     let mut idle_until = clock::after(clock::now(), connection.listener.limits.header_timeout);
     let mut head_by = Some(idle_until);
     while connection.wait(&io, idle_until).await {
@@ -60,7 +61,12 @@ pub async fn serve(io: Io, address: SocketAddr, place: Place, worker: Arc<Worker
         let Some(idle) = busy.await else { break };
         io = idle;
         let idle_timeout = connection.listener.limits.idle_timeout;
-        idle_until = clock::after(clock::now(), idle_timeout.saturating_sub(LINGER));
+        let now = clock::now();
+        idle_until = clock::after(now, idle_timeout.saturating_sub(LINGER));
+        if let Some(ends_at) = connection.place.ends_at() {
+            // Not at once: the client may be about to send its next request, whose answer tells it.
+            idle_until = idle_until.min(ends_at.max(now + LAST_CALL));
+        }
     }
 }
 
@@ -96,7 +102,7 @@ impl Connection {
             head: RequestHead::default(),
             answer: ResponseHead::default(),
             timer: Timer::default(),
-            peer: Peer::new(self.address, "http"),
+            peer: Peer::new(self.origin, "http"),
             scratch: String::new(),
         };
         let worker = Arc::clone(&self.worker);
@@ -112,7 +118,7 @@ impl Connection {
                 snapshot,
                 listener: &self.listener,
                 worker: worker.index,
-                closing: self.place.port().closed(),
+                closing: self.place.closing(),
             };
             let after = match next {
                 Next::Head(len) => answer(&mut client, len, &here).await,
