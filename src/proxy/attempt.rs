@@ -4,6 +4,7 @@ use super::exchange::{Answered, Broken, Exchange, Terms};
 use super::forward::{self, Onward};
 use crate::clock;
 use crate::http1::head::ResponseHead;
+use crate::net::proxy_header::Announce;
 use crate::net::timer::Timer;
 use crate::net::wire::Wire;
 use crate::policy::outcome::Outcome;
@@ -61,7 +62,7 @@ pub async fn attempt(
 ) -> Result<Answered, Failed> {
     let mut connection = match provider.endpoint.reuse(lent.worker, lent.now) {
         Some(connection) => connection,
-        None => open(lent, terms, provider).await?,
+        None => open(lent, terms, onward, provider).await?,
     };
     loop {
         connection.wire.begin();
@@ -77,7 +78,7 @@ pub async fn attempt(
                 return Ok(answered);
             }
             Err(Broken::Reset { silent: true }) if may_send_again(&connection, lent.client, terms) => {
-                connection = open(lent, terms, provider).await?;
+                connection = open(lent, terms, onward, provider).await?;
             }
             Err(broken) => return Err(Failed { cause: Cause::Exchange(broken), committed }),
         }
@@ -85,9 +86,18 @@ pub async fn attempt(
 }
 
 /// Opens a connection, unless the client leaves first.
-async fn open(lent: &mut Lent<'_>, terms: &Terms<'_>, provider: &Provider) -> Result<Connection, Failed> {
+async fn open(
+    lent: &mut Lent<'_>,
+    terms: &Terms<'_>,
+    onward: &Onward<'_>,
+    provider: &Provider,
+) -> Result<Connection, Failed> {
+    let announce = match provider.config.proxy_protocol {
+        Some(_) => onward.peer.announce(lent.client.io().socket()),
+        None => Announce::default(),
+    };
     let own = clock::after(lent.now, provider.config.timeouts.connect);
-    let mut opening = pin!(provider.endpoint.open(own.min(terms.deadline)));
+    let mut opening = pin!(provider.endpoint.open(&announce, own.min(terms.deadline)));
     let opened = poll_fn(|cx| match opening.as_mut().poll(cx) {
         Poll::Ready(opened) => Poll::Ready(opened.map_err(Cause::Connect)),
         Poll::Pending => lent.client.poll_gone(cx).map(|()| Err(Cause::Exchange(Broken::ClientGone))),

@@ -7,7 +7,8 @@ use crate::clock;
 use crate::config::{Cidr, Listener};
 use crate::http1::encode::{self, HEX};
 use crate::http1::fields::{Fields, Known, elements};
-use crate::net::io::Address;
+use crate::net::io::{Address, Socket};
+use crate::net::proxy_header::Announce;
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -84,6 +85,15 @@ impl Peer {
     /// Whether this listener believes it.
     pub fn judge(&mut self, listener: &Listener) {
         self.trusted = !self.origin.anonymous && is_trusted(listener, self.origin.address);
+    }
+
+    /// What a provider is told of the connection by a PROXY header; `socket` is our end of it.
+    pub fn announce(&self, socket: &Socket) -> Announce {
+        let client = match self.origin.address {
+            Address::Ip(client) if !self.origin.anonymous => Some(client),
+            _ => None,
+        };
+        Announce { client, local: self.origin.local.or_else(|| socket.local()) }
     }
 
     /// The address as text.

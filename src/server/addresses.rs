@@ -20,21 +20,18 @@ pub struct Addresses {
 // === impl Addresses ===
 
 impl Addresses {
-    /// Counts a connection from `ip`, unless `limit` (at least 1) are open from there; says what it was counted for.
-    pub fn enter(&self, ip: IpAddr, limit: usize) -> Option<IpAddr> {
-        let key = key(ip);
+    /// Counts a connection from `ip`, unless `limit` (at least 1) are open from there already; whether it did.
+    pub fn enter(&self, ip: IpAddr, limit: usize) -> bool {
         let mut open = self.open();
-        let count = open.entry(key).or_default();
-        if *count < limit {
-            *count += 1;
-            return Some(key);
-        }
-        None
+        let count = open.entry(key(ip)).or_default();
+        let may = *count < limit;
+        *count += usize::from(may);
+        may
     }
 
-    /// A connection that was counted for `key` has ended.
-    pub fn leave(&self, key: IpAddr) {
-        if let Entry::Occupied(mut count) = self.open().entry(key) {
+    /// A connection from `ip` that was counted has ended.
+    pub fn leave(&self, ip: IpAddr) {
+        if let Entry::Occupied(mut count) = self.open().entry(key(ip)) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -67,22 +64,24 @@ mod tests {
     #[test]
     fn each_address_has_its_own_count_and_none_once_its_last_connection_ended() {
         let addresses = Addresses::default();
-        let first = addresses.enter(ip("192.0.2.1"), 2).expect("the first");
-        let second = addresses.enter(ip("::ffff:192.0.2.1"), 2).expect("the second, however it is written");
-        assert_eq!(addresses.enter(ip("192.0.2.1"), 2), None);
-        assert!(addresses.enter(ip("192.0.2.2"), 2).is_some());
-        addresses.leave(first);
-        assert_eq!(addresses.enter(ip("192.0.2.1"), 2), Some(second));
-        addresses.leave(second);
-        addresses.leave(second);
+        assert!(addresses.enter(ip("192.0.2.1"), 2));
+        assert!(addresses.enter(ip("::ffff:192.0.2.1"), 2), "however it is written");
+        assert!(!addresses.enter(ip("192.0.2.1"), 2));
+        assert!(addresses.enter(ip("192.0.2.2"), 2));
+        addresses.leave(ip("192.0.2.1"));
+        assert!(addresses.enter(ip("192.0.2.1"), 2));
+        addresses.leave(ip("::ffff:192.0.2.1"));
+        addresses.leave(ip("192.0.2.1"));
         assert_eq!(addresses.open().len(), 1);
     }
 
     #[test]
     fn ipv6_is_counted_by_its_first_64_bits() {
         let addresses = Addresses::default();
-        assert!(addresses.enter(ip("2001:db8:1:2::1"), 1).is_some());
-        assert_eq!(addresses.enter(ip("2001:db8:1:2:ffff::9"), 1), None);
-        assert!(addresses.enter(ip("2001:db8:1:3::1"), 1).is_some());
+        assert!(addresses.enter(ip("2001:db8:1:2::1"), 1));
+        assert!(!addresses.enter(ip("2001:db8:1:2:ffff::9"), 1));
+        assert!(addresses.enter(ip("2001:db8:1:3::1"), 1));
+        addresses.leave(ip("2001:db8:1:2::1"));
+        assert_eq!(addresses.open().len(), 1);
     }
 }

@@ -10,23 +10,22 @@ use crate::observe::metrics::ConnectionRefused;
 use crate::proxy::identity::{self, Origin};
 
 /// Finds out where a connection comes from, by its PROXY header where it has to begin with one, and counts it for that
-/// address. `None`: it is to be closed, which has been counted and logged. Whatever follows a header is unread.
-pub async fn admit(socket: &mut Socket, from: Address, place: &mut Place) -> Option<Origin> {
+/// address. False: it is to be closed, which has been counted and logged. Whatever follows a header is unread.
+pub async fn admit(socket: &mut Socket, place: &mut Place) -> bool {
     let listener = place.port().listener();
-    let origin = if begins_with_header(&listener, from) {
+    if begins_with_header(&listener, place.origin().address) {
         // The buffer of a header is large and rarely there: apart, it is not part of every connection's task.
         let received = Box::pin(proxy_protocol::receive(socket, clock::after(clock::now(), PROXY_HEADER_TIME))).await;
         match received {
-            Ok(announced) => origin(announced, from),
+            Ok(announced) => place.comes_from(origin(announced, place.origin().address)),
+            Err(Refused::Nothing) => return false,
             Err(refused) => {
-                note(place, from, &refused);
-                return None;
+                place.refuse(ConnectionRefused::ProxyHeader, &refused);
+                return false;
             }
         }
-    } else {
-        from.into()
-    };
-    may_stay(&listener, origin, place).then_some(origin)
+    }
+    may_stay(&listener, place)
 }
 
 /// Only from whom it is expected: a header from anyone else would let him choose his address.
@@ -46,21 +45,13 @@ fn origin(announced: Announced, from: Address) -> Origin {
     }
 }
 
-fn note(place: &Place, from: Address, refused: &Refused) {
-    if refused.is_a_fault() {
-        place.refuse(ConnectionRefused::ProxyHeader, from, refused);
-    }
-}
-
-/// Counts the connection for its address. Trusted proxies stand for many clients, and unix sockets have no addresses:
-/// neither is counted.
-fn may_stay(listener: &Listener, origin: Origin, place: &mut Place) -> bool {
-    let Some(ip) = origin.address.ip() else { return true };
+/// Counts the connection for its address. Trusted proxies stand for many clients and are not counted.
+fn may_stay(listener: &Listener, place: &mut Place) -> bool {
     let limit = listener.limits.connections_per_address;
-    if identity::is_trusted(listener, origin.address) || place.count(ip, limit) {
+    if identity::is_trusted(listener, place.origin().address) || place.count(limit) {
         return true;
     }
     let why = format_args!("{limit} are open from its address (limits.connections_per_address)");
-    place.refuse(ConnectionRefused::PerAddress, origin.address, &why);
+    place.refuse(ConnectionRefused::PerAddress, &why);
     false
 }

@@ -11,10 +11,10 @@ use super::worker::Worker;
 use crate::clock;
 use crate::config::Listener;
 use crate::http1::head::{HeadError, RequestHead, ResponseHead};
-use crate::net::io::{Address, Io, Socket};
+use crate::net::io::{Io, Socket};
 use crate::net::timer::Timer;
 use crate::net::wire::{HeadReadError, Wire};
-use crate::proxy::identity::{Origin, Peer};
+use crate::proxy::identity::Peer;
 use crate::proxy::respond::Refusal;
 use crate::proxy::snapshot::Snapshot;
 use crate::proxy::{self, After, Client, DRAIN_BYTES, Here};
@@ -28,7 +28,6 @@ use std::time::{Duration, Instant};
 /// What a connection knows for as long as it lives.
 #[derive(Debug)]
 struct Connection {
-    origin: Origin,
     place: Place,
     worker: Arc<Worker>,
     /// Settings of the listener as they were when it was last there: a removed listener's connections end by these.
@@ -48,24 +47,23 @@ enum Next {
 }
 
 /// Serves one connection to its end.
-pub async fn serve(mut socket: Socket, from: Address, mut place: Place, worker: Arc<Worker>) {
-    let Some(origin) = arrival::admit(&mut socket, from, &mut place).await else { return };
+pub fn serve(mut socket: Socket, place: Place, worker: Arc<Worker>) -> impl Future<Output = ()> + Send {
     let listener = place.port().listener();
-    let mut connection = Connection { origin, place, worker, listener };
-    let mut io = Io::Plain(socket);
-    let mut idle_until = clock::after(clock::now(), connection.listener.limits.header_timeout);
-    let mut head_by = Some(idle_until);
-    while connection.wait(&io, idle_until).await {
-        // Only the first head has a deadline that began before its first byte.
-        let busy = Box::pin(connection.busy(io, head_by.take()));
-        let Some(idle) = busy.await else { break };
-        io = idle;
-        let idle_timeout = connection.listener.limits.idle_timeout;
-        let now = clock::now();
-        idle_until = clock::after(now, idle_timeout.saturating_sub(LINGER));
-        if let Some(ends_at) = connection.place.ends_at() {
-            // Not at once: the client may be about to send its next request, whose answer tells it.
-            idle_until = idle_until.min(ends_at.max(now + LAST_CALL));
+    let mut connection = Connection { place, worker, listener };
+    // Not an `async fn`: that would keep what it is given beside what becomes of it, for as long as the connection lives.
+    async move {
+        if !arrival::admit(&mut socket, &mut connection.place).await {
+            return;
+        }
+        let mut io = Io::Plain(socket);
+        let mut idle_until = clock::after(clock::now(), connection.listener.limits.header_timeout);
+        let mut head_by = Some(idle_until);
+        while connection.wait(&io, idle_until).await {
+            // Only the first head has a deadline that began before its first byte.
+            let busy = Box::pin(connection.busy(io, head_by.take()));
+            let Some(idle) = busy.await else { break };
+            io = idle;
+            idle_until = connection.idle_until(clock::now());
         }
     }
 }
@@ -73,6 +71,13 @@ pub async fn serve(mut socket: Socket, from: Address, mut place: Place, worker: 
 // === impl Connection ===
 
 impl Connection {
+    /// How long it may be idle from `now` on.
+    fn idle_until(&self, now: Instant) -> Instant {
+        let until = clock::after(now, self.listener.limits.idle_timeout.saturating_sub(LINGER));
+        // Not at once when it is old: the client may be about to send its next request, whose answer tells it.
+        self.place.ends_at().map_or(until, |ends_at| until.min(ends_at.max(now + LAST_CALL)))
+    }
+
     /// Waits, holding as little as possible, until something can be read; false if the connection is to be closed instead.
     ///
     /// A draining gateway gives a quiet connection a last call: a request may be on its way. It will be answered, and told
@@ -102,7 +107,7 @@ impl Connection {
             head: RequestHead::default(),
             answer: ResponseHead::default(),
             timer: Timer::default(),
-            peer: Peer::new(self.origin, "http"),
+            peer: Peer::new(self.place.origin(), "http"),
             scratch: String::new(),
         };
         let worker = Arc::clone(&self.worker);
@@ -342,7 +347,7 @@ mod tests {
 
     #[test]
     fn an_idle_connection_is_little_more_than_a_socket() {
-        fn size_of_output<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
+        fn size_of_output<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
             size_of::<F>()
         }
         let size = size_of_output(serve);

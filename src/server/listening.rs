@@ -4,11 +4,13 @@
 //! somebody still answers at is not, nor is anything that is no socket. Who may connect is decided by the file's mode, which
 //! is 0777 without the bits of the process's umask: writing is what connecting takes.
 
+use crate::config::Bind;
 use crate::net::io::{Address, Socket};
 use socket2::{Domain, Protocol, SockAddr, Type};
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -46,6 +48,15 @@ pub struct SocketFile {
 // === impl Listening ===
 
 impl Listening {
+    /// A socket that somebody else opened for `bind`.
+    #[must_use]
+    pub fn adopt(bind: &Bind, socket: OwnedFd) -> Listening {
+        match bind {
+            Bind::Tcp(_) => Listening::Tcp(socket.into()),
+            Bind::Unix(_) => Listening::Unix(socket.into()),
+        }
+    }
+
     /// Another handle of the same socket.
     ///
     /// # Errors
@@ -84,6 +95,15 @@ impl Listening {
         match self {
             Listening::Tcp(socket) => tokio::net::TcpListener::from_std(socket).map(Accepting::Tcp),
             Listening::Unix(socket) => tokio::net::UnixListener::from_std(socket).map(Accepting::Unix),
+        }
+    }
+}
+
+impl From<Listening> for OwnedFd {
+    fn from(listening: Listening) -> Self {
+        match listening {
+            Listening::Tcp(socket) => socket.into(),
+            Listening::Unix(socket) => socket.into(),
         }
     }
 }

@@ -6,9 +6,9 @@ use crate::clock;
 use crate::config::{Bind, Listener};
 use crate::net::io::Address;
 use crate::observe::metrics::{ConnectionRefused, ListenerMetrics};
+use crate::proxy::identity::Origin;
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -64,8 +64,10 @@ pub struct Door {
 pub struct Place {
     port: Arc<Port>,
     metrics: ListenerMetrics,
-    /// What it is counted for among the addresses.
-    counted: Option<IpAddr>,
+    /// Where the connection comes from: the other end of its socket, until its PROXY header says otherwise.
+    origin: Origin,
+    /// It is counted among the addresses.
+    counted: bool,
     /// See [`Place::ends_at`].
     ends_at: Option<Instant>,
 }
@@ -146,14 +148,14 @@ impl Port {
         }
     }
 
-    /// A place for a connection.
-    pub fn enter(self: &Arc<Self>) -> Place {
+    /// A place for a connection that comes from there.
+    pub fn enter(self: &Arc<Self>, from: Address) -> Place {
         self.open.fetch_add(1, Ordering::Relaxed);
         let Settings { listener, metrics } = self.settings();
         metrics.opened(PROTOCOL);
         let age = listener.limits.connection_age;
         let ends_at = age.map(|age| clock::after(clock::now(), spread(age, fastrand::f64())));
-        Place { port: Arc::clone(self), metrics, counted: None, ends_at }
+        Place { port: Arc::clone(self), metrics, origin: from.into(), counted: false, ends_at }
     }
 
     /// What the file says of it; what it said last, once it is gone from there.
@@ -263,6 +265,17 @@ impl Place {
         &self.port
     }
 
+    /// Where the connection comes from.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// Its PROXY header says otherwise. Before it is counted: it counts where it comes from.
+    pub fn comes_from(&mut self, origin: Origin) {
+        debug_assert!(!self.counted, "it would leave where it never entered");
+        self.origin = origin;
+    }
+
     /// When the connection is old enough to end: with the next answer, or at once where it is idle. Drawn when it began,
     /// so that connections which came together do not leave together.
     #[inline]
@@ -277,19 +290,21 @@ impl Place {
         if self.ends_at.is_some_and(|at| clock::now() >= at) { &OLD } else { &self.port.closed }
     }
 
-    /// Counts the connection for `ip`; false where as many are open from there as `limit` allows.
-    pub fn count(&mut self, ip: IpAddr, limit: usize) -> bool {
+    /// Counts the connection for its address; false where as many are open from there as `limit` allows. Unix sockets have
+    /// no addresses and are not counted.
+    pub fn count(&mut self, limit: usize) -> bool {
+        let Some(ip) = self.origin.address.ip() else { return true };
         self.counted = self.port.addresses.enter(ip, limit);
-        self.counted.is_some()
+        self.counted
     }
 
     /// Notes that the connection is refused, in the metric, and in the log where nothing was said for a while.
-    pub fn refuse(&self, reason: ConnectionRefused, from: Address, why: &dyn fmt::Display) {
+    pub fn refuse(&self, reason: ConnectionRefused, why: &dyn fmt::Display) {
         self.metrics.refused(reason);
         let due = self.port.said.lock().unwrap_or_else(PoisonError::into_inner).due(clock::now());
         if let Some(unsaid) = due {
             let listener = self.port.listener();
-            tracing::warn!(listener = %listener.name, %from, unsaid, "a connection is refused: {why}");
+            tracing::warn!(listener = %listener.name, from = %self.origin.address, unsaid, "a connection is refused: {why}");
         }
     }
 }
@@ -314,8 +329,8 @@ impl Drop for Place {
         if self.port.full.load(Ordering::Relaxed) && before <= self.port.listener().limits.connections * 9 / 10 {
             self.port.full.store(false, Ordering::Relaxed);
         }
-        if let Some(key) = self.counted {
-            self.port.addresses.leave(key);
+        if let (true, Some(ip)) = (self.counted, self.origin.address.ip()) {
+            self.port.addresses.leave(ip);
         }
         self.metrics.closed(PROTOCOL);
         self.port.room.notify_waiters();
@@ -369,7 +384,7 @@ mod tests {
         let mut is_empty = || empty.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
         assert!(!is_empty(), "the kernel may still have completed a connection");
         doors.pop();
-        let place = port.enter();
+        let place = port.enter(Address::Unix);
         doors.pop();
         assert!(!is_empty());
         drop(place);

@@ -99,8 +99,8 @@ fn begin(socket: Socket, address: Address, port: &Arc<Port>, worker: &Arc<Worker
         // broken.
         let _: io::Result<()> = stream.set_nodelay(true);
     }
-    let place = port.enter();
-    tokio::spawn(connection::serve(socket, address, place, Arc::clone(worker)));
+    let place = port.enter(address);
+    tokio::spawn(connection::serve(socket, place, Arc::clone(worker)));
 }
 
 /// A connection that died in the backlog concerns nobody. Out of descriptors or memory, trying again at once would only turn

@@ -5,6 +5,7 @@ use super::idle::Idle;
 use super::tls::TlsError;
 use crate::clock;
 use crate::config;
+use crate::net::proxy_header::Announce;
 use crate::net::wire::Wire;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,7 +54,7 @@ impl Endpoint {
             resting: AtomicUsize::new(0),
         };
         Ok(Endpoint {
-            target: Target::new(&provider.url, &provider.tls)?,
+            target: Target::new(&provider.url, &provider.tls)?.announcing(provider.proxy_protocol),
             keep: provider.connections.idle_timeout,
             workers: (0..workers).map(|_| shelf()).collect(),
         })
@@ -70,12 +71,12 @@ impl Endpoint {
         None
     }
 
-    /// A new connection.
+    /// A new connection, for the client that `announce` names.
     ///
     /// # Errors
     /// See [`ConnectError`].
-    pub async fn open(&self, deadline: Instant) -> Result<Connection, ConnectError> {
-        let io = connect::connect(&self.target, deadline).await?;
+    pub async fn open(&self, announce: &Announce, deadline: Instant) -> Result<Connection, ConnectError> {
+        let io = connect::connect(&self.target, announce, deadline).await?;
         Ok(Connection { wire: Wire::to_provider(io), reused: false, born: clock::now() })
     }
 
@@ -84,6 +85,9 @@ impl Endpoint {
     /// There are providers that send the body all the same, right behind the head. Used at once, the connection would
     /// carry the next request, and that body, which whoever wrote the resource chose, would pass for its answer.
     pub fn rest(self: &Arc<Self>, worker: usize, connection: Connection, hint: Option<Duration>) {
+        if self.target.is_private() {
+            return;
+        }
         let endpoint = Arc::clone(self);
         if self.workers[worker].resting.fetch_add(1, Ordering::Relaxed) >= RESTING_MAX {
             self.workers[worker].resting.fetch_sub(1, Ordering::Relaxed);
@@ -97,10 +101,11 @@ impl Endpoint {
     }
 
     /// Keeps a connection whose exchange is complete. `hint` is how long the provider says it will keep it
-    /// (`Keep-Alive: timeout=5`); we give up a second earlier, so as not to meet its FIN on the way.
+    /// (`Keep-Alive: timeout=5`); we give up a second earlier, so as not to meet its FIN on the way. A connection that began
+    /// with a PROXY header is closed: whatever it carries is that one client's.
     pub fn keep(self: &Arc<Self>, worker: usize, mut connection: Connection, hint: Option<Duration>, now: Instant) {
         let keep = hint.map_or(self.keep, |hint| self.keep.min(hint.saturating_sub(Duration::from_secs(1))));
-        if keep.is_zero() || !connection.wire.is_quiet() {
+        if keep.is_zero() || self.target.is_private() || !connection.wire.is_quiet() {
             return;
         }
         connection.wire.shrink();
