@@ -7,7 +7,7 @@ use crate::admin::{
     self, Check, ConfigStatus, Control, OnDisk, ProviderView, Readiness, Rejected, Reloaded, Reloading, Version,
 };
 use crate::clock;
-use crate::config::{self, Bind, Config, Environment, Loaded, Problems, Protocols, Scheme, UnknownEnvironment};
+use crate::config::{self, Bind, Config, Environment, Loaded, Problems, UnknownEnvironment};
 use crate::observe::families::UNROUTED;
 use crate::observe::logs::{Logs, Prepared};
 use crate::observe::metrics::Metrics;
@@ -502,9 +502,6 @@ fn not_built(config: &Config) -> Result<(), String> {
     }
     for provider in &config.providers {
         let place = || format!("provider `{}`", provider.name);
-        if provider.url.scheme == Scheme::H2c || provider.protocols == Protocols::HTTP2 {
-            return refuse(place(), "HTTP/2");
-        }
         if provider.tls.client.is_some() {
             return refuse(place(), "`tls.client`");
         }
