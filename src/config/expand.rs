@@ -4,9 +4,11 @@
 //! before anything else is itself, so that a pattern may end in one.
 
 use super::problem::{Report, Span, shown};
+use crate::clock;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// Where values from outside the file come from.
 pub trait Environment {
@@ -22,6 +24,11 @@ pub trait Environment {
     /// Whether values are known at all. Where not, `${…}` passes every check and no file is read.
     fn is_known(&self) -> bool {
         true
+    }
+
+    /// The time by which a certificate has expired.
+    fn now(&self) -> SystemTime {
+        clock::wall()
     }
 }
 

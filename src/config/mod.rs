@@ -5,6 +5,7 @@
 //! `problem` and `excerpt` say what is wrong. The shape is one table; `schema`, the documentation and the defaults come
 //! from it.
 
+mod certificate;
 mod check;
 mod conform;
 mod decode;

@@ -123,7 +123,8 @@ impl Report {
 
     /// Adds something worth knowing that stops nothing.
     pub(super) fn note(&mut self, span: Span, path: impl Into<String>, message: String, help: Option<String>) {
-        if self.notes.len() < PROBLEMS_MAX {
+        let tail = message.split_once(": ").map_or(&*message, |(_, tail)| tail).to_owned();
+        if self.notes.len() < PROBLEMS_MAX && self.said.insert((span, tail)) {
             self.notes.push(Found { span, message, path: path.into(), help });
         }
     }
