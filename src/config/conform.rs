@@ -5,6 +5,7 @@
 
 use super::expand::{Environment, Origin};
 use super::file::{Entry, Node, Scalar, Value};
+use super::inputs::{Digest, digest};
 use super::merge::Budget;
 use super::problem::{MASK, Report, Span, shown};
 use super::scalar::{self, Fault, Says};
@@ -32,8 +33,6 @@ pub(super) struct Context<'a> {
     /// Compiled expressions, so that each is compiled once.
     patterns: HashMap<String, Pattern>,
     files: HashMap<PathBuf, Result<Arc<[u8]>, String>>,
-    /// Files that `${file:…}` named.
-    pub(super) expanded_files: Vec<PathBuf>,
 }
 
 /// The keys on the way to a value.
@@ -64,7 +63,6 @@ impl<'a> Context<'a> {
             expanded: false,
             patterns: HashMap::new(),
             files: HashMap::new(),
-            expanded_files: Vec::new(),
         }
     }
 
@@ -95,12 +93,9 @@ impl<'a> Context<'a> {
         bytes
     }
 
-    /// Every file that was read or tried so far, sorted.
-    pub(super) fn files_read(&self) -> Vec<PathBuf> {
-        let mut files: Vec<PathBuf> = self.files.keys().chain(&self.expanded_files).cloned().collect();
-        files.sort_unstable();
-        files.dedup();
-        files
+    /// Every file that was read or tried so far, and what stood in it.
+    pub(super) fn files_read(&self) -> impl Iterator<Item = (PathBuf, Option<Digest>)> {
+        self.files.iter().map(|(path, read)| (path.clone(), read.as_ref().ok().map(|bytes| digest(bytes))))
     }
 
     /// Adds a problem at `at`.
