@@ -52,7 +52,7 @@ fn section_3_4_a_preface_that_goes_wrong_ends_the_connection() {
         // A GOAWAY may be left out here; an answer in HTTP/1 is ours where the bytes are no preface from the first on.
         let said = client.wire().rest();
         assert!(!text(&said).contains(" 200 "), "{}", text(&said));
-        assert_eq!(client.behind().requests(), 0);
+        assert_eq!(client.behind().begun(), 0);
     }
 }
 
@@ -62,7 +62,7 @@ fn section_3_4_a_first_frame_that_is_no_settings_is_a_protocol_error() {
         let mut client = Frames::unsaid();
         client.send([PREFACE, &first].concat());
         client.expect_goaway(PROTOCOL_ERROR);
-        assert_eq!(client.behind().requests(), 0);
+        assert_eq!(client.behind().begun(), 0);
     }
 }
 

@@ -153,7 +153,7 @@ fn section_5_1_headers_on_a_stream_that_both_have_ended_are_stream_closed() {
     client.is_answered(1);
     client.get(1, "/");
     client.expect_reset_or_goaway(1, STREAM_CLOSED);
-    assert_eq!(client.behind().requests(), 1);
+    assert_eq!(client.behind().begun(), 1);
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn section_5_1_1_a_request_on_a_stream_below_one_used_before_is_a_connection_err
     client.is_answered(5);
     client.get(3, "/");
     client.expect_goaway(PROTOCOL_ERROR);
-    assert_eq!(client.behind().requests(), 1);
+    assert_eq!(client.behind().begun(), 1);
 }
 
 #[test]
