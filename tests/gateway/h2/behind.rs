@@ -1,86 +1,135 @@
-//! What a connection under test leads to. The path of a request says what becomes of it: `/held` waits until the test
-//! releases it, everything else is answered at once with 200 and `hello`.
+//! What a connection under test leads to: a gateway, and behind it a provider that speaks HTTP/1.
+//!
+//! The path of a request says what becomes of it: [`answer`] lists them.
 
+use crate::provider::{Peer, Provider};
+use crate::wire::{Gate, Message, lock};
+use crate::world::{Extra, Gateway};
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-/// The crate's own server, for now.
+/// A gateway and its provider.
 #[derive(Debug)]
 pub(super) struct Behind {
-    address: SocketAddr,
-    release: tokio::sync::watch::Sender<bool>,
-    requests: Arc<AtomicUsize>,
+    gateway: Gateway,
+    /// Dropped behind the gateway, which then has no more to say to it.
+    _alpha: Provider,
+    script: Arc<Script>,
 }
+
+/// What the provider does, and what it has seen.
+#[derive(Debug, Default)]
+pub(super) struct Script {
+    gate: Gate,
+    begun: AtomicUsize,
+    flooded: AtomicUsize,
+    requests: Mutex<Vec<Message>>,
+}
+
+// === impl Behind ===
 
 impl Behind {
     pub(super) fn start() -> Self {
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        listener.set_nonblocking(true).expect("an option");
-        let address = listener.local_addr().expect("bound");
-        let (release, held) = tokio::sync::watch::channel(false);
-        let requests = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&requests);
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async move {
-                let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
-                while let Ok((stream, _)) = listener.accept().await {
-                    tokio::spawn(serve(stream, held.clone(), Arc::clone(&count)));
-                }
-            });
-        });
-        Behind { address, release, requests }
+        Behind::with(Extra::default())
     }
 
+    /// As [`Behind::start`], with more settings.
+    pub(super) fn with(extra: Extra<'_>) -> Self {
+        let script = Arc::new(Script::default());
+        let follows = Arc::clone(&script);
+        let alpha = Provider::scripted(move |peer| follows.follow(peer));
+        Behind { gateway: Gateway::before_with(&alpha, extra), _alpha: alpha, script }
+    }
+
+    /// Where it takes clients.
     pub(super) fn address(&self) -> SocketAddr {
-        self.address
+        self.gateway.web()
     }
 
+    /// The gateway.
+    pub(super) fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
+    /// Lets everything go on that is held.
     pub(super) fn release(&self) {
-        self.release.send_replace(true);
+        self.script.gate.open();
     }
 
-    pub(super) fn requests(&self) -> usize {
-        self.requests.load(Ordering::SeqCst)
+    /// How many requests the provider has heard the head of.
+    pub(super) fn begun(&self) -> usize {
+        self.script.begun.load(Ordering::SeqCst)
+    }
+
+    /// The requests that the provider has read to their end.
+    pub(super) fn requests(&self) -> Vec<Message> {
+        lock(&self.script.requests).clone()
     }
 }
 
-async fn serve(stream: tokio::net::TcpStream, held: tokio::sync::watch::Receiver<bool>, count: Arc<AtomicUsize>) {
-    let mut builder = h2::server::Builder::new();
-    builder.max_concurrent_streams(128).max_header_list_size(64 * 1024).enable_connect_protocol();
-    let Ok(mut connection) = builder.handshake::<_, bytes::Bytes>(stream).await else { return };
-    while let Some(request) = connection.accept().await {
-        let Ok((request, mut respond)) = request else { continue };
-        count.fetch_add(1, Ordering::SeqCst);
-        let mut held = held.clone();
-        tokio::spawn(async move {
-            let (parts, mut body) = request.into_parts();
-            while parts.uri.path() == "/unread" && !*held.borrow() {
-                drop(held.changed().await);
+// === impl Script ===
+
+impl Script {
+    /// How many requests for `/flood` it has heard the head of.
+    pub(super) fn flooded(&self) -> usize {
+        self.flooded.load(Ordering::SeqCst)
+    }
+
+    /// Answers each request on a connection.
+    pub(super) fn follow(&self, peer: &mut Peer) {
+        while peer.wire.begins() {
+            let head = peer.wire.head();
+            self.begun.fetch_add(1, Ordering::SeqCst);
+            if head.line.contains(" /flood ") {
+                self.flooded.fetch_add(1, Ordering::SeqCst);
             }
-            while let Some(data) = body.data().await {
-                let Ok(data) = data else { return };
-                drop(body.flow_control().release_capacity(data.len()));
+            if head.line.contains(" /unread ") {
+                self.gate.pass();
             }
-            if body.trailers().await.is_err() {
+            // That a body breaks off is what some tests are about.
+            let Ok(request) = catch_unwind(AssertUnwindSafe(|| peer.wire.body(head, false))) else { return };
+            let path = request.head.line.split(' ').nth(1).unwrap_or_default().to_owned();
+            if path != "/polite" {
+                lock(&self.requests).push(request);
+            }
+            if path == "/held" {
+                self.gate.pass();
+            }
+            if peer.wire.try_send(answer(&path)).is_err() || path == "/broken" {
                 return;
             }
-            if parts.uri.path() == "/held" {
-                drop(held.wait_for(|open| *open).await);
-            }
-            let text: bytes::Bytes = match parts.uri.path().strip_prefix("/bytes/") {
-                Some(count) => vec![b'a'; count.parse().expect("a count")].into(),
-                None => bytes::Bytes::from_static(b"hello"),
-            };
-            let length = text.len().to_string();
-            let answer = http::Response::builder().status(200).header("content-length", length).body(()).expect("it");
-            let empty = parts.method == http::Method::HEAD;
-            if let Ok(mut stream) = respond.send_response(answer, empty) {
-                if !empty {
-                    drop(stream.send_data(text, true));
-                }
-            }
-        });
+        }
     }
 }
+
+/// What the provider answers to a path. Whatever is not here gets `hello`; `/held` gets it when the test releases it, and
+/// of `/unread` the body is not even read before that.
+fn answer(path: &str) -> Vec<u8> {
+    let sized = |body: Vec<u8>| {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nX-Served: yes\r\n\r\n", body.len());
+        [head.into_bytes(), body].concat()
+    };
+    match path {
+        "/interim" => [INTERIM.as_bytes().to_vec(), sized(b"hello".to_vec())].concat(),
+        "/trailers" => TRAILERS.as_bytes().to_vec(),
+        "/connection" => CONNECTION.as_bytes().to_vec(),
+        "/204" => b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),
+        "/304" => b"HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n".to_vec(),
+        "/broken" => b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello".to_vec(),
+        path => match path.strip_prefix("/bytes/") {
+            Some(count) => sized(vec![b'a'; count.parse().expect("a count")]),
+            None => sized(b"hello".to_vec()),
+        },
+    }
+}
+
+const INTERIM: &str = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </b>\r\n\r\n";
+
+const TRAILERS: &str =
+    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 5d41\r\n\r\n";
+
+/// Fields that belong to one HTTP/1 connection, and one that `Connection` names.
+const CONNECTION: &str = "HTTP/1.1 200 OK\r\nConnection: keep-alive, X-Hop\r\nKeep-Alive: timeout=5\r\nX-Hop: here\r\n\
+    Proxy-Connection: keep-alive\r\nUpgrade: h2c\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";

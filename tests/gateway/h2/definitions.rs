@@ -246,7 +246,12 @@ fn section_6_5_2_every_value_in_its_bounds_is_taken() {
     let mut client = Frames::start();
     let values = [
         [(HEADER_TABLE_SIZE, 0), (MAX_CONCURRENT_STREAMS, 0), (INITIAL_WINDOW_SIZE, MOST), (MAX_FRAME_SIZE, 16_384)],
-        [(HEADER_TABLE_SIZE, u32::MAX), (MAX_CONCURRENT_STREAMS, u32::MAX), (INITIAL_WINDOW_SIZE, 65_535), (MAX_FRAME_SIZE, (1 << 24) - 1)],
+        [
+            (HEADER_TABLE_SIZE, u32::MAX),
+            (MAX_CONCURRENT_STREAMS, u32::MAX),
+            (INITIAL_WINDOW_SIZE, 65_535),
+            (MAX_FRAME_SIZE, (1 << 24) - 1),
+        ],
     ];
     for (count, values) in values.iter().enumerate() {
         client.settings(values);
@@ -459,7 +464,11 @@ fn section_6_9_1_data_beyond_the_window_of_a_stream_is_a_flow_control_error() {
     // The provider does not read, so nothing gives the window back. The stream's error or the connection's.
     let mut client = Frames::start();
     let window = client.setting(INITIAL_WINDOW_SIZE).unwrap_or(65_535);
-    client.headers(1, END_HEADERS, block(&[(":method", "POST"), (":scheme", "http"), (":path", "/unread"), (":authority", "a")]));
+    client.headers(
+        1,
+        END_HEADERS,
+        block(&[(":method", "POST"), (":scheme", "http"), (":path", "/unread"), (":authority", "a")]),
+    );
     // However much is buffered on the way, a client that never looks at its window meets it.
     let mut sent = 0;
     while client.goaways().is_empty() && client.stream(1).reset.is_none() && sent < 64 << 20 {

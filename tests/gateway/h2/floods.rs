@@ -114,7 +114,11 @@ fn rapid_reset_reaches_the_provider_with_few_requests() {
     let mut attacker = siege.attacker();
     let sent = flood(&mut attacker, 10_000, |number| {
         let stream = stream(number);
-        [frame(HEADERS, END_STREAM | END_HEADERS, stream, get("/flood")), frame(RST_STREAM, 0, stream, CANCEL.to_be_bytes())].concat()
+        [
+            frame(HEADERS, END_STREAM | END_HEADERS, stream, get("/flood")),
+            frame(RST_STREAM, 0, stream, CANCEL.to_be_bytes()),
+        ]
+        .concat()
     });
     attacker.expect_goaway(ENHANCE_YOUR_CALM);
     println!("{sent} were sent, {} reached the provider", siege.reached());

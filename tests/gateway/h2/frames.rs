@@ -7,7 +7,6 @@ use super::behind::Behind;
 use super::compression::{Decoder, Fields, block};
 use crate::wire::{End, Wire, text};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -301,7 +300,11 @@ impl Frames {
         while self.stream(stream).reset.is_none() && self.goaway.is_empty() {
             assert!(self.read(), "neither a reset nor a GOAWAY with {} but {}", name(code), self.seen());
         }
-        if self.stream(stream).reset.is_some() { self.expect_reset(stream, code) } else { drop(self.expect_goaway(code)) }
+        if self.stream(stream).reset.is_some() {
+            self.expect_reset(stream, code);
+        } else {
+            self.expect_goaway(code);
+        }
     }
 
     /// The connection ends.
@@ -425,7 +428,7 @@ impl Frames {
         let kind = kinds.iter().chain(&rest).nth(usize::from(kind)).copied().unwrap_or("of an unknown type");
         let shown = &payload[..payload.len().min(48)];
         let gap = if self.seen.is_empty() { "" } else { ", " };
-        drop(write!(self.seen, "{gap}{kind} flags {flags:#x} stream {stream} {}", text(shown)));
+        self.seen.push_str(&format!("{gap}{kind} flags {flags:#x} stream {stream} {}", text(shown)));
         if self.seen.len() > SHOWN {
             // Only ASCII is in there.
             self.seen.replace_range(SHOWN / 4..self.seen.len() - SHOWN / 2, " ... ");

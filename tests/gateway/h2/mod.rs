@@ -15,3 +15,7 @@ mod definitions; // §6: each type of frame
 mod errors; // §7: error codes
 mod semantics; // §8: requests and answers in frames
 mod hpack; // RFC 7541
+mod extended_connect; // RFC 8441
+
+mod providers; // the other direction: providers that break HTTP/2
+mod floods; // what a hostile client sends in masses

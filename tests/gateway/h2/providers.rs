@@ -67,7 +67,8 @@ impl Asked {
             return;
         }
         assert!(head.starts_with("HTTP/1.1 200 "), "{rest}");
-        let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ").map(str::to_owned));
+        let length =
+            head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ").map(str::to_owned));
         match length {
             Some(length) => assert!(body.len() < length.parse().expect("a length"), "a whole answer: {rest}"),
             None => assert!(!body.ends_with("0\r\n\r\n"), "a whole answer: {rest}"),
@@ -100,7 +101,8 @@ fn section_3_4_and_8_3_1_a_request_of_ours_is_well_formed() {
     asked.provider.wait("the request", |provider| provider.stream(stream).ended);
     let request = asked.provider.stream(stream);
     let fields = &request.heads[0];
-    let pseudo: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).take_while(|name| name.starts_with(':')).collect();
+    let pseudo: Vec<&str> =
+        fields.iter().map(|(name, _)| name.as_str()).take_while(|name| name.starts_with(':')).collect();
     assert_eq!(pseudo.len(), 4, "{fields:?}");
     let value = |name: &str| fields.iter().find(|(candidate, _)| candidate == name).map(|(_, value)| value.as_str());
     assert_eq!((value(":method"), value(":scheme"), value(":path")), (Some("POST"), Some("http"), Some("/path?query")));
@@ -220,7 +222,9 @@ fn section_8_2_1_a_value_with_white_space_around_it_in_an_answer_is_malformed() 
 
 #[test]
 fn section_8_2_2_connection_specific_fields_in_an_answer_are_malformed() {
-    for field in [("connection", "close"), ("keep-alive", "timeout=5"), ("transfer-encoding", "chunked"), ("upgrade", "h2c")] {
+    for field in
+        [("connection", "close"), ("keep-alive", "timeout=5"), ("transfer-encoding", "chunked"), ("upgrade", "h2c")]
+    {
         is_malformed(&[OK, field]);
     }
 }

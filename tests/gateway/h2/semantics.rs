@@ -416,7 +416,12 @@ fn section_8_3_a_pseudo_field_that_comes_twice_is_malformed() {
 
 #[test]
 fn section_8_3_1_a_request_without_method_scheme_or_path_is_malformed() {
-    are_malformed(&[&[SCHEME, PATH, AUTHORITY], &[METHOD, PATH, AUTHORITY], &[METHOD, SCHEME, AUTHORITY], &[("x-test", "ok")]]);
+    are_malformed(&[
+        &[SCHEME, PATH, AUTHORITY],
+        &[METHOD, PATH, AUTHORITY],
+        &[METHOD, SCHEME, AUTHORITY],
+        &[("x-test", "ok")],
+    ]);
 }
 
 #[test]
