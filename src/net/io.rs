@@ -2,18 +2,32 @@
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 /// A connected byte stream.
 #[derive(Debug)]
 pub enum Io {
-    /// Cleartext TCP.
-    Tcp(TcpStream),
+    /// Cleartext.
+    Plain(Socket),
+    /// TLS that a client opened.
+    TlsServer(Box<tokio_rustls::server::TlsStream<Socket>>),
     /// TLS that we opened, to a provider.
-    TlsClient(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    TlsClient(Box<tokio_rustls::client::TlsStream<Socket>>),
+}
+
+/// A connected socket.
+#[derive(Debug)]
+pub enum Socket {
+    /// To another machine, or this one.
+    Tcp(TcpStream),
+    /// To another process of this machine.
+    Unix(UnixStream),
 }
 
 // === impl Io ===
@@ -21,9 +35,10 @@ pub enum Io {
 impl Io {
     /// The socket underneath.
     #[must_use]
-    pub fn tcp(&self) -> &TcpStream {
+    pub fn socket(&self) -> &Socket {
         match self {
-            Io::Tcp(stream) => stream,
+            Io::Plain(socket) => socket,
+            Io::TlsServer(stream) => stream.get_ref().0,
             Io::TlsClient(stream) => stream.get_ref().0,
         }
     }
@@ -33,10 +48,21 @@ impl Io {
     #[must_use]
     pub fn has_hung_up(&self) -> bool {
         // Errors are reported without being asked for.
-        let mut asked = [PollFd::new(self.tcp(), PollFlags::RDHUP)];
+        let mut asked = [PollFd::new(self.socket(), PollFlags::RDHUP)];
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         // Where the question fails, a later read will tell.
         rustix::event::poll(&mut asked, Some(&at_once)).is_ok_and(|count| count > 0)
+    }
+
+    /// Whether ALPN chose HTTP/2 (RFC 9113 §3.2); never without TLS.
+    #[must_use]
+    pub fn chose_http2(&self) -> bool {
+        let chosen = match self {
+            Io::Plain(_) => None,
+            Io::TlsServer(stream) => stream.get_ref().1.alpn_protocol(),
+            Io::TlsClient(stream) => stream.get_ref().1.alpn_protocol(),
+        };
+        chosen == Some(b"h2")
     }
 
     /// Reads what is there into `buf`; `Ok(0)` is the peer's end of stream.
@@ -46,10 +72,7 @@ impl Io {
     #[inline]
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut read = ReadBuf::new(buf);
-        let polled = match self {
-            Io::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut read),
-            Io::TlsClient(stream) => Pin::new(stream.as_mut()).poll_read(cx, &mut read),
-        };
+        let polled = Pin::new(self).poll_read_buf(cx, &mut read);
         polled.map(|done| done.map(|()| read.filled().len()))
     }
 
@@ -60,7 +83,8 @@ impl Io {
     #[inline]
     pub fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self {
-            Io::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Io::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
+            Io::TlsServer(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
             Io::TlsClient(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
         }
     }
@@ -72,7 +96,8 @@ impl Io {
     #[inline]
     pub fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
-            Io::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Io::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
+            Io::TlsServer(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
             Io::TlsClient(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
         }
     }
@@ -84,7 +109,8 @@ impl Io {
     #[inline]
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Io::Tcp(_) => Poll::Ready(Ok(())),
+            Io::Plain(_) => Poll::Ready(Ok(())),
+            Io::TlsServer(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
             Io::TlsClient(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
         }
     }
@@ -95,8 +121,154 @@ impl Io {
     /// What the socket says.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Io::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Io::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Io::TlsServer(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
             Io::TlsClient(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+        }
+    }
+
+    #[inline]
+    fn poll_read_buf(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Io::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Io::TlsServer(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
+            Io::TlsClient(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
+        }
+    }
+}
+
+/// For libraries that drive a connection themselves.
+impl AsyncRead for Io {
+    #[inline]
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.poll_read_buf(cx, buf)
+    }
+}
+
+impl AsyncWrite for Io {
+    #[inline]
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Io::poll_write(self.get_mut(), cx, buf)
+    }
+
+    #[inline]
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Io::poll_flush(self.get_mut(), cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Io::poll_shutdown(self.get_mut(), cx)
+    }
+
+    #[inline]
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Io::poll_write_vectored(self.get_mut(), cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+}
+
+// === impl Socket ===
+
+impl Socket {
+    /// Whether something can be read, the end of the stream included; wakes the task when it can.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Socket::Tcp(stream) => stream.poll_read_ready(cx),
+            Socket::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    /// The address of the other end, where it has one that tells machines apart.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Socket::Tcp(stream) => stream.peer_addr().ok(),
+            Socket::Unix(_) => None,
+        }
+    }
+
+    /// A close from now on resets the connection instead of ending it.
+    pub fn reset_on_close(&self) {
+        let socket = socket2::SockRef::from(self);
+        // If this fails, the peer sees an ordinary close: there is nothing else to be done.
+        let _: io::Result<()> = socket.set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Socket::Tcp(stream) => stream.as_fd(),
+            Socket::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl From<TcpStream> for Io {
+    fn from(stream: TcpStream) -> Self {
+        Io::Plain(Socket::Tcp(stream))
+    }
+}
+
+impl From<UnixStream> for Io {
+    fn from(stream: UnixStream) -> Self {
+        Io::Plain(Socket::Unix(stream))
+    }
+}
+
+impl AsyncRead for Socket {
+    #[inline]
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Socket::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    #[inline]
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Socket::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    #[inline]
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Socket::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Socket::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Sockets hold nothing back.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Socket::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Socket::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

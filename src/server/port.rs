@@ -1,6 +1,6 @@
 //! A listening address: its sockets, and the count of what came in through them.
 
-use crate::config::Listener;
+use crate::config::{Bind, Listener};
 use crate::observe::metrics::ListenerMetrics;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -14,7 +14,7 @@ use tokio::sync::futures::Notified;
 #[derive(Debug)]
 pub struct Port {
     /// As configured; with port 0 the kernel chose another, see `local`.
-    pub bind: SocketAddr,
+    pub bind: Bind,
     /// Where it really listens.
     pub local: SocketAddr,
     /// It accepts no more. To look costs nothing and disturbs no other core.
@@ -53,6 +53,8 @@ pub struct Door {
 pub struct Place {
     port: Arc<Port>,
     metrics: ListenerMetrics,
+    /// As metrics call it.
+    protocol: &'static str,
 }
 
 // === impl Port ===
@@ -69,7 +71,9 @@ impl Port {
         metrics: ListenerMetrics,
         beside_ours: bool,
     ) -> io::Result<Opened> {
-        let bind = listener.bind;
+        let Bind::Tcp(bind) = listener.bind else {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "unix sockets are not built yet"));
+        };
         let first = if beside_ours { listen(bind)? } else { claim(bind)? };
         let local = first.local_addr()?;
         let mut sockets = vec![first];
@@ -77,7 +81,7 @@ impl Port {
             sockets.push(listen(local)?);
         }
         let port = Arc::new(Port {
-            bind,
+            bind: listener.bind.clone(),
             local,
             closed: AtomicBool::new(false),
             closing: Notify::new(),
@@ -95,8 +99,8 @@ impl Port {
     pub fn enter(self: &Arc<Self>) -> Place {
         self.open.fetch_add(1, Ordering::Relaxed);
         let metrics = self.settings().metrics;
-        metrics.opened(PROTOCOL);
-        Place { port: Arc::clone(self), metrics }
+        metrics.opened(HTTP1);
+        Place { port: Arc::clone(self), metrics, protocol: HTTP1 }
     }
 
     /// What the file says of it; what it said last, once it is gone from there.
@@ -198,6 +202,13 @@ impl Drop for Door {
 // === impl Place ===
 
 impl Place {
+    /// The connection turned out to speak this protocol.
+    pub fn speaks(&mut self, protocol: &'static str) {
+        self.metrics.closed(self.protocol);
+        self.metrics.opened(protocol);
+        self.protocol = protocol;
+    }
+
     /// Where the connection came in.
     pub fn port(&self) -> &Port {
         &self.port
@@ -210,7 +221,7 @@ impl Drop for Place {
         if self.port.full.load(Ordering::Relaxed) && before <= self.port.listener().limits.connections * 9 / 10 {
             self.port.full.store(false, Ordering::Relaxed);
         }
-        self.metrics.closed(PROTOCOL);
+        self.metrics.closed(self.protocol);
         self.port.room.notify_waiters();
     }
 }
@@ -246,8 +257,8 @@ fn socket(bind: SocketAddr) -> io::Result<Socket> {
 /// Connections the kernel holds for us before they are accepted, for each socket. It caps this at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// The protocol as metrics call it.
-const PROTOCOL: &str = "http1";
+/// What a connection is taken to speak until it shows otherwise, as metrics call it.
+const HTTP1: &str = "http1";
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,6 @@
 
 use super::connection;
 use super::port::{Door, Port};
-use crate::net::io::Io;
 use crate::proxy::Shared;
 use std::io;
 use std::net::TcpListener;
@@ -101,7 +100,7 @@ fn begin(stream: TcpStream, address: std::net::SocketAddr, port: &Arc<Port>, wor
     // Without it small answers wait for the client's delayed acknowledgement. A socket that refuses is slower, not broken.
     let _: io::Result<()> = stream.set_nodelay(true);
     let place = port.enter();
-    tokio::spawn(connection::serve(Io::Tcp(stream), address, place, Arc::clone(worker)));
+    tokio::spawn(connection::serve(stream.into(), address, place, Arc::clone(worker)));
 }
 
 /// A connection that died in the backlog concerns nobody. Out of descriptors or memory, trying again at once would only turn

@@ -2,6 +2,7 @@
 //! that must pass are near.
 
 use super::*;
+use crate::config::{ProviderAddress, Scheme};
 use crate::upstream::resolve::Lookup;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -36,7 +37,8 @@ impl Lookup for Silent {
 }
 
 fn url(tls: bool, host: &str, port: u16) -> ProviderUrl {
-    ProviderUrl { tls, host: host.to_owned(), port, prefix: String::new() }
+    let scheme = if tls { Scheme::Https } else { Scheme::Http };
+    ProviderUrl { scheme, address: ProviderAddress::Tcp { host: host.to_owned(), port }, prefix: String::new() }
 }
 
 fn plain(address: SocketAddr) -> Target {
@@ -100,7 +102,7 @@ async fn a_connection_carries_bytes_at_once_in_both_families() {
     for ip in ["127.0.0.1", "::1"] {
         let (listener, address) = listening(ip).await;
         let mut io = within(AMPLE, &plain(address)).await.expect("a connection");
-        assert!(io.tcp().nodelay().expect("an open socket"), "small writes are not held back");
+        assert!(tcp(&io).nodelay().expect("an open socket"), "small writes are not held back");
         let (mut accepted, _) = listener.accept().await.expect("a connection");
         assert_eq!(poll_fn(|cx| io.poll_write(cx, b"ping")).await.expect("writable"), 4);
         let mut ping = [0; 4];
@@ -144,7 +146,7 @@ async fn a_refused_family_falls_over_to_the_other() {
     let (_held, refused) = bound("[::1]");
     let (_listener, good) = listening("127.0.0.1").await;
     let io = within(AMPLE, &named_target(Fixed(Ok(vec![refused, good])))).await.expect("a connection");
-    assert_eq!(io.tcp().peer_addr().expect("connected"), good);
+    assert_eq!(tcp(&io).peer_addr().expect("connected"), good);
 }
 
 #[tokio::test]
@@ -152,7 +154,7 @@ async fn an_address_that_says_nothing_costs_only_its_head_start() {
     let (_full, dead) = silent();
     let (_listener, good) = listening("127.0.0.1").await;
     let io = within(AMPLE, &named_target(Fixed(Ok(vec![dead, good])))).await.expect("a connection");
-    assert_eq!(io.tcp().peer_addr().expect("connected"), good);
+    assert_eq!(tcp(&io).peer_addr().expect("connected"), good);
 }
 
 #[tokio::test]
@@ -292,7 +294,7 @@ impl Authority {
     }
 
     fn trusted(&self) -> ProviderTls {
-        ProviderTls { ca: Some(self.pem.as_bytes().into()), server_name: None }
+        ProviderTls { ca: Some(self.pem.as_bytes().into()), server_name: None, client: None }
     }
 }
 
@@ -418,7 +420,7 @@ async fn an_authoritys_own_certificate_is_refused_as_a_servers_and_the_way_out_t
     let key = KeyPair::generate().expect("a key");
     let certificate = params.self_signed(&key).expect("a certificate");
     let address = serve(server_config(&certificate, &key, &[&version::TLS13])).await;
-    let tls = ProviderTls { ca: Some(certificate.pem().as_bytes().into()), server_name: None };
+    let tls = ProviderTls { ca: Some(certificate.pem().as_bytes().into()), server_name: None, client: None };
     let told = certificate_error(&secure("api.test", address, &tls)).await;
     assert!(told.ends_with("cannot be a server's own: make one with basicConstraints=CA:FALSE"), "{told}");
 }
@@ -490,4 +492,12 @@ async fn a_handshake_that_does_not_end_is_given_up_at_the_deadline() {
     let error = failure(SOON, &secure("api.test", address, &Authority::new().trusted())).await;
     assert_eq!((error.kind(), error.token()), (ConnectErrorKind::Timeout, "connection_timeout"));
     assert!(error.to_string().starts_with("TLS handshake with api.test:"), "{error}");
+}
+
+/// The TCP socket under a connection.
+fn tcp(io: &Io) -> &TcpStream {
+    match io.socket() {
+        crate::net::io::Socket::Tcp(stream) => stream,
+        crate::net::io::Socket::Unix(_) => panic!("not TCP: {io:?}"),
+    }
 }
