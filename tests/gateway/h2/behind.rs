@@ -5,6 +5,7 @@
 use crate::provider::{Peer, Provider};
 use crate::wire::{Gate, Message, lock};
 use crate::world::{Extra, Gateway};
+use sluice::http2::heads::websocket_accept;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -90,17 +91,38 @@ impl Script {
             }
             // That a body breaks off is what some tests are about.
             let Ok(request) = catch_unwind(AssertUnwindSafe(|| peer.wire.body(head, false))) else { return };
-            let path = request.head.line.split(' ').nth(1).unwrap_or_default().to_owned();
+            let mut line = request.head.line.split(' ').map(str::to_owned);
+            let (method, path) = (line.next().unwrap_or_default(), line.next().unwrap_or_default());
+            let key = request.value("sec-websocket-key").map(str::to_owned);
             if path != "/polite" {
                 lock(&self.requests).push(request);
             }
             if path == "/held" {
                 self.gate.pass();
             }
-            if peer.wire.try_send(answer(&path)).is_err() || path == "/broken" {
+            if let Some(key) = key {
+                return echo(peer, &key);
+            }
+            let mut answer = answer(&path);
+            if method == "HEAD" {
+                let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a head");
+                answer.truncate(head + 4);
+            }
+            if peer.wire.try_send(answer).is_err() || path == "/broken" {
                 return;
             }
         }
+    }
+}
+
+/// Opens a WebSocket, as far as a gateway looks, and sends back every byte.
+fn echo(peer: &mut Peer, key: &str) {
+    let accept = websocket_accept(key.as_bytes());
+    let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n";
+    peer.wire.send(format!("{head}Sec-WebSocket-Accept: {accept}\r\n\r\n"));
+    while peer.wire.begins() {
+        let byte = peer.wire.take(1);
+        peer.wire.send(byte);
     }
 }
 

@@ -251,7 +251,7 @@ impl Frames {
     /// The connection fails with this code and ends.
     pub(super) fn expect_goaway(&mut self, code: u32) -> Goaway {
         let failed = |goaway: &&Goaway| goaway.code != NO_ERROR;
-        while self.goaway.iter().find(failed).is_none() {
+        while !self.goaway.iter().any(|goaway| failed(&goaway)) {
             assert!(self.read(), "no GOAWAY with {} but {}", name(code), self.seen());
         }
         let goaway = *self.goaway.iter().find(failed).unwrap_or_else(|| unreachable!("it was waited for"));
@@ -277,12 +277,22 @@ impl Frames {
         self.lives();
     }
 
-    /// The request of this stream is malformed (§8.1.1): the stream fails, its provider hears nothing of it, and the
-    /// connection goes on. An answer with 400 before the reset would be permitted; ours is the reset alone.
+    /// The request of this stream is malformed (§8.1.1) in a way that the library sees: the stream fails, its provider hears
+    /// nothing of it, and the connection goes on.
     pub(super) fn expect_malformed(&mut self, stream: u32) {
         self.expect_reset(stream, PROTOCOL_ERROR);
         assert!(self.stream(stream).heads.is_empty(), "an answer to a malformed request: {}", self.seen());
         assert_eq!(self.behind().begun(), 0, "the provider was asked");
+    }
+
+    /// The request of this stream is malformed in a way that our own layer sees: it gets a whole answer with this status,
+    /// which §8.1.1 permits and which says what is wrong, its provider hears nothing of it, and the connection goes on.
+    pub(super) fn is_refused(&mut self, stream: u32, status: u16) {
+        let answer = self.expect_answer(stream);
+        assert_eq!(answer.status(), status, "{}", answer.text());
+        assert_eq!(answer.value("content-type"), Some("application/problem+json"));
+        assert_eq!(self.behind().begun(), 0, "the provider was asked");
+        self.lives();
     }
 
     /// A field block cannot be decoded: the connection fails, and the provider hears nothing of the request.
@@ -428,7 +438,8 @@ impl Frames {
         let kind = kinds.iter().chain(&rest).nth(usize::from(kind)).copied().unwrap_or("of an unknown type");
         let shown = &payload[..payload.len().min(48)];
         let gap = if self.seen.is_empty() { "" } else { ", " };
-        self.seen.push_str(&format!("{gap}{kind} flags {flags:#x} stream {stream} {}", text(shown)));
+        let bytes = text(shown);
+        self.seen.extend([gap, &format!("{kind} flags {flags:#x} stream {stream} "), &bytes]);
         if self.seen.len() > SHOWN {
             // Only ASCII is in there.
             self.seen.replace_range(SHOWN / 4..self.seen.len() - SHOWN / 2, " ... ");
