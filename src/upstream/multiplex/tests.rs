@@ -1067,7 +1067,7 @@ async fn where_alpn_chooses_http1_everyone_gets_a_connection_of_their_own() {
 async fn a_connection_for_http1_is_had_beside_the_shared_ones() {
     let (endpoint, seen) = tls(&[b"h2", b"http/1.1"], true).await.serve();
     let _hands = open_at_once(&endpoint, 1).await;
-    let own = ample(endpoint.open_http1(clock::now() + AMPLE)).await.expect("a connection");
+    let own = ample(endpoint.open_http1(&Announce::default(), clock::now() + AMPLE)).await.expect("a connection");
     assert!(!own.wire.io().chose_http2());
     until(|| seen[0].load(Ordering::Relaxed) == 1).await;
     assert_eq!(seen[1].load(Ordering::Relaxed), 1);
