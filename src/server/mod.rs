@@ -6,6 +6,7 @@
 pub mod worker;
 pub mod port;
 pub mod connection;
+pub mod tls;
 pub mod contain;
 pub mod limits;
 #[cfg(test)]
