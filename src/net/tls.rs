@@ -85,6 +85,13 @@ pub fn cryptography() -> Arc<CryptoProvider> {
     Arc::clone(PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider())))
 }
 
+/// The names of protocols for ALPN, the preferred first.
+pub fn alpn(http2: bool, http1: bool) -> Vec<Vec<u8>> {
+    let h2 = http2.then(|| H2.to_vec());
+    let http1 = http1.then(|| b"http/1.1".to_vec());
+    h2.into_iter().chain(http1).collect()
+}
+
 /// Every certificate of a PEM text as a root. It is taken strictly: one bad certificate is an error, not an omission.
 ///
 /// # Errors
@@ -121,3 +128,6 @@ pub fn pair(cert_path: &Path, cert: &[u8], key_path: &Path, key: &[u8]) -> Resul
         }
     })
 }
+
+/// HTTP/2 as ALPN names it (RFC 9113 §3.1).
+pub const H2: &[u8] = b"h2";

@@ -6,6 +6,7 @@
 
 use super::contain::contain;
 use super::port::Place;
+use super::tls::Negotiated;
 use super::worker::Worker;
 use crate::clock;
 use crate::config::Listener;
@@ -33,6 +34,7 @@ struct Connection {
     worker: Arc<Worker>,
     /// Settings of the listener as they were when it was last there: a removed listener's connections end by these.
     listener: Arc<Listener>,
+    scheme: &'static str,
 }
 
 /// What came of waiting for a request.
@@ -50,8 +52,8 @@ enum Next {
 /// Serves one connection to its end.
 pub async fn serve(io: Io, address: SocketAddr, place: Place, worker: Arc<Worker>) {
     let listener = place.port().listener();
-    let mut connection = Connection { address, place, worker, listener };
-    let mut io = io;
+    let mut connection = Connection { address, place, worker, listener, scheme: "http" };
+    let Some(mut io) = connection.secure(io).await else { return };
     let mut idle_until = clock::after(clock::now(), connection.listener.limits.header_timeout);
     let mut head_by = Some(idle_until);
     while connection.wait(&io, idle_until).await {
@@ -67,6 +69,48 @@ pub async fn serve(io: Io, address: SocketAddr, place: Place, worker: Arc<Worker
 // === impl Connection ===
 
 impl Connection {
+    /// Takes the connection through the handshake where its listener speaks TLS; `None` if it came to nothing.
+    async fn secure(&mut self, io: Io) -> Option<Io> {
+        let Some(terminator) = self.place.port().terminator() else { return Some(io) };
+        let Io::Plain(socket) = io else { return Some(io) };
+        match terminator.accept(socket, terminator.deadline(clock::now())).await {
+            Ok(secured) if secured.protocol == Negotiated::Http1 => {
+                self.scheme = "https";
+                Some(secured.io)
+            }
+            Ok(_) => None,
+            Err(error) => {
+                error.log(&self.listener.name, self.address);
+                let io = Io::Plain(error.into_cleartext()?);
+                self.refuse_cleartext(io).await;
+                None
+            }
+        }
+    }
+
+    /// Says to a client that speaks HTTP on a TLS port what is wrong, in the one language it understands.
+    async fn refuse_cleartext(&self, io: Io) {
+        let mut client = Client {
+            wire: Wire::to_client(io),
+            head: RequestHead::default(),
+            answer: ResponseHead::default(),
+            timer: Timer::default(),
+            peer: Peer::new(self.address, self.scheme),
+            scratch: String::new(),
+        };
+        let worker = Arc::clone(&self.worker);
+        let mut snapshots = Cache::new(&worker.shared.snapshot);
+        let here = Here {
+            shared: &worker.shared,
+            snapshot: snapshots.load(),
+            listener: &self.listener,
+            worker: worker.index,
+            closing: self.place.port().closed(),
+        };
+        proxy::refuse_head(&mut client, Refusal::BadRequest, "This port speaks TLS; use https://.", &here);
+        part(&mut client, &self.listener).await;
+    }
+
     /// Waits, holding as little as possible, until something can be read; false if the connection is to be closed instead.
     ///
     /// A draining gateway gives a quiet connection a last call: a request may be on its way. It will be answered, and told
@@ -77,7 +121,7 @@ impl Connection {
         let mut sleep = pin!(tokio::time::sleep_until(until.into()));
         let mut last_call = false;
         poll_fn(|cx| {
-            if let Poll::Ready(readable) = io.socket().poll_read_ready(cx) {
+            if let Poll::Ready(readable) = io.poll_read_ready(cx) {
                 return Poll::Ready(readable.is_ok());
             }
             if !last_call && (port.is_closing() || closes.as_mut().poll(cx).is_ready()) {
@@ -96,7 +140,7 @@ impl Connection {
             head: RequestHead::default(),
             answer: ResponseHead::default(),
             timer: Timer::default(),
-            peer: Peer::new(self.address, "http"),
+            peer: Peer::new(self.address, self.scheme),
             scratch: String::new(),
         };
         let worker = Arc::clone(&self.worker);

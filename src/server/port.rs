@@ -1,5 +1,6 @@
 //! A listening address: its sockets, and the count of what came in through them.
 
+use super::tls::Terminator;
 use crate::config::{Bind, Listener};
 use crate::observe::metrics::ListenerMetrics;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -37,6 +38,8 @@ pub struct Port {
 struct Settings {
     listener: Arc<Listener>,
     metrics: ListenerMetrics,
+    /// Where it speaks TLS.
+    terminator: Option<Arc<Terminator>>,
 }
 
 /// A port that listens, and a socket of it for each worker.
@@ -83,7 +86,7 @@ impl Port {
             local,
             closed: AtomicBool::new(false),
             closing: Notify::new(),
-            settings: Mutex::new(Settings { listener: Arc::clone(listener), metrics }),
+            settings: Mutex::new(Settings { listener: Arc::clone(listener), metrics, terminator: None }),
             open: AtomicUsize::new(0),
             full: AtomicBool::new(false),
             doors: AtomicUsize::new(sockets.len()),
@@ -106,10 +109,15 @@ impl Port {
         self.settings().listener
     }
 
+    /// What makes its connections secure, where it speaks TLS; handshakes that begin from now on use it.
+    pub fn terminator(&self) -> Option<Arc<Terminator>> {
+        self.settings().terminator
+    }
+
     /// The file says this of it now.
-    pub fn follow(&self, listener: &Arc<Listener>, metrics: ListenerMetrics) {
+    pub fn follow(&self, listener: &Arc<Listener>, metrics: ListenerMetrics, terminator: Option<Arc<Terminator>>) {
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner) =
-            Settings { listener: Arc::clone(listener), metrics };
+            Settings { listener: Arc::clone(listener), metrics, terminator };
         self.room.notify_waiters();
     }
 

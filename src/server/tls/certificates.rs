@@ -108,8 +108,8 @@ impl Certificates {
                 };
                 map.entry(name.into()).or_default().push(index);
             }
-            let twins = |name: &Box<str>| names[0].first() == Some(name);
-            if index == 0 || names[index].iter().any(twins) {
+            let is_twin = names[0].first().is_some_and(|first| names[index].contains(first));
+            if index == 0 || is_twin {
                 certificates.fallback.push(index);
             }
         }
@@ -150,16 +150,6 @@ impl Listed {
     }
 }
 
-// === impl Facts ===
-
-impl Facts {
-    /// How long it is still valid at `now`; `None` once it has ended.
-    #[must_use]
-    pub fn left(&self, now: SystemTime) -> Option<Duration> {
-        self.ends.duration_since(now).ok().filter(|left| !left.is_zero())
-    }
-}
-
 /// Reads the certificate of a pair, not its chain.
 fn told(pair: &CertifiedKey) -> Result<Told, String> {
     let der = pair.end_entity_cert().map_err(|error| error.to_string())?;
@@ -170,30 +160,23 @@ fn told(pair: &CertifiedKey) -> Result<Told, String> {
 
 /// The DNS names it is for; its common name where it has no alternative names at all, as old test certificates have.
 fn names(certificate: &X509Certificate<'_>) -> Vec<Box<str>> {
-    match certificate.subject_alternative_name() {
-        Ok(Some(names)) => {
-            let dns = |name: &GeneralName<'_>| match name {
-                GeneralName::DNSName(name) => Some(name.to_ascii_lowercase().into()),
-                _ => None,
-            };
-            names.value.general_names.iter().filter_map(dns).collect()
-        }
-        _ => {
-            let mut common = certificate.subject().iter_common_name();
-            common
-                .find_map(|name| name.as_str().ok())
-                .map(|name| name.to_ascii_lowercase().into())
-                .into_iter()
-                .collect()
-        }
-    }
+    let Ok(Some(alternative)) = certificate.subject_alternative_name() else {
+        let mut common = certificate.subject().iter_common_name();
+        let name = common.find_map(|name| name.as_str().ok());
+        return name.map(|name| name.to_ascii_lowercase().into()).into_iter().collect();
+    };
+    let dns = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase().into()),
+        _ => None,
+    };
+    alternative.value.general_names.iter().filter_map(dns).collect()
 }
 
 /// A name for people, unlike those taken: the first it is for, else its file's name, else its path. Two that share even
 /// the path are one certificate listed twice.
 fn label(names: &[Box<str>], path: &std::path::Path, taken: impl Fn(&str) -> bool) -> Box<str> {
     let file = path.file_name().unwrap_or_default().to_string_lossy();
-    let first = names.first().map(|name| name.to_string());
+    let first = names.first().map(ToString::to_string);
     let candidates = first.into_iter().chain([file.into_owned()]);
     candidates.into_iter().find(|label| !taken(label)).unwrap_or_else(|| path.display().to_string()).into()
 }

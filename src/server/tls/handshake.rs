@@ -8,10 +8,11 @@
 use super::signing;
 use crate::net::io::Socket;
 use rustls::server::{Accepted, AcceptedAlert, Acceptor, ServerConnection};
-use rustls::{HandshakeKind, PeerIncompatible, ProtocolVersion, ServerConfig};
+use rustls::{AlertDescription, HandshakeKind, PeerIncompatible, ProtocolVersion, ServerConfig};
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -113,10 +114,10 @@ async fn negotiate(socket: &mut Socket, terms: &Terms) -> Result<ServerConnectio
 /// Reads until the client's hello is complete.
 async fn hello(socket: &mut Socket) -> Result<Accepted, HandshakeError> {
     let mut acceptor = Acceptor::default();
-    let mut first = None;
+    let mut beginning = Beginning::default();
     loop {
         let read = poll_fn(|cx| {
-            let mut source = First { inner: Now { socket, cx }, first: &mut first };
+            let mut source = Noting { inner: Now { socket, cx }, beginning: &mut beginning };
             would_block(acceptor.read_tls(&mut source))
         });
         match read.await {
@@ -124,9 +125,13 @@ async fn hello(socket: &mut Socket) -> Result<Accepted, HandshakeError> {
             Ok(_) => {}
             Err(error) => return Err(HandshakeError::gone(error)),
         }
-        // Methods are letters, and no record of TLS begins with one.
-        if first.is_some_and(|byte| byte.is_ascii_alphabetic()) {
+        if beginning.is_cleartext() {
             return Err(HandshakeError::of(Failure::Cleartext));
+        }
+        if let Some([major, minor]) = beginning.old_version() {
+            let alert = [21, major, minor, 0, 2, 2, u8::from(AlertDescription::ProtocolVersion)];
+            let error = rustls::Error::PeerIncompatible(PeerIncompatible::Tls12NotOffered);
+            return Err(refuse(socket, error, |out| out.write_all(&alert)).await);
         }
         match acceptor.accept() {
             Ok(Some(accepted)) => return Ok(accepted),
@@ -248,10 +253,31 @@ struct Now<'a, 'b, 'c> {
     cx: &'b mut Context<'c>,
 }
 
-/// Notes the first byte that is read.
-struct First<'a, R> {
+/// The first bytes of a connection: the head of a record (RFC 8446 §5.1), and in it that of a hello (§4.1.2).
+#[derive(Default)]
+struct Beginning {
+    bytes: [u8; 11],
+    len: usize,
+}
+
+/// Notes the beginning of what is read.
+struct Noting<'a, R> {
     inner: R,
-    first: &'a mut Option<u8>,
+    beginning: &'a mut Beginning,
+}
+
+impl Beginning {
+    /// Methods are letters, and no record of TLS begins with one.
+    fn is_cleartext(&self) -> bool {
+        self.len > 0 && self.bytes[0].is_ascii_alphabetic()
+    }
+
+    /// The version of a hello that is older than TLS 1.2. The library would miss something else in it first: such clients
+    /// do not say which signatures they know, and the alert would not tell them what is wrong.
+    fn old_version(&self) -> Option<[u8; 2]> {
+        let [22, _, _, _, _, 1, _, _, _, major, minor] = self.bytes else { return None };
+        (self.len == self.bytes.len() && [major, minor] < [3, 3]).then_some([major, minor])
+    }
 }
 
 impl Read for Now<'_, '_, '_> {
@@ -277,12 +303,13 @@ impl Write for Now<'_, '_, '_> {
     }
 }
 
-impl<R: Read> Read for First<'_, R> {
+impl<R: Read> Read for Noting<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buf)?;
-        if self.first.is_none() {
-            *self.first = buf[..read].first().copied();
-        }
+        let Beginning { bytes, len } = self.beginning;
+        let more = read.min(bytes.len() - *len);
+        bytes[*len..*len + more].copy_from_slice(&buf[..more]);
+        *len += more;
         Ok(read)
     }
 }
@@ -294,6 +321,16 @@ impl HandshakeError {
     #[must_use]
     pub fn failure(&self) -> Failure {
         self.failure
+    }
+
+    /// Writes it to the log: for everybody where somebody was kept out, else for who looks into one connection.
+    pub fn log(&self, listener: &str, client: SocketAddr) {
+        let failure = self.failure.as_str();
+        if self.failure == Failure::ClientCertificate {
+            tracing::info!(listener, %client, failure, error = %self, "a client was refused in its TLS handshake");
+        } else {
+            tracing::debug!(listener, %client, failure, error = %self, "a TLS handshake came to nothing");
+        }
     }
 
     /// The client's connection, where it spoke HTTP in the clear: an answer in the clear is what it understands.

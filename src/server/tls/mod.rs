@@ -29,13 +29,15 @@ use rustls::server::{
 };
 use rustls::{HandshakeKind, ServerConfig, version};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 /// TLS of one listener, as one configuration wants it.
 #[derive(Debug)]
 pub struct Terminator {
+    /// Of the listener, for people.
+    name: Arc<str>,
     settings: Arc<ListenerTls>,
     terms: Terms,
     certificates: Arc<Certificates>,
@@ -87,6 +89,7 @@ impl Terminator {
     /// # Errors
     /// See [`BuildError`]; the text names the file and what to do.
     pub fn build(
+        name: &Arc<str>,
         settings: &Arc<ListenerTls>,
         protocols: Protocols,
         metrics: ListenerMetrics,
@@ -102,7 +105,7 @@ impl Terminator {
             .map_err(BuildError::Library)?
             .with_client_cert_verifier(verifier(settings)?)
             .with_cert_resolver(Arc::clone(&certificates) as _);
-        config.alpn_protocols = alpn(protocols);
+        config.alpn_protocols = tls::alpn(protocols.http2, protocols.http1);
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = tickets(settings, before)?;
         config.send_tls13_tickets = TICKETS;
@@ -112,7 +115,7 @@ impl Terminator {
             needs_alpn: !protocols.http1,
             asks_client: settings.client_ca.is_some(),
         };
-        Ok(Terminator { settings: Arc::clone(settings), terms, certificates, metrics })
+        Ok(Terminator { name: Arc::clone(name), settings: Arc::clone(settings), terms, certificates, metrics })
     }
 
     /// Until when a connection accepted at `accepted` has to have its handshake done.
@@ -143,10 +146,28 @@ impl Terminator {
         self.certificates.facts()
     }
 
+    /// Shows its certificates in the metrics, and warns of those that end soon.
+    pub fn announce(&self, now: SystemTime) {
+        let shown: Vec<_> = self.certificates().map(|facts| (&*facts.label, facts.ends)).collect();
+        self.metrics.certificates(&shown);
+        for Facts { label, path, ends } in self.certificates() {
+            let (listener, path) = (&self.name, path.display());
+            match days_left(*ends, now) {
+                None => {
+                    tracing::error!(%listener, certificate = %label, %path, "a certificate has ended and clients refuse it; renew it now");
+                }
+                Some(days) if days < WARNING_DAYS => {
+                    tracing::warn!(%listener, certificate = %label, %path, days, "a certificate ends soon; renew it");
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
     async fn secure(&self, socket: Socket) -> Result<(Secured, HandshakeKind), HandshakeError> {
         let (socket, session) = handshake::perform(socket, &self.terms).await?;
         let kind = session.handshake_kind().unwrap_or(HandshakeKind::Full);
-        let protocol = if session.alpn_protocol() == Some(H2) { Negotiated::Http2 } else { Negotiated::Http1 };
+        let protocol = if session.alpn_protocol() == Some(tls::H2) { Negotiated::Http2 } else { Negotiated::Http1 };
         let server_name = session.server_name().map(|name| name.to_ascii_lowercase().into());
         // The finished session takes the place of the fresh one that the library would drive itself; all that is left to
         // it is to write the tickets.
@@ -161,13 +182,6 @@ fn verifier(settings: &ListenerTls) -> Result<Arc<dyn ClientCertVerifier>, Build
     let Some(pem) = &settings.client_ca else { return Ok(Arc::new(NoClientAuth)) };
     let roots = Arc::new(tls::roots(pem).map_err(BuildError::ClientCa)?);
     WebPkiClientVerifier::builder_with_provider(roots, tls::cryptography()).build().map_err(BuildError::Verifier)
-}
-
-/// What ALPN may choose, the preferred first.
-fn alpn(protocols: Protocols) -> Vec<Vec<u8>> {
-    let h2 = protocols.http2.then(|| H2.to_vec());
-    let http1 = protocols.http1.then(|| b"http/1.1".to_vec());
-    h2.into_iter().chain(http1).collect()
 }
 
 /// The keys of session tickets; new ones unless the same authorities vouch for clients as before.
@@ -186,7 +200,15 @@ fn places(settings: &ListenerTls, before: Option<&Terminator>) -> Arc<Semaphore>
     }
 }
 
-const H2: &[u8] = b"h2";
+/// Whole days until then; `None` where that is past.
+fn days_left(ends: SystemTime, now: SystemTime) -> Option<u64> {
+    ends.duration_since(now).ok().map(|left| left.as_secs() / SECONDS_OF_A_DAY)
+}
+
+/// From when on a certificate that ends is warned of: two renewals a week apart may fail before anybody has to hurry.
+const WARNING_DAYS: u64 = 14;
+
+const SECONDS_OF_A_DAY: u64 = 24 * 60 * 60;
 
 /// A handshake with everything, as the metric names it.
 const FULL: &str = "full";
