@@ -8,5 +8,8 @@ pub mod io;
 pub mod tls;
 pub mod buffer;
 pub mod wire;
+pub mod stream;
+pub mod frames;
+pub mod side;
 pub mod pump;
 pub mod timer;

@@ -7,6 +7,8 @@ pub mod worker;
 pub mod port;
 pub mod connection;
 pub mod tls;
+mod http1;
+mod http2;
 pub mod contain;
 pub mod limits;
 #[cfg(test)]

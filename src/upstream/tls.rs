@@ -6,10 +6,11 @@
 
 use crate::config::{ProviderCertificate, ProviderTls};
 use crate::net::tls::{self, PairError, RootsError};
-use rustls::client::Resumption;
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, RootCertStore, version};
+use rustls::{ClientConfig, RootCertStore, SignatureScheme, version};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Why no TLS configuration could be made for a provider.
@@ -43,11 +44,11 @@ pub enum TlsError {
 }
 
 /// The configuration for all connections to one provider: TLS 1.2 or later, HTTP/1.1, resumption in memory.
-/// Whoever speaks more offers more by ALPN.
+/// Whoever speaks more offers more by ALPN. `host` is for the log.
 ///
 /// # Errors
 /// When `tls.ca` cannot be used, or is absent on a machine without root certificates; when `tls.client` cannot be used.
-pub fn client_config(settings: &ProviderTls) -> Result<Arc<ClientConfig>, TlsError> {
+pub fn client_config(settings: &ProviderTls, host: &str) -> Result<Arc<ClientConfig>, TlsError> {
     let roots = match &settings.ca {
         Some(pem) => Arc::new(tls::roots(pem).map_err(TlsError::Ca)?),
         None => system_roots()?,
@@ -58,11 +59,39 @@ pub fn client_config(settings: &ProviderTls) -> Result<Arc<ClientConfig>, TlsErr
         .with_root_certificates(roots);
     let mut config = match &settings.client {
         Some(own) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(shown(own)?))),
-        None => builder.with_no_client_auth(),
+        None => {
+            builder.with_client_cert_resolver(Arc::new(Nothing { host: host.into(), asked: AtomicBool::new(false) }))
+        }
     };
     config.alpn_protocols = tls::alpn(false, true);
     config.resumption = Resumption::in_memory_sessions(SESSIONS);
     Ok(Arc::new(config))
+}
+
+/// Nothing to show a provider that asks who we are. Many ask and take no for an answer; those that do not mostly close the
+/// connection without a word that a client would read in time (TLS 1.3 lets them do so after the handshake), so the reason is
+/// told when they ask.
+#[derive(Debug)]
+struct Nothing {
+    host: Box<str>,
+    asked: AtomicBool,
+}
+
+impl ResolvesClientCert for Nothing {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        if !self.asked.swap(true, Ordering::Relaxed) {
+            let host = &*self.host;
+            tracing::warn!(
+                host,
+                "a provider asks for a certificate of ours and there is none; where it resets requests, set its tls.client"
+            );
+        }
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
 }
 
 /// What we show a provider that asks who we are.
@@ -117,7 +146,7 @@ mod tests {
     use rcgen::{CertificateParams, KeyPair};
 
     fn with_ca(pem: &str) -> Result<Arc<ClientConfig>, TlsError> {
-        client_config(&ProviderTls { ca: Some(pem.as_bytes().into()), ..ProviderTls::default() })
+        client_config(&ProviderTls { ca: Some(pem.as_bytes().into()), ..ProviderTls::default() }, "ca.test")
     }
 
     fn refusal(pem: &str) -> String {
