@@ -8,5 +8,8 @@ pub mod port;
 pub mod connection;
 pub mod contain;
 pub mod limits;
+pub mod inherited;
+pub mod handover;
+pub mod systemd;
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,12 @@
 //! A listening address: its sockets, and the count of what came in through them.
 
+use super::inherited::Sockets;
 use crate::config::Listener;
 use crate::observe::metrics::ListenerMetrics;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
@@ -30,6 +32,12 @@ pub struct Port {
     doors: AtomicUsize,
     /// Told whenever there may be more room: a connection ends, the limit changes, the last socket closes.
     room: Notify,
+    /// The sockets once more, to be handed to another process; empty once it is closed. A std mutex: taken at either event.
+    sockets: Mutex<Vec<OwnedFd>>,
+    /// Somebody else holds the sockets too: what waits in them is theirs when this port closes.
+    kept: AtomicBool,
+    /// A service manager does.
+    activated: bool,
 }
 
 /// What a reload can change about a port.
@@ -39,7 +47,7 @@ struct Settings {
     metrics: ListenerMetrics,
 }
 
-/// A port that listens, and a socket of it for each worker.
+/// A port that listens, and its sockets: at least one for each worker.
 pub type Opened = (Arc<Port>, Vec<(Door, TcpListener)>);
 
 /// One listening socket's share of a port; the port is not empty before all of them were dropped.
@@ -58,8 +66,9 @@ pub struct Place {
 // === impl Port ===
 
 impl Port {
-    /// Listens where `listener` says, with one socket for each worker. `beside_ours`: this process listens on that port
-    /// number already, on another address; the one may contain the other (`127.0.0.1` and `0.0.0.0`).
+    /// Listens where `listener` says, with one socket for each worker, or more where more are `given`: those are open
+    /// already. `beside_ours`: this process, or the one it replaces, listens on that port number already, on another
+    /// address; the one may contain the other (`127.0.0.1` and `0.0.0.0`).
     ///
     /// # Errors
     /// The address is in use or not ours.
@@ -68,14 +77,24 @@ impl Port {
         workers: usize,
         metrics: ListenerMetrics,
         beside_ours: bool,
+        given: Option<Sockets>,
     ) -> io::Result<Opened> {
         let bind = listener.bind;
-        let first = if beside_ours { listen(bind)? } else { claim(bind)? };
-        let local = first.local_addr()?;
-        let mut sockets = vec![first];
-        for _ in 1..workers {
-            sockets.push(listen(local)?);
+        let activated = given.as_ref().is_some_and(|given| given.kept);
+        let mut sockets: Vec<TcpListener> = match given {
+            Some(given) => given.open.into_iter().map(TcpListener::from).collect(),
+            None if beside_ours => vec![listen(bind)?],
+            None => vec![claim(bind)?],
+        };
+        let local = sockets[0].local_addr()?;
+        // Sockets that were opened for one process alone are shared by its workers; others would be refused beside them.
+        let shared = activated || !SockRef::from(&sockets[0]).reuse_port()?;
+        let before = sockets.len();
+        for index in before..workers {
+            sockets.push(if shared { sockets[index % before].try_clone()? } else { listen(local)? });
         }
+        let again =
+            sockets.iter().map(|socket| socket.try_clone().map(OwnedFd::from)).collect::<io::Result<Vec<_>>>()?;
         let port = Arc::new(Port {
             bind,
             local,
@@ -86,6 +105,9 @@ impl Port {
             full: AtomicBool::new(false),
             doors: AtomicUsize::new(sockets.len()),
             room: Notify::new(),
+            sockets: Mutex::new(again),
+            kept: AtomicBool::new(activated),
+            activated,
         });
         let sockets = sockets.into_iter().map(|socket| (Door { port: Arc::clone(&port) }, socket)).collect();
         Ok((port, sockets))
@@ -144,8 +166,31 @@ impl Port {
         }
     }
 
+    /// Its sockets, for another process. None of them is left once it is closed.
+    ///
+    /// # Errors
+    /// No more descriptors.
+    pub fn share(&self) -> io::Result<Sockets> {
+        let sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = sockets.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
+        Ok(Sockets { open, kept: self.activated })
+    }
+
+    /// Another process accepts on its sockets: this one leaves them to it.
+    pub fn hand_over(&self) {
+        self.kept.store(true, Ordering::Release);
+        self.close();
+    }
+
+    /// Whether somebody else goes on accepting on its sockets.
+    pub fn is_kept(&self) -> bool {
+        self.kept.load(Ordering::Acquire)
+    }
+
     /// From now on it accepts no more, and answers close their connections.
     pub fn close(&self) {
+        // First these: the workers' must be the last ones, to be closed with nobody waiting in them.
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.closed.store(true, Ordering::Release);
         self.closing.notify_waiters();
     }
@@ -266,7 +311,7 @@ mod tests {
     }
 
     fn open(bind: &str, beside_ours: bool) -> io::Result<Opened> {
-        Port::listen(&listener(bind), 2, Metrics::new().listener("web"), beside_ours)
+        Port::listen(&listener(bind), 2, Metrics::new().listener("web"), beside_ours, None)
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the real binary does when it is told: HUP, TERM, INT, QUIT, USR1, USR2, and the codes it exits with.
+//! What the real binary does when it is told: HUP, TERM, INT, QUIT, USR1, and the codes it exits with.
 
 use crate::world::{BEFORE, Gate, Provider, Sluice, wait_until};
 use rustix::process::Signal;
@@ -126,13 +126,4 @@ fn usr1_turns_to_a_new_log_file_after_the_old_one_was_renamed() {
     ask(&sluice);
     wait_until("the line of the request", || lines(&log) == 1);
     assert_eq!(lines(&rotated), 2);
-}
-
-#[test]
-fn usr2_is_survived() {
-    let (mut sluice, _alpha) = start("", &Gate::default());
-    sluice.signal(Signal::USR2);
-    wait_until("the warning", || sluice.log().iter().any(|line| line.to_string().contains("USR2")));
-    ask(&sluice);
-    assert!(sluice.runs());
 }
