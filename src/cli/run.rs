@@ -62,15 +62,15 @@ fn serve(source: &Source) -> Result<i32, String> {
     });
     systemd::ready(SERVING);
     let watch = watch(&gateway, source);
-    let end = runtime.block_on(live(&gateway, &mut signals, &program));
+    let mut end = runtime.block_on(live(&gateway, &mut signals, &program));
     drop(watch);
     // The process that took over speaks for itself.
     let watchdog = watchdog.filter(|_| matches!(end, End::Told(_)));
-    let whole = runtime.block_on(drain(&gateway, &mut signals, &end));
+    let whole = runtime.block_on(drain(&gateway, &mut signals, &mut end));
     drop(watchdog);
     gateway.stop();
     if let End::Told(Some(mut child)) = end {
-        // It was told to end when this process was, and had as long.
+        // It was told to end when this process was, and had as long. Most have ended.
         let _: std::io::Result<()> = child.kill();
     }
     Ok(i32::from(!whole))
@@ -208,7 +208,7 @@ fn follow(pid: u32, mut child: Child) {
 }
 
 /// Lets everything under way come to its end; whether it did.
-async fn drain(gateway: &Gateway, signals: &mut Signals, end: &End) -> bool {
+async fn drain(gateway: &Gateway, signals: &mut Signals, end: &mut End) -> bool {
     let grace = gateway.config().shutdown_grace;
     let ends = async {
         if let End::Told(_) = end {
@@ -221,7 +221,15 @@ async fn drain(gateway: &Gateway, signals: &mut Signals, end: &End) -> bool {
             }
         }
         tracing::info!(?grace, "draining; a second signal stops at once");
-        gateway.drain(grace).await
+        let other = async {
+            if let End::Told(Some(child)) = end {
+                while matches!(child.try_wait(), Ok(None)) {
+                    tokio::time::sleep(LOOK_PAUSE).await;
+                }
+            }
+        };
+        // A new process that was on its way may have taken clients at the last moment: it has as long.
+        tokio::join!(gateway.drain(grace), tokio::time::timeout(grace, other)).0
     };
     let mut ends = pin!(ends);
     loop {
@@ -385,6 +393,9 @@ const SERVING: &str = "Serving";
 
 /// From a signal to the drain: not ready any more, but still accepting.
 const SHUTDOWN_DELAY: Duration = Duration::ZERO;
+
+/// Between two looks at whether a process has ended.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The documented example, as `sluice demo` runs it.
 const BUILT_IN: &str = include_str!("../../gateway.yaml");
