@@ -106,6 +106,17 @@ impl Successor {
         sockets: Vec<(Address, Sockets)>,
         release: impl AsyncFnOnce(),
     ) -> Result<Vec<Address>, HandoverError> {
+        match self.hand_over(sockets, release).await {
+            Err(HandoverError::Ended) => Err(self.last_words()),
+            took => took,
+        }
+    }
+
+    async fn hand_over(
+        &mut self,
+        sockets: Vec<(Address, Sockets)>,
+        release: impl AsyncFnOnce(),
+    ) -> Result<Vec<Address>, HandoverError> {
         self.send(&Message::Hello { version: VERSION }, &[]).await?;
         for (address, Sockets { open, kept }) in sockets {
             let message = Message::Sockets { address, kept };
@@ -157,6 +168,21 @@ impl Successor {
             status = None;
         }
         status
+    }
+
+    /// Why it ended, if it said so. One that ends before it has read everything resets the stream, which is told before what
+    /// it had said.
+    fn last_words(&self) -> HandoverError {
+        for _ in 0..LAST_WORDS {
+            match message::receive(self.socket.as_fd()) {
+                Ok((Message::Failed { why }, _)) => return HandoverError::Failed(why),
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    return HandoverError::Unexpected(error.to_string());
+                }
+                _ => {}
+            }
+        }
+        HandoverError::Ended
     }
 
     async fn send(&self, message: &Message, sockets: &[OwnedFd]) -> Result<(), HandoverError> {
@@ -216,8 +242,36 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
     matches!((which(one), which(other)), (Ok(one), Ok(other)) if one == other)
 }
 
+/// Messages and errors that are looked through for a reason.
+const LAST_WORDS: usize = 16;
+
 /// A new process that ends by itself has this long, in all, to do so.
 const END_ROUNDS: u32 = 50;
 
 /// Between two looks.
 const END_PAUSE: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_found_where_it_was_started_and_not_where_links_lead() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (bin, other) = (folder.path().join("bin"), folder.path().join("other"));
+        for folder in [&bin, &other] {
+            fs::create_dir(folder).expect("a folder");
+        }
+        fs::write(other.join("sluice-1"), "").expect("the folder takes files");
+        std::os::unix::fs::symlink(other.join("sluice-1"), bin.join("sluice")).expect("a link");
+        let path = env::join_paths([&other, &bin]).expect("paths");
+        let found = |named: &str| as_started(OsStr::new(named), folder.path(), Some(&path));
+        let link = bin.join("sluice");
+        assert_eq!(found("sluice").as_deref(), Some(link.as_path()));
+        assert_eq!(found("bin/sluice").as_deref(), Some(link.as_path()));
+        assert_eq!(found("./bin/sluice"), Some(folder.path().join("./bin/sluice")));
+        assert_eq!(found(&link.display().to_string()).as_deref(), Some(link.as_path()));
+        assert_eq!(found("nothing"), None);
+        assert!(is_same_file(&link, &other.join("sluice-1")) && !is_same_file(&link, &bin));
+    }
+}
