@@ -214,7 +214,7 @@ async fn drain(gateway: &Gateway, signals: &mut Signals, end: &mut End) -> bool 
         if let End::Told(_) = end {
             systemd::stopping(&format!("Draining, for at most {} s", grace.as_secs()));
             gateway.leave();
-            let delay = SHUTDOWN_DELAY;
+            let delay = gateway.config().shutdown_delay;
             if !delay.is_zero() {
                 tracing::info!(?delay, "not ready any more, and still accepting; a second signal stops at once");
                 tokio::time::sleep(delay).await;
@@ -390,9 +390,6 @@ fn complain(problem: &str) -> i32 {
 
 /// What a service manager shows while all is well.
 const SERVING: &str = "Serving";
-
-/// From a signal to the drain: not ready any more, but still accepting.
-const SHUTDOWN_DELAY: Duration = Duration::ZERO;
 
 /// Between two looks at whether a process has ended.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);

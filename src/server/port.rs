@@ -16,7 +16,7 @@ use tokio::sync::futures::Notified;
 #[derive(Debug)]
 pub struct Port {
     /// As configured; with port 0 the kernel chose another, see `local`.
-    pub bind: SocketAddr,
+    pub bind: Bind,
     /// Where it really listens.
     pub local: SocketAddr,
     /// It accepts no more. To look costs nothing and disturbs no other core.
@@ -61,6 +61,8 @@ pub struct Door {
 pub struct Place {
     port: Arc<Port>,
     metrics: ListenerMetrics,
+    /// As metrics call it.
+    protocol: &'static str,
 }
 
 // === impl Port ===
@@ -79,7 +81,9 @@ impl Port {
         beside_ours: bool,
         given: Option<Sockets>,
     ) -> io::Result<Opened> {
-        let bind = listener.bind;
+        let Bind::Tcp(bind) = listener.bind else {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "unix sockets are not built yet"));
+        };
         let activated = given.as_ref().is_some_and(|given| given.kept);
         let mut sockets: Vec<TcpListener> = match given {
             Some(given) => given.open.into_iter().map(TcpListener::from).collect(),
@@ -96,7 +100,7 @@ impl Port {
         let again =
             sockets.iter().map(|socket| socket.try_clone().map(OwnedFd::from)).collect::<io::Result<Vec<_>>>()?;
         let port = Arc::new(Port {
-            bind,
+            bind: listener.bind.clone(),
             local,
             closed: AtomicBool::new(false),
             closing: Notify::new(),
@@ -117,8 +121,8 @@ impl Port {
     pub fn enter(self: &Arc<Self>) -> Place {
         self.open.fetch_add(1, Ordering::Relaxed);
         let metrics = self.settings().metrics;
-        metrics.opened(PROTOCOL);
-        Place { port: Arc::clone(self), metrics }
+        metrics.opened(HTTP1);
+        Place { port: Arc::clone(self), metrics, protocol: HTTP1 }
     }
 
     /// What the file says of it; what it said last, once it is gone from there.
@@ -243,6 +247,13 @@ impl Drop for Door {
 // === impl Place ===
 
 impl Place {
+    /// The connection turned out to speak this protocol.
+    pub fn speaks(&mut self, protocol: &'static str) {
+        self.metrics.closed(self.protocol);
+        self.metrics.opened(protocol);
+        self.protocol = protocol;
+    }
+
     /// Where the connection came in.
     pub fn port(&self) -> &Port {
         &self.port
@@ -255,7 +266,7 @@ impl Drop for Place {
         if self.port.full.load(Ordering::Relaxed) && before <= self.port.listener().limits.connections * 9 / 10 {
             self.port.full.store(false, Ordering::Relaxed);
         }
-        self.metrics.closed(PROTOCOL);
+        self.metrics.closed(self.protocol);
         self.port.room.notify_waiters();
     }
 }
@@ -291,8 +302,8 @@ fn socket(bind: SocketAddr) -> io::Result<Socket> {
 /// Connections the kernel holds for us before they are accepted, for each socket. It caps this at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// The protocol as metrics call it.
-const PROTOCOL: &str = "http1";
+/// What a connection is taken to speak until it shows otherwise, as metrics call it.
+const HTTP1: &str = "http1";
 
 #[cfg(test)]
 mod tests {
