@@ -1,7 +1,7 @@
 //! A listening address: its sockets, and the count of what came in through them.
 
 use super::inherited::Sockets;
-use crate::config::Listener;
+use crate::config::{Bind, Listener};
 use crate::observe::metrics::ListenerMetrics;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;

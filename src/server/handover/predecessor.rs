@@ -66,7 +66,7 @@ impl Predecessor {
         let mut given: Vec<(Address, Sockets)> = Vec::new();
         loop {
             match self.receive()? {
-                (Message::Sockets { address, kept }, open) => match given.last_mut() {
+                (Message::Sockets { address, kept }, open) if !open.is_empty() => match given.last_mut() {
                     Some((last, sockets)) if *last == address => sockets.open.extend(open),
                     _ => given.push((address, Sockets { open, kept })),
                 },
