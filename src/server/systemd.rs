@@ -111,7 +111,7 @@ mod tests {
                 std::future::pending::<()>().await;
             }
         };
-        let tell = move || drop(tell.send(()));
+        let tell = move || tell.send(()).unwrap_or_default();
         let watchdog = Watchdog::every(Duration::from_millis(1), alive, tell).expect("a thread");
         for _ in 0..3 {
             told.recv_timeout(PATIENCE).expect("all is well");
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn a_watchdog_that_is_dropped_says_nothing_more() {
         let (tell, told) = channel();
-        let tell = move || drop(tell.send(()));
+        let tell = move || tell.send(()).unwrap_or_default();
         drop(Watchdog::every(PATIENCE, async || {}, tell).expect("a thread"));
         while told.recv_timeout(PATIENCE) != Err(RecvTimeoutError::Disconnected) {}
     }

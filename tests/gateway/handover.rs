@@ -123,12 +123,12 @@ fn gated(gate: &Gate) -> Provider {
 fn gated_for_a_load(gate: &Gate) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it listens");
-    let held = Arc::new(AtomicUsize::new(0));
-    let (gate, counter) = (gate.clone(), Arc::clone(&held));
+    let count = Arc::new(AtomicUsize::new(0));
+    let (gate, counter) = (gate.clone(), Arc::clone(&count));
     // Lives as long as the tests do.
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let (mut stream, gate, held) = (stream.expect("a connection"), gate.clone(), Arc::clone(&counter));
+            let (mut stream, gate, count) = (stream.expect("a connection"), gate.clone(), Arc::clone(&counter));
             std::thread::spawn(move || {
                 let mut head = Vec::new();
                 let mut some = [0; 4096];
@@ -138,7 +138,7 @@ fn gated_for_a_load(gate: &Gate) -> (SocketAddr, Arc<AtomicUsize>) {
                         continue;
                     }
                     if head.starts_with(b"GET /held") {
-                        held.fetch_add(1, Ordering::SeqCst);
+                        count.fetch_add(1, Ordering::SeqCst);
                         gate.pass();
                     }
                     head.clear();
@@ -148,7 +148,7 @@ fn gated_for_a_load(gate: &Gate) -> (SocketAddr, Arc<AtomicUsize>) {
             });
         }
     });
-    (address, held)
+    (address, count)
 }
 
 /// A line of processes in front of a provider.
@@ -287,6 +287,32 @@ fn the_process_that_was_replaced_exits_with_0_and_the_new_one_is_asked_from_then
     assert_eq!(held.answer().text(), "done");
     assert_eq!(line.first.wait_for_exit(), 0, "{}", line.first.output());
     ask(line.first.web());
+}
+
+#[test]
+fn a_stream_under_way_goes_on_from_the_old_process_event_by_event() {
+    let alpha = Provider::by_hand();
+    let mut line = Line::start(Sluice::spawn(BEFORE, &[("alpha", alpha.address())]));
+    let mut client = line.first.connect();
+    client.send("GET /events HTTP/1.1\r\nhost: a\r\n\r\n");
+    let mut provider = alpha.accept();
+    provider.request().expect("the request");
+    provider.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+    assert_eq!(client.head().status(), 200);
+    for round in 0..2 {
+        provider.send_chunk("before");
+        assert_eq!(client.chunk().as_deref(), Some(b"before".as_slice()));
+        if round == 0 {
+            line.replace();
+        }
+        provider.send_chunk("after");
+        assert_eq!(client.chunk().as_deref(), Some(b"after".as_slice()));
+    }
+    assert!(line.first.runs());
+    provider.send("0\r\n\r\n");
+    assert_eq!(client.chunk(), None);
+    assert_eq!(client.trailers(), []);
+    assert_eq!(line.first.wait_for_exit(), 0, "{}", line.first.output());
 }
 
 #[test]

@@ -190,7 +190,7 @@ impl Successor {
     }
 
     async fn receive(&self) -> Result<Message, HandoverError> {
-        match self.does(Interest::READABLE, |socket| message::receive(socket)).await?.0 {
+        match self.does(Interest::READABLE, message::receive).await?.0 {
             Message::Failed { why } => Err(HandoverError::Failed(why)),
             message => Ok(message),
         }

@@ -31,9 +31,9 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 /// The running process says `words`; what the new one makes of it.
-fn inherit(words: Vec<(Message, Vec<OwnedFd>)>) -> (Result<Inherited, String>, OwnedFd) {
+fn inherit(words: &[(Message, Vec<OwnedFd>)]) -> (Result<Inherited, String>, OwnedFd) {
     let (ours, theirs) = message::pair().expect("two sockets");
-    for (word, sockets) in &words {
+    for (word, sockets) in words {
         message::send(ours.as_fd(), word, sockets).expect("there is room");
     }
     (Predecessor::at(theirs).inherit(), ours)
@@ -46,7 +46,7 @@ fn sockets_arrive_with_their_addresses_however_many_there_are() {
     let mut many = many.into_iter();
     let first: Vec<_> = many.by_ref().take(message::SOCKETS_PER_MESSAGE).collect();
     let word = |bind: &str, kept| Message::Sockets { address: address(bind), kept };
-    let (inherited, _ours) = inherit(vec![
+    let (inherited, _ours) = inherit(&[
         (Message::Hello { version: VERSION }, Vec::new()),
         (word("127.0.0.1:1", true), first),
         (word("127.0.0.1:1", true), many.collect()),
@@ -65,7 +65,7 @@ fn sockets_arrive_with_their_addresses_however_many_there_are() {
 
 #[test]
 fn another_version_is_refused_by_both_with_what_to_do() {
-    let (inherited, ours) = inherit(vec![(Message::Hello { version: VERSION + 1 }, Vec::new())]);
+    let (inherited, ours) = inherit(&[(Message::Hello { version: VERSION + 1 }, Vec::new())]);
     let why = inherited.expect_err("a version from the future");
     assert!(why.contains("stop the running one and start this one instead"), "{why}");
     let (answer, _) = message::receive(ours.as_fd()).expect("an answer");
