@@ -39,7 +39,8 @@ pub fn request(
     }
     host(&mut head.fields, parts)?;
     for (name, value) in &parts.headers {
-        if *name != header::HOST && *name != header::COOKIE {
+        let ours = protocol.is_some() && *name == header::SEC_WEBSOCKET_KEY;
+        if *name != header::HOST && *name != header::COOKIE && !ours {
             head.fields.push(name.as_str().as_bytes(), value.as_bytes());
         }
     }

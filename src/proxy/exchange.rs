@@ -89,6 +89,10 @@ pub enum Broken {
     },
     /// The provider says that it did nothing with the request: sending it again is safe, whatever it is.
     Refused,
+    /// The provider speaks HTTP/2 and cannot be asked to leave it.
+    NoUpgrade,
+    /// The request has no form in the version that the provider speaks.
+    Unsayable,
     /// The provider does not speak HTTP as we accept it; says where.
     Protocol(&'static str),
     /// The provider sent no head within `first_byte`.

@@ -45,6 +45,10 @@ pub struct Connection {
 
 /// What a request is sent on.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart at once; a box would be an allocation for each request"
+)]
 pub enum Hand {
     /// A connection of its own.
     Http1(Connection),

@@ -2,7 +2,7 @@
 //! writes frames by hand ([`Wired`]); else it is the library's own server.
 
 use super::*;
-use crate::config::{ProviderAddress, ProviderTls, ProviderUrl, Scheme};
+use crate::config::{self, ProviderAddress, ProviderTls, ProviderUrl, Scheme};
 use crate::upstream::connect::ConnectErrorKind;
 use crate::upstream::endpoint::{Endpoint, Hand};
 use h2::Reason;
@@ -407,6 +407,27 @@ async fn idle_connections_beyond_the_configured_number_close() {
 // === Opening ===
 
 #[tokio::test]
+async fn what_is_spoken_is_what_the_file_says() {
+    let port = Port::new().await;
+    let yaml = format!(
+        "version: 1\nlisteners: [{{ name: web, bind: 127.0.0.1:0 }}]\nproviders:\n  alpha: {{ url: \"h2c://{0}\", \
+         connections: {{ streams: 2 }} }}\n  beta: {{ url: \"http://{0}\" }}\npools: {{ main: {{ providers: [alpha, \
+         beta] }} }}\nroutes: [{{ name: all, match: {{ path: \"/*\" }}, pool: main }}]\n",
+        port.address
+    );
+    let loaded = config::parse("gateway.yaml", yaml.as_bytes(), &config::ProcessEnvironment).expect("a valid file");
+    let [alpha, beta] = &loaded.config.providers[..] else { panic!("two providers") };
+    let alpha = Endpoint::new(alpha, 1).expect("no TLS");
+    let (_seat, _wired) = first(&port, &alpha, &[]).await;
+    let _second = acquire(&alpha).expect("a second place");
+    assert!(acquire(&alpha).is_none(), "streams: 2");
+
+    let beta = Endpoint::new(beta, 1).expect("no TLS");
+    let hand = beta.open(0, AMPLE, clock::now() + AMPLE).await.expect("a connection");
+    assert!(matches!(hand, Hand::Http1(_)));
+}
+
+#[tokio::test]
 async fn everyone_who_waits_for_a_connection_gets_its_error() {
     let port = Port::new().await;
     let endpoint = port.endpoint(terms());
@@ -486,6 +507,19 @@ async fn whoever_leaves_while_a_connection_opens_stops_nobody() {
     drop(leaves);
     wired.settings(&[]).await;
     let mut seat = ample(stays).await.expect("the only place");
+    let _answer = send(&mut seat);
+    assert_eq!(wired.next_of(HEADERS).await.stream, 1);
+}
+
+#[tokio::test]
+async fn a_place_goes_to_who_waits_also_where_no_idle_connection_is_kept() {
+    let port = Port::new().await;
+    let endpoint = port.endpoint(Terms { streams: 1, idle: 0, ..terms() });
+    let (seat, mut wired) = first(&port, &endpoint, &[]).await;
+    let mut waits = Box::pin(open(&endpoint));
+    assert!(poll_once(&mut waits).await.is_pending());
+    drop(seat);
+    let mut seat = ample(waits).await.expect("the place");
     let _answer = send(&mut seat);
     assert_eq!(wired.next_of(HEADERS).await.stream, 1);
 }
