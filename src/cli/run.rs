@@ -32,7 +32,7 @@ pub fn demo(options: &DemoOptions) -> i32 {
 fn serve(source: &Source) -> Result<i32, String> {
     // Before any thread: this takes variables out of the environment.
     let activated = Inherited::activated()?;
-    let program = program()?;
+    let program = program();
     let files = limits::raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("no runtime for signals: {error}"))?;
@@ -76,10 +76,9 @@ fn serve(source: &Source) -> Result<i32, String> {
     Ok(i32::from(!whole))
 }
 
-/// What USR2 starts.
-fn program() -> Result<Program, String> {
-    let program = Program::of_this_process();
-    let mut program = program.map_err(|error| format!("where this program lies cannot be found out: {error}"))?;
+/// What USR2 starts. Where that cannot be found out, all else works.
+fn program() -> std::io::Result<Program> {
+    let mut program = Program::of_this_process()?;
     program.without = systemd::variables_of_this_process();
     Ok(program)
 }
@@ -103,7 +102,7 @@ enum End {
 }
 
 /// Follows signals until the gateway is to end.
-async fn live(gateway: &Gateway, signals: &mut Signals, program: &Program) -> End {
+async fn live(gateway: &Gateway, signals: &mut Signals, program: &std::io::Result<Program>) -> End {
     loop {
         tokio::select! {
             _ = signals.reload.recv() => reload(gateway),
@@ -126,13 +125,20 @@ fn reload(gateway: &Gateway) {
 }
 
 /// Has a new process take over. `None` where it did not: then everything is as it was.
-async fn replace(gateway: &Gateway, signals: &mut Signals, program: &Program) -> Option<End> {
+async fn replace(gateway: &Gateway, signals: &mut Signals, program: &std::io::Result<Program>) -> Option<End> {
     if std::process::id() == 1 {
         tracing::error!(
             "USR2 is refused: this is process 1, and its container would end with it; replace the container instead"
         );
         return None;
     }
+    let program = match program {
+        Ok(program) => program,
+        Err(error) => {
+            tracing::error!(%error, "USR2 is refused: at the start it was not to be found out where this program lies; is /proc mounted?");
+            return None;
+        }
+    };
     let started = gateway.share().and_then(|sockets| Ok((sockets, Successor::start(program)?)));
     let (sockets, mut successor) = match started {
         Ok(started) => started,

@@ -63,7 +63,8 @@ impl Program {
         let running = env::current_exe()?;
         let mut arguments = env::args_os();
         let named = arguments.next().unwrap_or_default();
-        let path = as_started(&named, &env::current_dir()?, env::var_os("PATH").as_deref())
+        let folder = env::current_dir().unwrap_or_default();
+        let path = as_started(&named, &folder, env::var_os("PATH").as_deref())
             .filter(|path| is_same_file(path, &running))
             .unwrap_or(running);
         Ok(Program { path, arguments: arguments.collect(), without: Vec::new() })
