@@ -4,7 +4,12 @@
 
 use crate::clock;
 use sd_notify::NotifyState;
+use std::env;
+use std::ffi::OsStr;
 use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -84,10 +89,28 @@ pub fn variables_of_this_process() -> Vec<&'static str> {
 }
 
 fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, ?states, "the service manager cannot be told; is NOTIFY_SOCKET still there?");
+    let Some(socket) = env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()) else { return };
+    let text: String = states.iter().map(|state| format!("{state}\n")).collect();
+    if let Err(error) = send(&socket, text.as_bytes()) {
+        tracing::warn!(%error, ?states, "the service manager cannot be told; is it there, and does it listen?");
     }
 }
+
+/// Sends to `socket`, a path or, after `@`, a name without one. The library's own way waits for ever where a service manager
+/// has stopped to read, and with it would the signals and the watchdog.
+fn send(socket: &OsStr, text: &[u8]) -> io::Result<()> {
+    let to = match socket.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        _ => SocketAddr::from_pathname(socket)?,
+    };
+    let from = UnixDatagram::unbound()?;
+    from.set_write_timeout(Some(TELL_TIME))?;
+    from.send_to_addr(text, &to)?;
+    Ok(())
+}
+
+/// How long a service manager may take until it has room for what it is told.
+const TELL_TIME: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -121,6 +144,26 @@ mod tests {
         while told.try_recv().is_ok() {}
         assert_eq!(told.recv_timeout(Duration::from_millis(100)), Err(RecvTimeoutError::Timeout));
         drop(watchdog);
+    }
+
+    #[test]
+    fn a_service_manager_is_found_by_path_and_by_name_and_one_that_does_not_read_is_not_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("notify");
+        let name = format!("sluice-test-{}", std::process::id());
+        let by_name = SocketAddr::from_abstract_name(&name).expect("a name");
+        let sockets = [
+            (UnixDatagram::bind(&path).expect("a socket"), path.into_os_string()),
+            (UnixDatagram::bind_addr(&by_name).expect("a socket"), format!("@{name}").into()),
+        ];
+        for (socket, address) in sockets {
+            send(&address, b"READY=1\n").expect("there is room");
+            let mut text = [0; 64];
+            let len = socket.recv(&mut text).expect("a message");
+            assert_eq!(&text[..len], b"READY=1\n");
+            let full = (0..10_000).find_map(|_| send(&address, b"WATCHDOG=1\n").err()).expect("it fills up");
+            assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        }
     }
 
     #[test]

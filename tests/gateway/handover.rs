@@ -15,6 +15,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 
 /// A gateway's processes, one after the other. All of them end with it.
 struct Line {
@@ -547,9 +548,9 @@ fn a_socket_that_no_listener_names_ends_the_start_and_is_named() {
     assert!(output.contains(&format!("{address} (`sluice.socket`), which no listener names")), "{output}");
 }
 
-/// What stands at the other end of `NOTIFY_SOCKET`.
+/// What stands at the other end of `NOTIFY_SOCKET`, and reads all the time.
 struct Manager {
-    socket: UnixDatagram,
+    told: Receiver<String>,
     folder: tempfile::TempDir,
 }
 
@@ -557,8 +558,17 @@ impl Manager {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let socket = UnixDatagram::bind(folder.path().join("notify")).expect("a socket");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a socket option");
-        Manager { socket, folder }
+        let (tell, told) = channel();
+        // Lives as long as the tests do.
+        std::thread::spawn(move || {
+            let mut text = [0; 4096];
+            while let Ok(len) = socket.recv(&mut text) {
+                if tell.send(String::from_utf8_lossy(&text[..len]).into_owned()).is_err() {
+                    return;
+                }
+            }
+        });
+        Manager { told, folder }
     }
 
     fn path(&self) -> String {
@@ -568,9 +578,7 @@ impl Manager {
     /// The next message that has `what`, past those that have not.
     fn until(&self, what: &str) -> String {
         loop {
-            let mut text = [0; 4096];
-            let len = self.socket.recv(&mut text).unwrap_or_else(|error| panic!("{error}: no {what}"));
-            let text = String::from_utf8_lossy(&text[..len]).into_owned();
+            let text = self.told.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("{error}: no {what}"));
             if text.contains(what) {
                 return text;
             }
