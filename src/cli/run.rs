@@ -54,14 +54,14 @@ fn serve(source: &Source) -> Result<i32, String> {
     report(&gateway, files);
     // What was accepted so far is under way by then, so nobody hears of a process that only half serves.
     runtime.block_on(gateway.workers_answer()());
-    take_over(inherited);
+    take_over(&gateway, inherited);
     let watchdog = Watchdog::start(gateway.workers_answer());
     let watchdog = watchdog.unwrap_or_else(|error| {
         tracing::warn!(%error, "no thread for the watchdog: the service manager will restart this process");
         None
     });
     systemd::ready(SERVING);
-    let watch = watch(&gateway, source);
+    let watch = watch(&gateway);
     let mut end = runtime.block_on(live(&gateway, &mut signals, &program));
     drop(watch);
     // The process that took over speaks for itself.
@@ -84,12 +84,13 @@ fn program() -> std::io::Result<Program> {
 }
 
 /// Tells the process before, if there is one, that it may go.
-fn take_over(inherited: Inherited) {
+fn take_over(gateway: &Gateway, inherited: Inherited) {
     if let (Some(before), adopted) = inherited.settle() {
         match before.ready(adopted) {
             Ok(()) => tracing::info!(before = %before.pid, "taken over from the process before"),
             Err(error) => tracing::warn!(%error, "the process before did not say that it accepts no more"),
         }
+        gateway.own();
     }
 }
 
@@ -308,13 +309,13 @@ fn reopen_logs(gateway: &Gateway) {
     }
 }
 
-/// Watches the file; without a watch, signals and the API still reload.
-fn watch(gateway: &Gateway, source: &Source) -> Option<Watch> {
+/// Watches the configuration and the files it names; without a watch, signals and the API still reload.
+fn watch(gateway: &Gateway) -> Option<Watch> {
     let reload = gateway.reloader();
-    let watch = Watch::start(&source.path, gateway.reloader());
+    let watch = Watch::start(gateway.files(), gateway.reloader());
     // It may have changed between the start and the watch.
     reload();
-    watch.map_err(|error| tracing::warn!(%error, "the file is not watched; reload by SIGHUP or the API")).ok()
+    watch.map_err(|error| tracing::warn!(%error, "the configuration is not watched; reload by SIGHUP or the API")).ok()
 }
 
 /// What this machine gives us, once, where an operator looks first.

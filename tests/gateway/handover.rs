@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -167,7 +167,7 @@ fn ask(address: SocketAddr) {
 }
 
 /// One request; whether the connection may have another. Nothing is tried twice.
-fn request(stream: &mut TcpStream, close: bool) -> io::Result<bool> {
+fn request(stream: &mut (impl Read + Write), close: bool) -> io::Result<bool> {
     let close = if close { "connection: close\r\n" } else { "" };
     stream.write_all(format!("GET / HTTP/1.1\r\nhost: a\r\n{close}\r\n").as_bytes())?;
     let mut answer = Vec::new();
@@ -481,6 +481,56 @@ routes: [ { name: all, match: { path: \"/*\" }, pool: main } ]
     line.first.rewrite(&two.replace("{side}", &wide));
     line.replace();
     ask(other);
+}
+
+#[test]
+fn a_socket_at_a_path_goes_from_process_to_process_and_its_file_with_the_last() {
+    let gate = Gate::default();
+    let (alpha, _) = gated_for_a_load(&gate);
+    let yaml = format!("{PREAMBLE}{BEFORE}").replace("workers: 1", "workers: 2");
+    let yaml = yaml.replace("} ]\nproviders", "}, { name: path, bind: \"unix:{dir}/web.sock\" } ]\nproviders");
+    let line = Line::start(Sluice::spawn(&yaml, &[("alpha", alpha)]));
+    let path = line.first.path().with_file_name("web.sock");
+    let over = AtomicBool::new(false);
+    let answers = AtomicUsize::new(0);
+    let client = || -> io::Result<()> {
+        while !over.load(Ordering::Relaxed) {
+            let mut stream = UnixStream::connect(&path)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            request(&mut stream, true)?;
+            answers.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    let more = |count: usize| {
+        let before = answers.load(Ordering::Relaxed);
+        wait_until("answers", || answers.load(Ordering::Relaxed) >= before + count);
+    };
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..2).map(|_| scope.spawn(client)).collect();
+        for _ in 0..3 {
+            more(50);
+            let old = line.latest();
+            line.replace();
+            wait_until("the old process ends", || has_ended(old));
+            more(50);
+        }
+        // One that takes the socket and does not come to serve leaves it where it is.
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let side = format!("}}, {{ name: side, bind: \"{}\" }} ]\nproviders", taken.local_addr().expect("it listens"));
+        line.first.rewrite(&yaml.replace("} ]\nproviders", &side));
+        let (failed, latest) = ("the new process did not take over", line.latest());
+        line.signal(latest, Signal::USR2);
+        line.wait_for(failed, 0);
+        assert!(line.first.output().contains("listener `side` cannot listen"), "{}", line.first.output());
+        more(50);
+        over.store(true, Ordering::Relaxed);
+        for client in clients {
+            client.join().expect("no panic").unwrap_or_else(|error| panic!("{error}\n{}", line.first.output()));
+        }
+    });
+    line.signal(line.latest(), Signal::TERM);
+    wait_until("the file goes", || !path.exists());
 }
 
 /// A shell that starts the binary as a service manager with an open socket would: as descriptor 3.
