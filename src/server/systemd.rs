@@ -90,7 +90,8 @@ pub fn variables_of_this_process() -> Vec<&'static str> {
 
 fn notify(states: &[NotifyState<'_>]) {
     let Some(socket) = env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()) else { return };
-    let text: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
+    let text = format!("{}\n", lines.join("\n"));
     if let Err(error) = send(&socket, text.as_bytes()) {
         tracing::warn!(%error, ?states, "the service manager cannot be told; is it there, and does it listen?");
     }
