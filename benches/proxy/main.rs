@@ -196,8 +196,7 @@ impl Bench {
                 Ok(one) => running.push(one),
                 Err(error) => {
                     self.progress.note(&format!("{name} is left out of {}: {error}", face.name()));
-                    let reason = error.to_string();
-                    let reason = reason.lines().next().unwrap_or_default();
+                    let reason = first_line(&*error);
                     self.report.warnings.push(format!("{name} took no part in {}: {reason}", face.name()));
                     self.unable.insert((contender.kind, face));
                 }
@@ -231,6 +230,12 @@ impl Bench {
         if !self.arguments.instructions {
             return;
         }
+        if self.report.plan.rounds == 0 {
+            // Who cannot do it is found out sooner without valgrind.
+            for face in self.arguments.workloads_by_face().into_keys() {
+                self.start_all(face);
+            }
+        }
         for workload in self.arguments.workloads() {
             let mut counts = BTreeMap::new();
             for contender in &self.contenders {
@@ -241,8 +246,8 @@ impl Bench {
                 match instructions::per_request(contender, workload, &setup, &mut self.progress) {
                     Ok(count) => drop(counts.insert(contender.kind, count)),
                     Err(error) => {
-                        let (name, title) = (contender.kind.name(), workload.title);
-                        self.report.warnings.push(format!("{name}, {title}: no instructions counted: {error}"));
+                        let (name, title, reason) = (contender.kind.name(), workload.title, first_line(&*error));
+                        self.report.warnings.push(format!("{name}, {title}: no instructions counted: {reason}"));
                     }
                 }
             }
@@ -357,6 +362,11 @@ impl Arguments {
         // Contenders run in folders of their own, where a relative path leads nowhere.
         std::path::absolute(&named).ok().filter(|path| path.is_file()).unwrap_or(named)
     }
+}
+
+/// The rest of what an error says was shown when it happened.
+fn first_line(error: &dyn std::error::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// Colours on a terminal, unless `NO_COLOR` is set to something.
