@@ -133,7 +133,7 @@ fn defaults_are_laid_under_and_the_written_wins() {
 fn an_expanded_value_can_be_a_number_and_never_structure() {
     let loaded = parse(&folder("valid").join("expansion.yaml")).expect("valid");
     assert_eq!(loaded.config.workers.map(std::num::NonZeroUsize::get), Some(3));
-    assert_eq!(loaded.config.listeners[0].bind.port(), 8080);
+    assert_eq!(loaded.config.listeners[0].bind.to_string(), "127.0.0.1:8080");
     let config::Action::Respond { body, .. } = &loaded.config.routes[0].action else { panic!("it answers") };
     assert_eq!(&**body, b"$ costs many words, not $5");
 }

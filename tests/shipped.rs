@@ -49,8 +49,8 @@ fn seconds(text: &str, key: &str) -> u64 {
 fn the_example_names_the_sample_providers_where_they_listen() {
     let config = load("gateway.yaml", EXAMPLE);
     let named: Vec<_> =
-        config.providers.iter().map(|provider| (&*provider.name, &*provider.url.host, provider.url.port)).collect();
-    assert_eq!(named, Sample::ALL.map(|sample| (sample.name(), "127.0.0.1", sample.port())));
+        config.providers.iter().map(|provider| (&*provider.name, provider.url.host(), provider.url.port())).collect();
+    assert_eq!(named, Sample::ALL.map(|sample| (sample.name(), "127.0.0.1", Some(sample.port()))));
 }
 
 #[test]
@@ -58,7 +58,10 @@ fn the_configuration_in_the_kubernetes_example_is_valid_and_reachable_by_probes(
     let config = load("kubernetes.yaml", &in_config_map());
     assert!(config.admin.bind.ip().is_unspecified(), "probes come from the node");
     assert!(!config.admin.tokens.is_empty(), "and so everything else needs a token");
-    assert!(KUBERNETES.contains(&format!("{{ name: web, containerPort: {} }}", config.listeners[0].bind.port())));
+    assert!(KUBERNETES.contains(&format!(
+        "{{ name: web, containerPort: {} }}",
+        config.listeners[0].bind.tcp().expect("an address").port()
+    )));
     assert!(KUBERNETES.contains(&format!("{{ name: admin, containerPort: {} }}", config.admin.bind.port())));
 }
 

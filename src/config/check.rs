@@ -5,7 +5,8 @@ use super::file::Entry;
 use super::problem::{Span, shown};
 use super::reader::Reader;
 use super::types::{
-    Action, Admin, HostPattern, Listener, Match, PathPattern, Pool, ProviderUrl, Rewrite, Route, Token, ValueMatch,
+    Action, Admin, Bind, HostPattern, Listener, Match, PathPattern, Pool, ProviderUrl, Rewrite, Route, Token,
+    ValueMatch,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -71,20 +72,20 @@ fn twice(what: &str, span: Span, first: Span, at: &At<'_>, cx: &mut Context<'_>)
 /// Names of listeners and addresses that two sockets want.
 pub(super) fn addresses(top: &Reader<'_>, listeners: &[Placed<Arc<Listener>>], admin: &Admin, cx: &mut Context<'_>) {
     unique_names("listener", listeners.iter().map(|placed| (&*placed.what.name, placed)), cx);
-    let mut taken: HashMap<SocketAddr, (String, u32)> = HashMap::new();
+    let mut taken: HashMap<&Bind, (String, u32)> = HashMap::new();
     for placed in listeners {
-        let bind = placed.what.bind;
-        if bind.port() == 0 {
+        let bind = &placed.what.bind;
+        if bind.tcp().is_some_and(|address| address.port() == 0) {
             continue;
         }
-        if let Some((_, line)) = taken.get(&bind) {
+        if let Some((_, line)) = taken.get(bind) {
             let help = format!("the listener on line {line} has it; choose another port");
             cx.report.add(placed.span, &*placed.at, format!("{}: this address is taken", placed.at), Some(help));
         } else {
             taken.insert(bind, (placed.at.clone(), placed.span.line));
         }
     }
-    let Some((at, line)) = taken.get(&admin.bind) else { return };
+    let Some((at, line)) = taken.get(&Bind::Tcp(admin.bind)) else { return };
     let section = top.child("admin");
     let (span, message) = if let Some(entry) = section.entry("bind") {
         (entry.node.span, format!("admin.bind: this address is taken by {at} on line {line}"))
@@ -155,7 +156,7 @@ pub(super) fn token_or_tokens(reader: &Reader<'_>, some: bool, cx: &mut Context<
 
 /// Settings of a provider that can have no effect. Looks only at what the provider itself says.
 pub(super) fn inert_in_provider(own: &Reader<'_>, url: Option<&ProviderUrl>, cx: &mut Context<'_>) {
-    if let (Some(entry), Some(false)) = (own.entry("tls"), url.map(|url| url.tls)) {
+    if let (Some(entry), Some(false)) = (own.entry("tls"), url.map(|url| url.scheme.is_tls())) {
         let message = format!("{}: `tls` has no effect on an http:// provider", own.at);
         cx.problem(
             entry.key_span,

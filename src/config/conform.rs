@@ -32,6 +32,8 @@ pub(super) struct Context<'a> {
     /// Compiled expressions, so that each is compiled once.
     patterns: HashMap<String, Pattern>,
     files: HashMap<PathBuf, Result<Arc<[u8]>, String>>,
+    /// Files that `${file:…}` named.
+    pub(super) expanded_files: Vec<PathBuf>,
 }
 
 /// The keys on the way to a value.
@@ -62,6 +64,7 @@ impl<'a> Context<'a> {
             expanded: false,
             patterns: HashMap::new(),
             files: HashMap::new(),
+            expanded_files: Vec::new(),
         }
     }
 
@@ -90,6 +93,14 @@ impl<'a> Context<'a> {
         let bytes = self.env.read_file(&path).map(Arc::from).map_err(|error| error.to_string());
         self.files.insert(path, bytes.clone());
         bytes
+    }
+
+    /// Every file that was read or tried so far, sorted.
+    pub(super) fn files_read(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = self.files.keys().chain(&self.expanded_files).cloned().collect();
+        files.sort_unstable();
+        files.dedup();
+        files
     }
 
     /// Adds a problem at `at`.
@@ -389,7 +400,9 @@ fn check_text(text: &str, kind: &Kind) -> Result<(), Fault> {
             _ => Ok(()),
         },
         Kind::ByteRate => scalar::byte_rate(text).map(drop),
+        Kind::TlsVersion => scalar::tls_version(text).map(drop),
         Kind::Bind => scalar::bind(text).map(drop),
+        Kind::TcpBind => scalar::tcp_bind(text).map(drop),
         Kind::Cidr => scalar::cidr(text).map(drop),
         Kind::ProviderUrl => scalar::provider_url(text).map(drop),
         Kind::Host => scalar::host(text).map(drop),

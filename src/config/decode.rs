@@ -11,16 +11,18 @@ use super::merge;
 use super::problem::{Span, shown};
 use super::reader::{Defined, Reader};
 use super::scalar;
-use super::secret::Secret;
+use super::secret::{Secret, SecretBytes};
 use super::shape::{self, Key, Kind};
 use super::types::{
-    Action, Admin, Config, HeaderRules, HostPattern, HostRule, Level, Listener, ListenerLimits, Log, LogFormat, Match,
-    PathPattern, Pool, Provider, ProviderConnections, ProviderTimeouts, ProviderTls, ProviderUrl, Rewrite, Role, Route,
-    Token, ValueMatch,
+    Action, Admin, Bind, Certificate, Config, HeaderRules, HostPattern, HostRule, Level, Listener, ListenerLimits,
+    ListenerTls, Log, LogFormat, Match, PathPattern, Pool, Protocols, Provider, ProviderAddress, ProviderConnections,
+    ProviderTimeouts, ProviderTls, ProviderUrl, ProxyVersion, Rewrite, Role, Route, Scheme, TlsVersion, Token,
+    ValueMatch,
 };
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Reads the whole file. The result means something only where nothing was reported.
@@ -49,12 +51,14 @@ pub(super) fn config(root: &Node, cx: &mut Context<'_>) -> Config {
         listeners: listeners.into_iter().map(|placed| placed.what).collect(),
         admin,
         shutdown_grace: top.child("shutdown").duration("grace"),
+        shutdown_delay: top.child("shutdown").duration("delay"),
         reload_watch: top.child("reload").boolean("watch"),
         log: log(&top.child("log"), cx),
         providers: providers.into_iter().map(Arc::new).collect(),
         pools: pools.into_iter().map(Arc::new).collect(),
         routes: routes.into_iter().map(|placed| placed.what).collect(),
         redacted: std::mem::take(&mut cx.redacted),
+        files: cx.files_read(),
     }
 }
 
@@ -172,25 +176,94 @@ fn listener(reader: &Reader<'_>, cx: &mut Context<'_>) -> Option<Listener> {
     check::repeats(reader, "trusted_proxies", cx);
     Some(Listener {
         name: reader.text("name").unwrap_or("?").into(),
-        bind: reader.text("bind").and_then(|text| scalar::bind(text).ok()).unwrap_or(ANY_FREE),
+        bind: reader.text("bind").and_then(|text| scalar::bind(text).ok()).unwrap_or(Bind::Tcp(ANY_FREE)),
+        protocols: protocols(reader),
+        tls: reader.has("tls").then(|| Arc::new(listener_tls(&reader.child("tls"), cx))),
+        proxy_protocol: reader.boolean("proxy_protocol"),
         trusted_proxies: texts(reader, "trusted_proxies").filter_map(|text| scalar::cidr(text).ok()).collect(),
         limits: ListenerLimits {
             connections: limits.integer("connections") as usize,
+            connections_per_address: limits.integer("connections_per_address") as usize,
             header_timeout: limits.duration("header_timeout"),
             header_bytes: limits.size("header_bytes") as usize,
             headers: limits.integer("headers") as usize,
             body_bytes: limits.size("body_bytes"),
             idle_timeout: limits.duration("idle_timeout"),
             min_body_rate: limits.value("min_body_rate", scalar::byte_rate),
+            h2_streams: limits.integer("h2_streams") as u32,
+            connection_age: limits.duration_or_off("connection_age"),
         },
     })
+}
+
+/// The list `protocols`, which is both where it is not written.
+fn protocols(reader: &Reader<'_>) -> Protocols {
+    let (mut http1, mut http2) = (false, false);
+    for text in texts(reader, "protocols") {
+        http1 |= text == "http1";
+        http2 |= text == "http2";
+    }
+    if http1 || http2 { Protocols { http1, http2 } } else { Protocols::BOTH }
+}
+
+fn listener_tls(reader: &Reader<'_>, cx: &mut Context<'_>) -> ListenerTls {
+    if reader.node.is_some() {
+        reader.require("certificates", cx);
+    }
+    let list = reader.at.key("certificates");
+    let keys = object_keys(reader, "certificates");
+    let mut certificates = Vec::new();
+    for (index, node) in reader.items("certificates").iter().enumerate() {
+        certificates.extend(certificate(&Reader::new(Some(node), keys, list.item(index), head_of(node)), cx));
+    }
+    ListenerTls {
+        certificates,
+        min_version: scalar::tls_version(reader.word("min_version")).unwrap_or(TlsVersion::V12),
+        client_ca: authorities(reader, "client_ca", cx),
+        handshake_timeout: reader.duration("handshake_timeout"),
+        handshakes: reader.integer("handshakes") as usize,
+    }
+}
+
+/// A certificate and its key, read and looked into.
+fn certificate(reader: &Reader<'_>, cx: &mut Context<'_>) -> Option<Certificate> {
+    reader.node?;
+    let whole = reader.require("cert", cx) & reader.require("key", cx);
+    let cert = named_file(reader, "cert", cx);
+    let key = named_file(reader, "key", cx);
+    let ((cert_path, cert), (key_path, key)) = (cert?, key?);
+    whole.then(|| Certificate { cert_path, key_path, cert, key: SecretBytes::new(key) })
+}
+
+/// The file that `name` names: its path from here, and its bytes. Reports one that cannot be read.
+fn named_file(reader: &Reader<'_>, name: &str, cx: &mut Context<'_>) -> Option<(PathBuf, Arc<[u8]>)> {
+    let path = reader.text(name)?;
+    if !cx.env.is_known() {
+        return None;
+    }
+    match cx.file(path) {
+        Ok(bytes) => Some((cx.base.join(path), bytes)),
+        Err(why) => {
+            let help = "check the path and who may read it; a relative path starts at this file's folder".to_owned();
+            file_problem(reader, name, &format!("cannot be read: {why}"), help, cx);
+            None
+        }
+    }
+}
+
+/// Reports what is wrong with the file that `name` names; its path is shown if it is written here.
+fn file_problem(reader: &Reader<'_>, name: &str, what: &str, help: String, cx: &mut Context<'_>) {
+    let (Some(entry), Some(scalar)) = (reader.entry(name), reader.scalar(name)) else { return };
+    let at = reader.at.key(name);
+    let named = if scalar.origin == Origin::Written { shown(&scalar.text) } else { "`***`".to_owned() };
+    cx.problem(entry.node.span, &at, format!("{at}: {named} {what}"), Some(help));
 }
 
 fn admin(reader: &Reader<'_>, cx: &mut Context<'_>) -> Admin {
     let tokens = tokens(reader, cx);
     check::repeats(reader, "hosts", cx);
     let bind = reader.text("bind").or_else(|| reader.standard("bind"));
-    let bind = bind.and_then(|text| scalar::bind(text).ok()).unwrap_or(ANY_FREE);
+    let bind = bind.and_then(|text| scalar::tcp_bind(text).ok()).unwrap_or(ANY_FREE);
     let hosts = texts(reader, "hosts").filter_map(|text| scalar::host(text).ok()).collect();
     check::public_admin(reader, bind, &tokens, cx);
     Admin { bind, tokens, hosts }
@@ -258,9 +331,20 @@ fn provider(name: &str, reader: &Reader<'_>, own: &Reader<'_>, cx: &mut Context<
     let url = reader.text("url").and_then(|text| scalar::provider_url(text).ok());
     check::inert_in_provider(own, url.as_ref(), cx);
     let (timeouts, connections, tls) = (reader.child("timeouts"), reader.child("connections"), reader.child("tls"));
+    let url = url.unwrap_or_else(|| ProviderUrl {
+        scheme: Scheme::Http,
+        address: ProviderAddress::Tcp { host: "?".into(), port: 80 },
+        prefix: String::new(),
+    });
+    check::repeats(reader, "protocols", cx);
     Provider {
         name: name.into(),
-        url: url.unwrap_or(ProviderUrl { tls: false, host: "?".into(), port: 80, prefix: String::new() }),
+        protocols: match url.scheme {
+            Scheme::Http => Protocols::HTTP1,
+            Scheme::H2c => Protocols::HTTP2,
+            Scheme::Https => protocols(reader),
+        },
+        url,
         headers: header_rules(&reader.child("headers"), "host:", cx),
         timeouts: ProviderTimeouts {
             connect: timeouts.duration("connect"),
@@ -268,39 +352,34 @@ fn provider(name: &str, reader: &Reader<'_>, own: &Reader<'_>, cx: &mut Context<
             idle: timeouts.duration("idle"),
         },
         host: scalar::host_rule(reader.word("host")).unwrap_or(HostRule::Upstream),
+        proxy_protocol: match reader.text("proxy_protocol") {
+            Some("v1") => Some(ProxyVersion::V1),
+            Some("v2") => Some(ProxyVersion::V2),
+            _ => None,
+        },
         tls: ProviderTls {
-            ca: authorities(&tls, cx),
+            ca: authorities(&tls, "ca", cx),
             server_name: tls.text("server_name").and_then(|text| scalar::host(text).ok()),
+            client: tls.has("client").then(|| certificate(&tls.child("client"), cx)).flatten(),
         },
         connections: ProviderConnections {
             idle: connections.integer("idle") as usize,
             idle_timeout: connections.duration("idle_timeout"),
             max_age: connections.duration("max_age"),
+            streams: connections.integer("streams") as usize,
+            ping: connections.duration_or_off("ping"),
         },
     }
 }
 
-/// The certificates of `tls.ca`, read and looked into.
-fn authorities(tls: &Reader<'_>, cx: &mut Context<'_>) -> Option<Arc<[u8]>> {
-    let path = tls.text("ca")?;
-    if !cx.env.is_known() {
-        return None;
+/// The certificates of authorities in the file that `name` names, looked into.
+fn authorities(tls: &Reader<'_>, name: &str, cx: &mut Context<'_>) -> Option<Arc<[u8]>> {
+    let (_, bytes) = named_file(tls, name, cx)?;
+    if check::holds_certificate(&bytes) {
+        return Some(bytes);
     }
-    let entry = tls.entry("ca")?;
-    let at = tls.at.key("ca");
-    let written = entry.node.scalar().is_some_and(|scalar| scalar.origin == Origin::Written);
-    let named = if written { shown(path) } else { "`***`".to_owned() };
-    match cx.file(path) {
-        Ok(bytes) if check::holds_certificate(&bytes) => return Some(bytes),
-        Ok(_) => {
-            let help = "a PEM file begins with `-----BEGIN CERTIFICATE-----`".to_owned();
-            cx.problem(entry.node.span, &at, format!("{at}: {named} holds no certificate"), Some(help));
-        }
-        Err(why) => {
-            let help = "check the path and who may read it; a relative path starts at this file's folder".to_owned();
-            cx.problem(entry.node.span, &at, format!("{at}: {named} cannot be read: {why}"), Some(help));
-        }
-    }
+    let help = "a PEM file begins with `-----BEGIN CERTIFICATE-----`".to_owned();
+    file_problem(tls, name, "holds no certificate", help, cx);
     None
 }
 
@@ -379,7 +458,7 @@ fn route(reader: &Reader<'_>, own: &Reader<'_>, pools: &Defined, cx: &mut Contex
     check::inert_in_route(own, reader, cx);
     let rewrite = rewrite(&reader.child("rewrite"), cx);
     check::strip_prefix(reader, &matches, &rewrite, cx);
-    let stream_timeout = Some(reader.duration("stream_timeout")).filter(|span| !span.is_zero());
+    let stream_timeout = reader.duration_or_off("stream_timeout");
     let name = reader.text("name").unwrap_or("?").into();
     let timeout = reader.duration("timeout");
     let route = Route { name, matches, action: action?, timeout, stream_timeout, rewrite };

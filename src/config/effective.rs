@@ -7,8 +7,9 @@
 use super::problem::MASK;
 use super::secret::Secret;
 use super::types::{
-    Action, Admin, Config, HeaderRules, HostPattern, HostRule, Level, Listener, Log, LogFormat, Match, PathPattern,
-    Pool, Provider, ProviderTls, ProviderUrl, Rewrite, Role, Route, ValueMatch,
+    Action, Admin, Certificate, Config, HeaderRules, HostPattern, HostRule, Level, Listener, ListenerTls, Log,
+    LogFormat, Match, PathPattern, Pool, Protocols, Provider, ProviderTls, ProviderUrl, ProxyVersion, Rewrite, Role,
+    Route, TlsVersion, ValueMatch,
 };
 use serde_json::{Map, Value, json};
 use std::hash::{BuildHasher, RandomState};
@@ -24,7 +25,7 @@ pub fn effective(config: &Config) -> Value {
         "workers": config.workers.map_or(json!("auto"), |workers| json!(workers)),
         "listeners": config.listeners.iter().map(|listener| self::listener(listener)).collect::<Vec<_>>(),
         "admin": admin(&config.admin, &mut secrets),
-        "shutdown": { "grace": duration(config.shutdown_grace) },
+        "shutdown": { "delay": duration(config.shutdown_delay), "grace": duration(config.shutdown_grace) },
         "reload": { "watch": config.reload_watch },
         "log": log(&config.log),
         "providers": named(config.providers.iter().map(|each| (&*each.name, provider(each, &mut secrets)))),
@@ -44,21 +45,35 @@ fn named<'a>(entries: impl Iterator<Item = (&'a str, Value)>) -> Value {
 
 fn listener(listener: &Listener) -> Value {
     let limits = &listener.limits;
-    json!({
+    let mut dump = json!({
         "name": &*listener.name,
         "bind": listener.bind.to_string(),
-        "protocols": ["http1"],
+        "protocols": protocols(listener.protocols, ["http1", "http2"]),
+        "proxy_protocol": listener.proxy_protocol,
         "trusted_proxies": listener.trusted_proxies.iter().map(|range| format!("{}/{}", range.address, range.bits)).collect::<Vec<_>>(),
         "limits": {
             "connections": limits.connections,
+            "connections_per_address": limits.connections_per_address,
             "header_timeout": duration(limits.header_timeout),
             "header_bytes": size(limits.header_bytes as u64),
             "headers": limits.headers,
             "body_bytes": size(limits.body_bytes),
             "idle_timeout": duration(limits.idle_timeout),
             "min_body_rate": format!("{}/s", size(limits.min_body_rate)),
+            "h2_streams": limits.h2_streams,
+            "connection_age": duration(limits.connection_age.unwrap_or_default()),
         },
-    })
+    });
+    if let Some(tls) = &listener.tls {
+        dump["tls"] = listener_tls(tls);
+    }
+    dump
+}
+
+/// Those that are spoken, in the order of `names`.
+fn protocols(protocols: Protocols, names: [&str; 2]) -> Vec<&str> {
+    let spoken = |name: &&str| if *name == "http1" { protocols.http1 } else { protocols.http2 };
+    names.into_iter().filter(spoken).collect()
 }
 
 fn admin(admin: &Admin, secrets: &mut Map<String, Value>) -> Value {
@@ -112,15 +127,50 @@ fn provider(provider: &Provider, secrets: &mut Map<String, Value>) -> Value {
         },
         "host": host,
         "connections": {
+            "streams": provider.connections.streams,
+            "ping": duration(provider.connections.ping.unwrap_or_default()),
             "idle": provider.connections.idle,
             "idle_timeout": duration(provider.connections.idle_timeout),
             "max_age": duration(provider.connections.max_age),
         },
     });
+    if provider.url.scheme.is_tls() {
+        dump["protocols"] = json!(protocols(provider.protocols, ["http2", "http1"]));
+    }
+    if let Some(version) = provider.proxy_protocol {
+        dump["proxy_protocol"] = match version {
+            ProxyVersion::V1 => "v1".into(),
+            ProxyVersion::V2 => "v2".into(),
+        };
+    }
     if provider.tls != ProviderTls::default() {
         dump["tls"] = tls(&provider.tls);
     }
     dump
+}
+
+/// Certificates by their digest, keys not at all: a key that changed has another certificate.
+fn listener_tls(tls: &ListenerTls) -> Value {
+    let mut dump = json!({
+        "certificates": tls.certificates.iter().map(certificate).collect::<Vec<_>>(),
+        "min_version": match tls.min_version {
+            TlsVersion::V12 => "1.2",
+            TlsVersion::V13 => "1.3",
+        },
+        "handshake_timeout": duration(tls.handshake_timeout),
+        "handshakes": tls.handshakes,
+    });
+    if let Some(ca) = &tls.client_ca {
+        dump["client_ca"] = format!("sha256:{}", super::hash(ca)).into();
+    }
+    dump
+}
+
+fn certificate(certificate: &Certificate) -> Value {
+    json!({
+        "cert": certificate.cert_path.display().to_string(),
+        "key": certificate.key_path.display().to_string(),
+    })
 }
 
 /// The certificates by their digest: that is what changes when the file does.
@@ -132,15 +182,19 @@ fn tls(tls: &ProviderTls) -> Value {
     if let Some(name) = &tls.server_name {
         dump.insert("server_name".into(), name.as_str().into());
     }
+    if let Some(client) = &tls.client {
+        dump.insert("client".into(), certificate(client));
+    }
     Value::Object(dump)
 }
 
+/// With the port left out where it is the scheme's own.
 fn url(url: &ProviderUrl) -> String {
-    let scheme = if url.tls { "https" } else { "http" };
-    let standard = if url.tls { 443 } else { 80 };
-    let host = if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.clone() };
-    let port = if url.port == standard { String::new() } else { format!(":{}", url.port) };
-    format!("{scheme}://{host}{port}{}", url.prefix)
+    let text = url.to_string();
+    match url.port() == Some(url.scheme.default_port()) {
+        true => text.replacen(&format!(":{}", url.scheme.default_port()), "", 1),
+        false => text,
+    }
 }
 
 fn pool(pool: &Pool, config: &Config) -> Value {

@@ -6,7 +6,7 @@
 use super::problem::{Report, Span, shown};
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Where values from outside the file come from.
 pub trait Environment {
@@ -90,13 +90,15 @@ pub(super) struct Expander<'a> {
     left: usize,
     /// Whether anything was expanded.
     pub(super) used: bool,
+    /// Files that were read or tried.
+    pub(super) files: Vec<PathBuf>,
 }
 
 // === impl Expander ===
 
 impl<'a> Expander<'a> {
     pub(super) fn new(base: &'a Path, env: &'a dyn Environment) -> Self {
-        Expander { base, env, left: EXPANDED_MAX, used: false }
+        Expander { base, env, left: EXPANDED_MAX, used: false, files: Vec::new() }
     }
 
     /// Expands `text`; `None` where there is nothing to expand. What fails is reported, and then unknown.
@@ -106,7 +108,7 @@ impl<'a> Expander<'a> {
         }
         self.used = true;
         let mut origin = Origin::Written;
-        match pieces(text, &mut origin, self.base, self.env) {
+        match pieces(text, &mut origin, self.base, self.env, &mut self.files) {
             Ok(_) if origin == Origin::Unknown => Some((String::new(), Origin::Unknown)),
             Ok(expanded) if expanded.len() <= self.left => {
                 self.left -= expanded.len();
@@ -127,7 +129,13 @@ fn failed(span: Span, report: &mut Report, message: String, help: Option<String>
 }
 
 /// Text and references in turn. An error is a message and what to do.
-fn pieces(text: &str, origin: &mut Origin, base: &Path, env: &dyn Environment) -> Result<String, (String, String)> {
+fn pieces(
+    text: &str,
+    origin: &mut Origin,
+    base: &Path,
+    env: &dyn Environment,
+    files: &mut Vec<PathBuf>,
+) -> Result<String, (String, String)> {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -139,7 +147,7 @@ fn pieces(text: &str, origin: &mut Origin, base: &Path, env: &dyn Environment) -
         } else if let Some(after) = rest.strip_prefix('{') {
             let help = "close it with `}`; for a dollar sign before a brace write `$$`".to_owned();
             let end = after.find('}').ok_or_else(|| ("`${` is not closed".to_owned(), help))?;
-            let value = reference(&after[..end], base, env)?;
+            let value = reference(&after[..end], base, env, files)?;
             *origin = if value.is_none() || *origin == Origin::Unknown { Origin::Unknown } else { Origin::Expanded };
             out.push_str(&value.unwrap_or_default());
             rest = &after[end + 1..];
@@ -152,9 +160,14 @@ fn pieces(text: &str, origin: &mut Origin, base: &Path, env: &dyn Environment) -
 }
 
 /// What stands between the braces; `None` where it cannot be known.
-fn reference(inside: &str, base: &Path, env: &dyn Environment) -> Result<Option<String>, (String, String)> {
+fn reference(
+    inside: &str,
+    base: &Path,
+    env: &dyn Environment,
+    files: &mut Vec<PathBuf>,
+) -> Result<Option<String>, (String, String)> {
     if let Some(path) = inside.strip_prefix("file:") {
-        return file(path, base, env);
+        return file(path, base, env, files);
     }
     let end = inside.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(inside.len());
     let (name, rest) = inside.split_at(end);
@@ -195,7 +208,12 @@ fn malformed(inside: &str) -> (String, String) {
 }
 
 /// A file's text without its last line feed.
-fn file(path: &str, base: &Path, env: &dyn Environment) -> Result<Option<String>, (String, String)> {
+fn file(
+    path: &str,
+    base: &Path,
+    env: &dyn Environment,
+    files: &mut Vec<PathBuf>,
+) -> Result<Option<String>, (String, String)> {
     if !env.is_known() {
         return Ok(None);
     }
@@ -203,6 +221,7 @@ fn file(path: &str, base: &Path, env: &dyn Environment) -> Result<Option<String>
         let help = "check the path and who may read it; a relative path starts at this file's folder".to_owned();
         (format!("the file {} cannot be read: {why}", shown(path)), help)
     };
+    files.push(base.join(path));
     let bytes = env.read_file(&base.join(path)).map_err(|error| trouble(error.to_string()))?;
     let mut text = String::from_utf8(bytes).map_err(|_| trouble("it is not UTF-8".to_owned()))?;
     if text.ends_with('\n') {

@@ -29,7 +29,7 @@ pub use excerpt::Excerpt;
 pub use expand::{Environment, ProcessEnvironment, UnknownEnvironment};
 pub use problem::{Problem, Problems};
 pub use schema::{key_table, schema};
-pub use secret::Secret;
+pub use secret::{Secret, SecretBytes};
 pub use types::*;
 
 use conform::{At, Context};
@@ -91,6 +91,7 @@ fn tree(text: &str, base: &Path, env: &dyn Environment, report: &mut Report) -> 
     let root = file::read(text, &mut |text, span, report| expander.expand(text, span, report), report)?;
     let mut cx = Context::new(std::mem::take(report), env, base);
     cx.expanded = expander.used;
+    cx.expanded_files = expander.files;
     cx.report.shape_known();
     conform::conform(&root, &shape::FILE, &At::TOP, &mut cx);
     let config = root.entries().is_some().then(|| decode::config(&root, &mut cx));

@@ -101,6 +101,11 @@ impl<'a> Reader<'a> {
         self.value(name, scalar::duration)
     }
 
+    /// The same; `None` where it is 0, which turns it off.
+    pub(super) fn duration_or_off(&self, name: &str) -> Option<Duration> {
+        Some(self.duration(name)).filter(|span| !span.is_zero())
+    }
+
     pub(super) fn size(&self, name: &str) -> u64 {
         self.value(name, scalar::size)
     }

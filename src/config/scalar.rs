@@ -3,9 +3,12 @@
 //! Every function takes text alone and never repeats it in what it says on its own account: whether a value may be
 //! shown is decided by the caller, who knows whether it is a secret or came from outside the file.
 
-use super::types::{Cidr, HostPattern, HostRule, PathPattern, ProviderUrl};
+use super::types::{
+    Bind, Cidr, HostPattern, HostRule, PathPattern, ProviderAddress, ProviderUrl, SOCKET_PATH_MAX, Scheme, TlsVersion,
+};
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What is wrong with a value.
@@ -132,10 +135,47 @@ pub(super) fn boolean(text: &str) -> Result<bool, Fault> {
     }
 }
 
+/// `127.0.0.1:8080`, `[::1]:8080`, `unix:/run/sluice.sock`.
+pub(super) fn bind(text: &str) -> Result<Bind, Fault> {
+    match text.strip_prefix("unix:") {
+        Some(path) => socket_path(path).map(Bind::Unix),
+        None => tcp_bind(text).map(Bind::Tcp),
+    }
+}
+
+/// The path of a unix socket.
+fn socket_path(path: &str) -> Result<PathBuf, Fault> {
+    if !path.starts_with('/') || path.ends_with('/') {
+        return Err(Fault::says("a socket has an absolute path").help("write `unix:/run/sluice.sock`"));
+    }
+    if path.len() > SOCKET_PATH_MAX {
+        return Err(Fault::says(format!(
+            "a socket's path is at most {SOCKET_PATH_MAX} bytes long, this one has {}",
+            path.len()
+        ))
+        .help("choose a shorter one: the kernel takes no more"));
+    }
+    file(path)?;
+    Ok(PathBuf::from(path))
+}
+
+/// `1.2` or `1.3`.
+pub(super) fn tls_version(text: &str) -> Result<TlsVersion, Fault> {
+    let fault = || Fault::expected("`1.2` or `1.3`");
+    match text {
+        "1.2" => Ok(TlsVersion::V12),
+        "1.3" => Ok(TlsVersion::V13),
+        "1.0" | "1.1" => {
+            Err(fault().help("TLS 1.0 and 1.1 are broken and not spoken, on purpose (RFC 8996); write \"1.2\""))
+        }
+        _ => Err(fault().help("write \"1.2\" or \"1.3\"")),
+    }
+}
+
 /// `127.0.0.1:8080`, `[::1]:8080`.
-pub(super) fn bind(text: &str) -> Result<SocketAddr, Fault> {
+pub(super) fn tcp_bind(text: &str) -> Result<SocketAddr, Fault> {
     if text.starts_with("unix:") {
-        return Err(Fault::says("unix sockets are not built yet").help("write an address and a port: `127.0.0.1:8080`"));
+        return Err(Fault::says("this one is not a unix socket").help("write an address and a port: `127.0.0.1:9900`"));
     }
     if let Ok(address) = text.parse() {
         return Ok(address);
@@ -197,25 +237,29 @@ fn first_of(address: IpAddr, bits: u8) -> IpAddr {
     }
 }
 
-/// `http://host:port/prefix` or `https://…`.
+/// `http://host:port/prefix`, `https://…`, `h2c://…`, `http://unix:/run/app.sock:/prefix`.
 pub(super) fn provider_url(text: &str) -> Result<ProviderUrl, Fault> {
+    const BEGIN: &str = "begin with `http://`, `https://` or `h2c://`";
+    const SOCKET: &str = "a socket stands after the scheme: `http://unix:/run/app.sock`";
     let fault = || Fault::expected("a URL");
     let Some((scheme, rest)) = text.split_once("://") else {
-        return Err(fault().help("begin with `http://` or `https://`"));
+        return Err(fault().help(if text.starts_with("unix:") { SOCKET } else { BEGIN }));
     };
-    let tls = match scheme.to_ascii_lowercase().as_str() {
-        "http" => false,
-        "https" => true,
-        "h2c" | "h2" => {
-            return Err(Fault::says("HTTP/2 to providers is not built yet").help("write `http://` or `https://`"));
-        }
-        "unix" | "http+unix" => {
-            return Err(Fault::says("unix sockets are not built yet").help("write `http://` or `https://`"));
-        }
-        _ => return Err(fault().help("begin with `http://` or `https://`")),
+    let scheme = match scheme.to_ascii_lowercase().as_str() {
+        "http" => Scheme::Http,
+        "https" => Scheme::Https,
+        "h2c" => Scheme::H2c,
+        "h2" | "http2" => return Err(fault().help("write `h2c://` for HTTP/2 in the clear, `https://` over TLS")),
+        "grpc" => return Err(fault().help("gRPC is HTTP/2: write `h2c://` in the clear, `https://` over TLS")),
+        "grpcs" => return Err(fault().help("gRPC is HTTP/2: write `https://`")),
+        "unix" | "http+unix" => return Err(fault().help(SOCKET)),
+        _ => return Err(fault().help(BEGIN)),
     };
     if rest.contains(['?', '#']) {
         return Err(Fault::says("a provider's URL has no query and no fragment").help("end it after the path"));
+    }
+    if let Some(place) = rest.strip_prefix("unix:") {
+        return socket_url(scheme, place);
     }
     let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
     if authority.contains('@') {
@@ -224,12 +268,38 @@ pub(super) fn provider_url(text: &str) -> Result<ProviderUrl, Fault> {
         );
     }
     let (host, port) = authority_parts(authority).map_err(|inner| Fault { help: inner.help, ..fault() })?;
+    let port = port.unwrap_or(scheme.default_port());
+    Ok(ProviderUrl { scheme, address: ProviderAddress::Tcp { host, port }, prefix: url_prefix(path)? })
+}
+
+/// What follows `http://unix:`: the socket's path, and a prefix after a colon.
+fn socket_url(scheme: Scheme, place: &str) -> Result<ProviderUrl, Fault> {
+    if scheme.is_tls() {
+        return Err(
+            Fault::says("TLS is not spoken through a unix socket").help("write `http://unix:` or `h2c://unix:`")
+        );
+    }
+    let (path, prefix) = match place.split_once(':') {
+        Some((_, "")) => {
+            return Err(Fault::expected("a URL").help("a path prefix follows the last colon; remove the colon"));
+        }
+        Some((path, prefix)) => (path, prefix),
+        None => (place, ""),
+    };
+    let path = socket_path(path).map_err(|inner| match inner.help {
+        Some(Cow::Borrowed("write `unix:/run/sluice.sock`")) => inner.help("write `http://unix:/run/app.sock`"),
+        _ => inner,
+    })?;
+    Ok(ProviderUrl { scheme, address: ProviderAddress::Unix(path), prefix: url_prefix(prefix)? })
+}
+
+/// The path of a provider's URL without the `/` at its end.
+fn url_prefix(path: &str) -> Result<String, Fault> {
     let prefix = path.trim_end_matches('/');
     if !prefix.is_empty() {
-        path_text(prefix).map_err(|inner| Fault { help: inner.help, ..fault() })?;
+        path_text(prefix).map_err(|inner| Fault { help: inner.help, ..Fault::expected("a URL") })?;
     }
-    let port = port.unwrap_or(if tls { 443 } else { 80 });
-    Ok(ProviderUrl { tls, host, port, prefix: prefix.to_owned() })
+    Ok(prefix.to_owned())
 }
 
 /// Host and port of `host:port`, `host`, `[::1]:port`.
@@ -523,14 +593,38 @@ mod tests {
 
     #[test]
     fn a_provider_is_taken_apart_and_its_standard_port_filled_in() {
-        let parts = |text| provider_url(text).map(|url| (url.tls, url.host, url.port, url.prefix));
-        assert_eq!(parts("http://A.Example"), Ok((false, "a.example".into(), 80, String::new())));
-        assert_eq!(parts("https://a:8443/v1/"), Ok((true, "a".into(), 8443, "/v1".into())));
-        assert_eq!(parts("http://[::1]:9/x/y"), Ok((false, "::1".into(), 9, "/x/y".into())));
+        let parts = |text| provider_url(text).map(|url| (url.scheme, url.address, url.prefix));
+        let tcp = |host: &str, port| ProviderAddress::Tcp { host: host.into(), port };
+        let unix = |path: &str| ProviderAddress::Unix(path.into());
+        assert_eq!(parts("http://A.Example"), Ok((Scheme::Http, tcp("a.example", 80), String::new())));
+        assert_eq!(parts("https://a:8443/v1/"), Ok((Scheme::Https, tcp("a", 8443), "/v1".into())));
+        assert_eq!(parts("http://[::1]:9/x/y"), Ok((Scheme::Http, tcp("::1", 9), "/x/y".into())));
+        assert_eq!(parts("H2C://a"), Ok((Scheme::H2c, tcp("a", 80), String::new())));
+        assert_eq!(parts("http://unix:/a.sock"), Ok((Scheme::Http, unix("/a.sock"), String::new())));
+        assert_eq!(parts("http://unix:/a.sock:/"), Ok((Scheme::Http, unix("/a.sock"), String::new())));
+        assert_eq!(parts("h2c://unix:/a/b:/v1/"), Ok((Scheme::H2c, unix("/a/b"), "/v1".into())));
         for text in
             ["", "a", "http://", "http://a:", "http://a:x", "http://a:65536", "http://[::1]x", "http://a/b c", "//a"]
         {
             assert!(provider_url(text).is_err(), "{text}");
+        }
+        for text in
+            ["http://unix:", "http://unix:a", "http://unix:/", "http://unix:/a:", "http://unix:/a:b", "https://unix:/a"]
+        {
+            assert!(provider_url(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_provider_is_written_as_it_was_read() {
+        for text in [
+            "http://a:80",
+            "https://a:443/v1",
+            "h2c://[::1]:9",
+            "http://unix:/run/a.sock",
+            "h2c://unix:/run/a.sock:/v1",
+        ] {
+            assert_eq!(provider_url(text).map(|url| url.to_string()), Ok(text.to_owned()));
         }
     }
 

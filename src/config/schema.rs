@@ -76,8 +76,9 @@ fn value(kind: &'static Kind, complete: bool) -> Value {
             json!({ "anyOf": [{ "type": "integer", "minimum": 0 }, pattern("^[0-9]+ *(B|KiB|MiB|GiB|TiB)?$")] })
         }
         Kind::ByteRate => json!({ "anyOf": [{ "const": 0 }, pattern("^(0|[0-9]+ *(B|KiB|MiB|GiB|TiB)? */s)$")] }),
+        Kind::TlsVersion => or_expanded(&json!({ "enum": ["1.2", "1.3", 1.2, 1.3] })),
         Kind::Rate => pattern("^[0-9]+/(s|m|h)$"),
-        Kind::ProviderUrl => pattern("^[Hh][Tt][Tt][Pp][Ss]?://"),
+        Kind::ProviderUrl => pattern("^([Hh][Tt][Tt][Pp][Ss]?|[Hh]2[Cc])://"),
         Kind::PathPattern | Kind::PathPrefix => pattern("^/"),
         Kind::Words(words) => or_expanded(&json!({ "enum": built_words(words) })),
         Kind::List(of, min, max) => {

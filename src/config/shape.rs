@@ -44,7 +44,10 @@ pub(super) enum Kind {
     Size(u64, u64),
     ByteRate,
     Rate,
+    TlsVersion,
     Bind,
+    /// The same, without unix sockets.
+    TcpBind,
     Cidr,
     ProviderUrl,
     Host,
@@ -143,7 +146,9 @@ impl Kind {
             Kind::Size(..) => "a size".into(),
             Kind::ByteRate => "a rate in bytes".into(),
             Kind::Rate => "a rate".into(),
-            Kind::Bind => "an address and port".into(),
+            Kind::TlsVersion => "`1.2` or `1.3`".into(),
+            Kind::Bind => "an address and port, or `unix:` and a path".into(),
+            Kind::TcpBind => "an address and port".into(),
             Kind::Cidr => "an address range".into(),
             Kind::ProviderUrl => "a URL".into(),
             Kind::Host => "a host name".into(),
@@ -278,16 +283,21 @@ static LISTENER: &[Key] = &[
         "bind",
         Kind::Bind,
         Required,
-        "Where it listens: `127.0.0.1:8080`, `0.0.0.0:80`, `[::]:80`. Port 0 takes a free one.",
+        "Where it listens: `127.0.0.1:8080`, `0.0.0.0:80`, `[::]:80`, `unix:/run/sluice.sock`. Port 0 takes a free one.",
     ),
     key(
         "protocols",
-        Kind::List(&Kind::Words(&[word("http1"), later_word("http2")]), 1, 2),
-        Is("[http1]"),
-        "What is spoken on it.",
+        Kind::List(&Kind::Words(PROTOCOLS), 1, 2),
+        Is("[http1, http2]"),
+        "What is spoken on it. HTTP/2 is chosen by ALPN on TLS, and by prior knowledge on cleartext.",
     ),
-    later("tls", Kind::Object(LISTENER_TLS)),
-    later("proxy_protocol", Kind::Bool),
+    key("tls", Kind::Object(LISTENER_TLS), Off, "Written, it speaks TLS only."),
+    key(
+        "proxy_protocol",
+        Kind::Bool,
+        Is("false"),
+        "Peers in `trusted_proxies` begin each connection with a PROXY header, v1 or v2; others must not.",
+    ),
     key(
         "trusted_proxies",
         Kind::List(&Kind::Cidr, 0, 10_000),
@@ -297,13 +307,35 @@ static LISTENER: &[Key] = &[
     key("limits", Kind::Object(LISTENER_LIMITS), Off, "Bounds on what this listener accepts."),
 ];
 
+static PROTOCOLS: &[Word] = &[word("http1"), word("http2")];
+
 static LISTENER_TLS: &[Key] = &[
-    later("certificates", Kind::List(&Kind::Object(CERTIFICATE), 1, 1000)),
-    later("min_version", Kind::Text),
-    later("client_ca", Kind::File),
+    key(
+        "certificates",
+        Kind::List(&Kind::Object(CERTIFICATE), 1, 1000),
+        Required,
+        "What it proves itself with. The name a client asks for (SNI) picks; the first is for all else.",
+    ),
+    key("min_version", Kind::TlsVersion, Is("\"1.2\""), "The oldest version spoken: `1.2` or `1.3`."),
+    key(
+        "client_ca",
+        Kind::File,
+        Off,
+        "PEM file of the authorities of clients. Written, a client must show a certificate of theirs.",
+    ),
+    key("handshake_timeout", Kind::Duration, Is("10s"), "From the accept to the end of the handshake."),
+    key(
+        "handshakes",
+        Kind::Int(1, 100_000),
+        Is("100"),
+        "Handshakes at once on this listener; further ones wait, within their timeout.",
+    ),
 ];
 
-static CERTIFICATE: &[Key] = &[later("cert", Kind::File), later("key", Kind::File)];
+static CERTIFICATE: &[Key] = &[
+    key("cert", Kind::File, Required, "PEM file: the certificate, then its chain. Taken over when it changes."),
+    key("key", Kind::File, Required, "PEM file: the private key of the certificate, not encrypted."),
+];
 
 static LISTENER_LIMITS: &[Key] = &[
     key(
@@ -312,7 +344,12 @@ static LISTENER_LIMITS: &[Key] = &[
         Is("20000"),
         "Connections open at once; a further one waits to be accepted.",
     ),
-    later("connections_per_address", Kind::Int(1, 10_000_000)),
+    key(
+        "connections_per_address",
+        Kind::Int(1, 10_000_000),
+        Is("1000"),
+        "Connections open at once from one address; a further one is closed.",
+    ),
     key(
         "header_timeout",
         Kind::Duration,
@@ -328,18 +365,33 @@ static LISTENER_LIMITS: &[Key] = &[
         Is("75s"),
         "Between two requests of a connection, and for a client that takes nothing of its answer.",
     ),
-    later("h2_streams", Kind::Int(1, 100_000)),
+    key(
+        "h2_streams",
+        Kind::Int(1, 100_000),
+        Is("128"),
+        "Requests at once on one HTTP/2 connection; a further one is refused.",
+    ),
     key(
         "min_body_rate",
         Kind::ByteRate,
         Is("1KiB/s"),
         "What a request body must keep up on average once 10 s have passed, or 408; 0 is off.",
     ),
-    later("connection_age", Kind::DurationOrOff),
+    key(
+        "connection_age",
+        Kind::DurationOrOff,
+        Is("0s"),
+        "A connection older than this takes no further request, so that clients spread anew.",
+    ),
 ];
 
 static ADMIN: &[Key] = &[
-    key("bind", Kind::Bind, Is("127.0.0.1:9900"), "Where it listens. An address that is not loopback needs a token."),
+    key(
+        "bind",
+        Kind::TcpBind,
+        Is("127.0.0.1:9900"),
+        "Where it listens. An address that is not loopback needs a token.",
+    ),
     key("token", Kind::Secret, Is("\"\""), "A bearer token that may do everything; empty is none."),
     key(
         "tokens",
@@ -366,8 +418,15 @@ static TOKEN: &[Key] = &[
     ),
 ];
 
-static SHUTDOWN: &[Key] =
-    &[key("grace", Kind::DurationOrOff, Is("30s"), "How long a stopping gateway waits for requests under way.")];
+static SHUTDOWN: &[Key] = &[
+    key(
+        "delay",
+        Kind::DurationOrOff,
+        Is("0s"),
+        "How long a gateway told to stop says that it is not ready and still accepts, before it drains.",
+    ),
+    key("grace", Kind::DurationOrOff, Is("30s"), "How long a stopping gateway waits for requests under way."),
+];
 
 static RELOAD: &[Key] = &[
     key("watch", Kind::Bool, Is("true"), "Take over the file when it changes, not only on SIGHUP and on request."),
@@ -413,7 +472,7 @@ static PROVIDER: &[Key] = &[
         "url",
         Kind::ProviderUrl,
         Required,
-        "Where it is reached, with `http` or `https`. A path here is laid before every request's path.",
+        "Where it is reached: `http://`, `https://`, `h2c://` (HTTP/2 in the clear), or `http://unix:/run/app.sock`. A path here is laid before every request's path; after a socket it follows a colon.",
     ),
     key("headers", Kind::Object(HEADER_RULES), Off, "Changes to request fields for this provider, made last."),
     later("limits", Kind::Object(PROVIDER_LIMITS)),
@@ -423,7 +482,18 @@ static PROVIDER: &[Key] = &[
     later("health_check", Kind::Object(HEALTH_CHECK)),
     key("tls", Kind::Object(PROVIDER_TLS), Off, "Verification of an `https` provider."),
     key("host", Kind::HostRule, Is("upstream"), "The Host it sees: its URL's, the client's, or a name."),
-    later("proxy_protocol", Kind::Text),
+    key(
+        "protocols",
+        Kind::List(&Kind::Words(PROTOCOLS), 1, 2),
+        Is("[http2, http1]"),
+        "What is offered to an `https` provider, which chooses; `http` and `h2c` say it themselves.",
+    ),
+    key(
+        "proxy_protocol",
+        Kind::Words(&[word("v1"), word("v2")]),
+        Off,
+        "Begin each connection with a PROXY header of this version, which names the client.",
+    ),
     later("slow_start", Kind::Duration),
     later("discover", Kind::Words(&[later_word("dns")])),
     later("json", Kind::Map(Names::Any, &Kind::Map(Names::Any, &Kind::Value))),
@@ -482,13 +552,15 @@ static HEALTH_CHECK: &[Key] = &[
 static PROVIDER_TLS: &[Key] = &[
     key("ca", Kind::File, Off, "A PEM file of the roots to trust instead of the system's."),
     key("server_name", Kind::Host, Off, "The name its certificate must have, where that is not the URL's host."),
-    later("client", Kind::Object(CERTIFICATE)),
+    key("client", Kind::Object(CERTIFICATE), Off, "What we show where it asks who we are."),
 ];
 
 static PROVIDER_CONNECTIONS: &[Key] = &[
     key("idle", Kind::Int(0, 100_000), Is("32"), "Idle connections kept by each worker; 0 turns reuse off."),
     key("idle_timeout", Kind::Duration, Is("30s"), "How long an idle connection is kept."),
     key("max_age", Kind::Duration, Is("10m"), "A connection older than this is closed instead of kept."),
+    key("streams", Kind::Int(1, 100_000), Is("100"), "Requests at once on one HTTP/2 connection."),
+    key("ping", Kind::DurationOrOff, Is("30s"), "How often an HTTP/2 connection without requests is pinged."),
 ];
 
 static POOL: &[Key] = &[

@@ -3,7 +3,7 @@
 //! Values are parsed, names are resolved to indices, files named by the configuration are read. Live state (connections,
 //! counters, circuits) is kept elsewhere and outlives any of these.
 
-use super::secret::Secret;
+use super::secret::{Secret, SecretBytes};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -21,6 +21,8 @@ pub struct Config {
     pub admin: Admin,
     /// How long a draining gateway waits for requests under way.
     pub shutdown_grace: Duration,
+    /// How long a gateway told to stop says that it is not ready and still accepts, before it drains.
+    pub shutdown_delay: Duration,
     /// Whether a change of the file reloads it.
     pub reload_watch: bool,
     /// What is logged, and where.
@@ -33,6 +35,8 @@ pub struct Config {
     pub routes: Vec<Arc<Route>>,
     /// JSON pointers into [`super::effective()`] of values that came from `${…}`; it shows them as `***`.
     pub redacted: Vec<String>,
+    /// Every file the configuration read besides itself, sorted: certificates, keys, authorities, `${file:…}`.
+    pub files: Vec<PathBuf>,
 }
 
 /// A socket that clients connect to.
@@ -40,12 +44,76 @@ pub struct Config {
 pub struct Listener {
     /// Unique among listeners.
     pub name: Arc<str>,
-    /// Where it listens. Port 0 asks the kernel for one (tests).
-    pub bind: SocketAddr,
+    /// Where it listens.
+    pub bind: Bind,
+    /// What is spoken on it.
+    pub protocols: Protocols,
+    /// What it proves and demands, where it speaks TLS.
+    pub tls: Option<Arc<ListenerTls>>,
+    /// Whether trusted peers begin each connection with a PROXY header, and others must not.
+    pub proxy_protocol: bool,
     /// Peers whose `Forwarded`, `X-Forwarded-*`, `X-Request-Id` and `traceparent` are believed.
     pub trusted_proxies: Vec<Cidr>,
     /// Bounds on what one listener accepts.
     pub limits: ListenerLimits,
+}
+
+/// Where a listener listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Bind {
+    /// `127.0.0.1:8080`. Port 0 asks the kernel for one (tests).
+    Tcp(SocketAddr),
+    /// `unix:/run/sluice.sock`: an absolute path of at most [`SOCKET_PATH_MAX`] bytes.
+    Unix(PathBuf),
+}
+
+/// Bytes of a socket's path: `sun_path` has 108 with the NUL at its end (`unix(7)`).
+pub const SOCKET_PATH_MAX: usize = 107;
+
+/// Versions of HTTP; at least one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Protocols {
+    /// HTTP/1.1 and 1.0.
+    pub http1: bool,
+    /// HTTP/2: by ALPN on TLS, by prior knowledge on cleartext.
+    pub http2: bool,
+}
+
+/// What a listener proves to its clients, and what it demands of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListenerTls {
+    /// In file order, the first for clients that name no server or one that no certificate is for; never empty.
+    pub certificates: Vec<Certificate>,
+    /// The oldest version spoken.
+    pub min_version: TlsVersion,
+    /// PEM of the authorities of clients; where it is there, a client must show a certificate of theirs.
+    pub client_ca: Option<Arc<[u8]>>,
+    /// From the accept to the end of the handshake.
+    pub handshake_timeout: Duration,
+    /// Handshakes under way at once on the listener; further ones wait, within their timeout.
+    pub handshakes: usize,
+}
+
+/// A certificate with its chain, and the key that belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// Where the certificate was read.
+    pub cert_path: PathBuf,
+    /// Where the key was read.
+    pub key_path: PathBuf,
+    /// PEM: the certificate itself, then its chain.
+    pub cert: Arc<[u8]>,
+    /// PEM, not encrypted; its public half is the certificate's.
+    pub key: SecretBytes,
+}
+
+/// Versions of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    V12,
+    /// RFC 8446.
+    V13,
 }
 
 /// The bounds of a listener; each has a designed answer.
@@ -53,6 +121,8 @@ pub struct Listener {
 pub struct ListenerLimits {
     /// Connections open at once; a further one waits in the kernel's backlog.
     pub connections: usize,
+    /// Connections open at once from one address; a further one is closed. Unix sockets have no addresses.
+    pub connections_per_address: usize,
     /// From the first byte of a head (or from the accept) to its end; then 408.
     pub header_timeout: Duration,
     /// Bytes of a request head; more is 431.
@@ -65,6 +135,10 @@ pub struct ListenerLimits {
     pub idle_timeout: Duration,
     /// Bytes per second a body must keep up on average once 10 s have passed; 0 is off. Less is 408.
     pub min_body_rate: u64,
+    /// Streams open at once on an HTTP/2 connection; a further one is refused.
+    pub h2_streams: u32,
+    /// A connection older than this is ended when the requests under way are; `None` is off.
+    pub connection_age: Option<Duration>,
 }
 
 /// The operators' socket.
@@ -152,6 +226,10 @@ pub struct Provider {
     pub timeouts: ProviderTimeouts,
     /// Which Host it sees.
     pub host: HostRule,
+    /// What is spoken with it: what ALPN offers for `https`, the one the scheme says otherwise.
+    pub protocols: Protocols,
+    /// The version of the PROXY header that begins each connection.
+    pub proxy_protocol: Option<ProxyVersion>,
     /// Verification, for `https`.
     pub tls: ProviderTls,
     /// Bounds on pooled connections.
@@ -161,14 +239,46 @@ pub struct Provider {
 /// Scheme, address and path prefix of a provider.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ProviderUrl {
-    /// `https`?
-    pub tls: bool,
-    /// A DNS name in lower case, or an IP literal without brackets.
-    pub host: String,
-    /// The port, the scheme's default filled in.
-    pub port: u16,
+    /// How it is spoken to.
+    pub scheme: Scheme,
+    /// Where it is reached.
+    pub address: ProviderAddress,
     /// Prefix laid before every path: empty, or `/v1` (never ending in `/`).
     pub prefix: String,
+}
+
+/// How a provider is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// HTTP/1.1 in the clear.
+    Http,
+    /// What ALPN agrees on, over TLS.
+    Https,
+    /// HTTP/2 in the clear, by prior knowledge (RFC 9113 §3.3).
+    H2c,
+}
+
+/// Where a provider is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ProviderAddress {
+    /// Over the network.
+    Tcp {
+        /// A DNS name in lower case, or an IP literal without brackets.
+        host: String,
+        /// The port, the scheme's default filled in.
+        port: u16,
+    },
+    /// On this machine: an absolute path of at most [`SOCKET_PATH_MAX`] bytes. Never with [`Scheme::Https`].
+    Unix(PathBuf),
+}
+
+/// Versions of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// Which `Host` a provider sees.
@@ -200,7 +310,12 @@ pub struct ProviderTls {
     pub ca: Option<Arc<[u8]>>,
     /// The name the certificate must have, where it is not the URL's host.
     pub server_name: Option<String>,
+    /// What we show a provider that asks who we are.
+    pub client: Option<ProviderCertificate>,
 }
+
+/// The certificate we show a provider. Its fields are those of [`Certificate`].
+pub type ProviderCertificate = Certificate;
 
 /// Bounds on a provider's pooled connections. Each worker has a pool of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -211,6 +326,10 @@ pub struct ProviderConnections {
     pub idle_timeout: Duration,
     /// A connection older than this is closed instead of kept.
     pub max_age: Duration,
+    /// Requests at once on one HTTP/2 connection; a provider that allows fewer gets fewer.
+    pub streams: usize,
+    /// How often an HTTP/2 connection without requests is pinged; `None` is off.
+    pub ping: Option<Duration>,
 }
 
 /// Fields to set and to remove. Names are in lower case.
@@ -355,13 +474,105 @@ impl Config {
     }
 }
 
+// === impl Bind ===
+
+impl Bind {
+    /// The address, where it is one of TCP.
+    #[must_use]
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Bind::Tcp(address) => Some(*address),
+            Bind::Unix(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Bind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Bind::Tcp(address) => address.fmt(f),
+            Bind::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+// === impl Protocols ===
+
+impl Protocols {
+    /// HTTP/1.1 alone.
+    pub const HTTP1: Protocols = Protocols { http1: true, http2: false };
+    /// HTTP/2 alone.
+    pub const HTTP2: Protocols = Protocols { http1: false, http2: true };
+    /// Both.
+    pub const BOTH: Protocols = Protocols { http1: true, http2: true };
+}
+
+// === impl Scheme ===
+
+impl Scheme {
+    /// As it stands before `://`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+            Scheme::H2c => "h2c",
+        }
+    }
+
+    /// The port where none is written.
+    #[must_use]
+    pub fn default_port(self) -> u16 {
+        if self.is_tls() { 443 } else { 80 }
+    }
+
+    /// Whether it is spoken over TLS.
+    #[must_use]
+    pub fn is_tls(self) -> bool {
+        self == Scheme::Https
+    }
+}
+
 // === impl ProviderUrl ===
+
+impl ProviderUrl {
+    /// The host as `Host`, DNS and certificates know it: a name or an IP literal without brackets; `localhost` for a
+    /// socket on this machine, which has no name.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        match &self.address {
+            ProviderAddress::Tcp { host, .. } => host,
+            ProviderAddress::Unix(_) => "localhost",
+        }
+    }
+
+    /// The port; `None` for a socket on this machine.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        match self.address {
+            ProviderAddress::Tcp { port, .. } => Some(port),
+            ProviderAddress::Unix(_) => None,
+        }
+    }
+}
 
 impl std::fmt::Display for ProviderUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let scheme = if self.tls { "https" } else { "http" };
-        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
-        write!(f, "{scheme}://{open}{}{close}:{}{}", self.host, self.port, self.prefix)
+        write!(f, "{}://{}", self.scheme.as_str(), self.address)?;
+        let colon = if self.prefix.is_empty() || self.port().is_some() { "" } else { ":" };
+        write!(f, "{colon}{}", self.prefix)
+    }
+}
+
+// === impl ProviderAddress ===
+
+impl std::fmt::Display for ProviderAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ProviderAddress::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            ProviderAddress::Tcp { host, port } => write!(f, "{host}:{port}"),
+            ProviderAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
     }
 }
 

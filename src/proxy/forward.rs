@@ -206,13 +206,13 @@ fn host_field(out: &mut Vec<u8>, onward: &Onward<'_>) {
         HostRule::Name(name) => out.extend_from_slice(name.as_bytes()),
         HostRule::Preserve if !onward.request.authority.is_empty() => out.extend_from_slice(onward.request.authority),
         HostRule::Preserve | HostRule::Upstream => {
-            let ipv6 = url.host.contains(':');
+            let ipv6 = url.host().contains(':');
             out.extend_from_slice(if ipv6 { b"[" } else { b"" });
-            out.extend_from_slice(url.host.as_bytes());
+            out.extend_from_slice(url.host().as_bytes());
             out.extend_from_slice(if ipv6 { b"]" } else { b"" });
-            if url.port != if url.tls { 443 } else { 80 } {
+            if let Some(port) = url.port().filter(|port| *port != url.scheme.default_port()) {
                 out.push(b':');
-                out.extend_from_slice(itoa::Buffer::new().format(url.port).as_bytes());
+                out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
             }
         }
     }

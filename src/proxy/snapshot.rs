@@ -1,11 +1,10 @@
 //! One applied configuration, compiled: what a request sees from its beginning to its end.
 
 use super::route::Routes;
-use crate::config::{self, Action, Config};
+use crate::config::{self, Action, Bind, Config};
 use crate::observe::families::UNROUTED;
 use crate::observe::metrics::{Metrics, RouteMetrics};
 use crate::upstream::pool::Pool;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Replaced whole by a reload, never changed. A request holds the one it began with.
@@ -55,7 +54,7 @@ impl Snapshot {
 
     /// What the file says of the listener at this address; `None` once a reload has removed it.
     #[inline]
-    pub fn listener(&self, bind: SocketAddr) -> Option<&Arc<config::Listener>> {
-        self.config.listeners.iter().find(|listener| listener.bind == bind)
+    pub fn listener(&self, bind: &Bind) -> Option<&Arc<config::Listener>> {
+        self.config.listeners.iter().find(|listener| listener.bind == *bind)
     }
 }

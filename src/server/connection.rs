@@ -141,7 +141,7 @@ impl Connection {
 
     /// Takes over the listener's settings from a snapshot that is new to it.
     fn follow(&mut self, snapshot: &Snapshot) {
-        if let Some(listener) = snapshot.listener(self.place.port().bind)
+        if let Some(listener) = snapshot.listener(&self.place.port().bind)
             && !Arc::ptr_eq(listener, &self.listener)
         {
             self.listener = Arc::clone(listener);

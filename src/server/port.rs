@@ -1,6 +1,6 @@
 //! A listening address: its sockets, and the count of what came in through them.
 
-use crate::config::Listener;
+use crate::config::{Bind, Listener};
 use crate::observe::metrics::ListenerMetrics;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -14,7 +14,7 @@ use tokio::sync::futures::Notified;
 #[derive(Debug)]
 pub struct Port {
     /// As configured; with port 0 the kernel chose another, see `local`.
-    pub bind: SocketAddr,
+    pub bind: Bind,
     /// Where it really listens.
     pub local: SocketAddr,
     /// It accepts no more. To look costs nothing and disturbs no other core.
@@ -69,7 +69,9 @@ impl Port {
         metrics: ListenerMetrics,
         beside_ours: bool,
     ) -> io::Result<Opened> {
-        let bind = listener.bind;
+        let Bind::Tcp(bind) = listener.bind else {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "unix sockets are not built yet"));
+        };
         let first = if beside_ours { listen(bind)? } else { claim(bind)? };
         let local = first.local_addr()?;
         let mut sockets = vec![first];
@@ -77,7 +79,7 @@ impl Port {
             sockets.push(listen(local)?);
         }
         let port = Arc::new(Port {
-            bind,
+            bind: listener.bind.clone(),
             local,
             closed: AtomicBool::new(false),
             closing: Notify::new(),

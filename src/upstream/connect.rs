@@ -94,7 +94,7 @@ impl Target {
     /// # Errors
     /// When it is `https` and no TLS configuration can be made.
     pub fn new(url: &ProviderUrl, tls: &ProviderTls) -> Result<Self, TlsError> {
-        Target::with_resolver(url, tls, Resolver::new(&url.host, url.port))
+        Target::with_resolver(url, tls, Resolver::new(url.host(), url.port().unwrap_or_default()))
     }
 
     /// As [`Target::new`], with a resolver of the caller's.
@@ -102,8 +102,12 @@ impl Target {
     /// # Errors
     /// When it is `https` and no TLS configuration can be made.
     pub fn with_resolver(url: &ProviderUrl, tls: &ProviderTls, resolver: Resolver) -> Result<Self, TlsError> {
-        let secured = if url.tls { Some((tls::client_config(tls)?, tls::server_name(tls, &url.host)?)) } else { None };
-        Ok(Target { authority: authority(url).into(), resolver, tls: secured })
+        let secured = if url.scheme.is_tls() {
+            Some((tls::client_config(tls)?, tls::server_name(tls, url.host())?))
+        } else {
+            None
+        };
+        Ok(Target { authority: url.address.to_string().into(), resolver, tls: secured })
     }
 }
 
@@ -337,10 +341,6 @@ fn late() -> io::Error {
 fn named(target: &Target, address: SocketAddr) -> String {
     let address = address.to_string();
     if *target.authority == *address { address } else { format!("{} at {address}", target.authority) }
-}
-
-fn authority(url: &ProviderUrl) -> String {
-    if url.host.contains(':') { format!("[{}]:{}", url.host, url.port) } else { format!("{}:{}", url.host, url.port) }
 }
 
 /// The head start of each address over the next: RFC 8305 §8 recommends it.

@@ -100,7 +100,8 @@ mod tests {
     }
 
     fn limits(idle: usize, max_age: u64) -> ProviderConnections {
-        ProviderConnections { idle, idle_timeout: Duration::from_mins(1), max_age: Duration::from_secs(max_age) }
+        let (idle_timeout, max_age) = (Duration::from_mins(1), Duration::from_secs(max_age));
+        ProviderConnections { idle, idle_timeout, max_age, streams: 100, ping: None }
     }
 
     fn seconds(seconds: u64) -> Duration {
@@ -162,7 +163,8 @@ mod tests {
     #[test]
     fn a_time_that_cannot_be_represented_means_for_ever() {
         let start = crate::clock::now();
-        let mut idle = Idle::new(&ProviderConnections { idle: 1, idle_timeout: Duration::MAX, max_age: Duration::MAX });
+        let mut idle =
+            Idle::new(&ProviderConnections { idle_timeout: Duration::MAX, max_age: Duration::MAX, ..limits(1, 0) });
         idle.put('a', start, start, Duration::MAX);
         assert_eq!(idle.take(start + seconds(365 * 24 * 3600)), Some(('a', start)));
     }

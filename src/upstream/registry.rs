@@ -69,6 +69,8 @@ impl Registry {
 
 /// Whether connections opened for `old` may serve `new`.
 fn same_place(old: &config::Provider, new: &config::Provider) -> bool {
-    let place = |url: &config::ProviderUrl| (url.tls, url.host.clone(), url.port);
-    place(&old.url) == place(&new.url) && old.tls == new.tls && old.connections == new.connections
+    (old.url.scheme, &old.url.address) == (new.url.scheme, &new.url.address)
+        && (old.protocols, old.proxy_protocol) == (new.protocols, new.proxy_protocol)
+        && old.tls == new.tls
+        && old.connections == new.connections
 }

@@ -131,7 +131,7 @@ mod tests {
     use rcgen::{CertificateParams, KeyPair};
 
     fn with_ca(pem: &str) -> Result<Arc<ClientConfig>, TlsError> {
-        client_config(&ProviderTls { ca: Some(pem.as_bytes().into()), server_name: None })
+        client_config(&ProviderTls { ca: Some(pem.as_bytes().into()), server_name: None, client: None })
     }
 
     fn refusal(pem: &str) -> String {
@@ -194,7 +194,7 @@ mod tests {
         let own = ProviderTls::default();
         assert_eq!(server_name(&own, "api.test").expect("a name").to_str(), "api.test");
         assert_eq!(server_name(&own, "::1").expect("an address").to_str(), "::1");
-        let given = ProviderTls { ca: None, server_name: Some("inside.test".to_owned()) };
+        let given = ProviderTls { server_name: Some("inside.test".to_owned()), ..ProviderTls::default() };
         assert_eq!(server_name(&given, "api.test").expect("a name").to_str(), "inside.test");
         let told = server_name(&own, "no good").expect_err("a blank").to_string();
         assert!(told.starts_with("\"no good\" is neither a DNS name nor an IP address; "), "{told}");

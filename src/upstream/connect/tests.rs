@@ -2,6 +2,7 @@
 //! that must pass are near.
 
 use super::*;
+use crate::config::{ProviderAddress, Scheme};
 use crate::upstream::resolve::Lookup;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -36,7 +37,8 @@ impl Lookup for Silent {
 }
 
 fn url(tls: bool, host: &str, port: u16) -> ProviderUrl {
-    ProviderUrl { tls, host: host.to_owned(), port, prefix: String::new() }
+    let scheme = if tls { Scheme::Https } else { Scheme::Http };
+    ProviderUrl { scheme, address: ProviderAddress::Tcp { host: host.to_owned(), port }, prefix: String::new() }
 }
 
 fn plain(address: SocketAddr) -> Target {
@@ -292,7 +294,7 @@ impl Authority {
     }
 
     fn trusted(&self) -> ProviderTls {
-        ProviderTls { ca: Some(self.pem.as_bytes().into()), server_name: None }
+        ProviderTls { ca: Some(self.pem.as_bytes().into()), server_name: None, client: None }
     }
 }
 
@@ -418,7 +420,7 @@ async fn an_authoritys_own_certificate_is_refused_as_a_servers_and_the_way_out_t
     let key = KeyPair::generate().expect("a key");
     let certificate = params.self_signed(&key).expect("a certificate");
     let address = serve(server_config(&certificate, &key, &[&version::TLS13])).await;
-    let tls = ProviderTls { ca: Some(certificate.pem().as_bytes().into()), server_name: None };
+    let tls = ProviderTls { ca: Some(certificate.pem().as_bytes().into()), server_name: None, client: None };
     let told = certificate_error(&secure("api.test", address, &tls)).await;
     assert!(told.ends_with("cannot be a server's own: make one with basicConstraints=CA:FALSE"), "{told}");
 }
