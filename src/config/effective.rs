@@ -190,10 +190,11 @@ fn tls(tls: &ProviderTls) -> Value {
 
 /// With the port left out where it is the scheme's own.
 fn url(url: &ProviderUrl) -> String {
-    let text = url.to_string();
-    match url.port() == Some(url.scheme.default_port()) {
-        true => text.replacen(&format!(":{}", url.scheme.default_port()), "", 1),
-        false => text,
+    let address = url.address.to_string();
+    let standard = format!(":{}", url.scheme.default_port());
+    match address.strip_suffix(&standard) {
+        Some(host) if url.port().is_some() => format!("{}://{host}{}", url.scheme.as_str(), url.prefix),
+        _ => url.to_string(),
     }
 }
 

@@ -6,6 +6,8 @@
 pub mod worker;
 pub mod port;
 pub mod connection;
+mod http1;
+mod http2;
 pub mod contain;
 pub mod limits;
 #[cfg(test)]

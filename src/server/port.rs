@@ -53,6 +53,8 @@ pub struct Door {
 pub struct Place {
     port: Arc<Port>,
     metrics: ListenerMetrics,
+    /// As metrics call it.
+    protocol: &'static str,
 }
 
 // === impl Port ===
@@ -97,8 +99,8 @@ impl Port {
     pub fn enter(self: &Arc<Self>) -> Place {
         self.open.fetch_add(1, Ordering::Relaxed);
         let metrics = self.settings().metrics;
-        metrics.opened(PROTOCOL);
-        Place { port: Arc::clone(self), metrics }
+        metrics.opened(HTTP1);
+        Place { port: Arc::clone(self), metrics, protocol: HTTP1 }
     }
 
     /// What the file says of it; what it said last, once it is gone from there.
@@ -200,6 +202,13 @@ impl Drop for Door {
 // === impl Place ===
 
 impl Place {
+    /// The connection turned out to speak this protocol.
+    pub fn speaks(&mut self, protocol: &'static str) {
+        self.metrics.closed(self.protocol);
+        self.metrics.opened(protocol);
+        self.protocol = protocol;
+    }
+
     /// Where the connection came in.
     pub fn port(&self) -> &Port {
         &self.port
@@ -212,7 +221,7 @@ impl Drop for Place {
         if self.port.full.load(Ordering::Relaxed) && before <= self.port.listener().limits.connections * 9 / 10 {
             self.port.full.store(false, Ordering::Relaxed);
         }
-        self.metrics.closed(PROTOCOL);
+        self.metrics.closed(self.protocol);
         self.port.room.notify_waiters();
     }
 }
@@ -248,8 +257,8 @@ fn socket(bind: SocketAddr) -> io::Result<Socket> {
 /// Connections the kernel holds for us before they are accepted, for each socket. It caps this at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// The protocol as metrics call it.
-const PROTOCOL: &str = "http1";
+/// What a connection is taken to speak until it shows otherwise, as metrics call it.
+const HTTP1: &str = "http1";
 
 #[cfg(test)]
 mod tests {
