@@ -12,3 +12,4 @@ pub mod frames;
 pub mod side;
 pub mod pump;
 pub mod timer;
+pub mod proxy_header;

@@ -1,22 +1,22 @@
 //! One client connection, from accept to close.
 
+use super::arrival;
 use super::http1;
 use super::port::Place;
 use super::worker::Worker;
 use crate::clock;
 use crate::config::Listener;
 use crate::http1::head::HeadError;
-use crate::net::io::Io;
+use crate::net::io::{Io, Socket};
 use crate::proxy::respond::Refusal;
 use crate::proxy::snapshot::Snapshot;
-use std::net::SocketAddr;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// What a connection knows for as long as it lives.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) address: SocketAddr,
     pub(super) place: Place,
     pub(super) worker: Arc<Worker>,
     /// Settings of the listener as they were when it was last there: a removed listener's connections end by these.
@@ -24,11 +24,16 @@ pub(super) struct Connection {
 }
 
 /// Serves one connection to its end.
-pub async fn serve(io: Io, address: SocketAddr, place: Place, worker: Arc<Worker>) {
+pub fn serve(mut socket: Socket, place: Place, worker: Arc<Worker>) -> impl Future<Output = ()> + Send {
     let listener = place.port().listener();
-    let by = clock::after(clock::now(), listener.limits.header_timeout);
-    let connection = Connection { address, place, worker, listener };
-    http1::serve(connection, io, by).await;
+    let mut connection = Connection { place, worker, listener };
+    // Not an `async fn`: that would keep what it is given beside what becomes of it, for as long as the connection lives.
+    async move {
+        if arrival::admit(&mut socket, &mut connection.place).await {
+            let by = clock::after(clock::now(), connection.listener.limits.header_timeout);
+            http1::serve(connection, Io::Plain(socket), by).await;
+        }
+    }
 }
 
 // === impl Connection ===
@@ -69,7 +74,7 @@ mod tests {
 
     #[test]
     fn an_idle_connection_is_little_more_than_a_socket() {
-        fn size_of_output<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
+        fn size_of_output<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
             size_of::<F>()
         }
         let size = size_of_output(serve);
