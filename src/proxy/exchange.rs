@@ -449,7 +449,11 @@ impl<'a> Exchange<'a> {
     /// it when its body is read; in HTTP/2 it says so at any time.
     fn watch_client(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
         let complete = self.up == Up::Sent && self.phase != Phase::Tunnel;
-        if (complete || self.client.says_that_it_leaves()) && self.client.poll_gone(cx).is_ready() { Err(Broken::ClientGone) } else { Ok(()) }
+        if (complete || self.client.says_that_it_leaves()) && self.client.poll_gone(cx).is_ready() {
+            Err(Broken::ClientGone)
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether a deadline has passed; wakes up for the next one.

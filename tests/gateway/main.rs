@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_imports, reason = "the test world offers more than each build of it uses")]
 
 mod admin;
+mod authority; // certificates for tests of TLS
 mod apply; // what a reload must not do
 mod broken; // providers that break HTTP, break off, stay silent or are not there
 mod bulk; // five gibibytes each way in constant memory
@@ -24,6 +25,7 @@ mod signals; // what the binary does when it is told
 mod regression; // one test for each defect that was found from outside
 mod smoke; // the test world itself
 mod streams; // nothing is held back, and a reload changes nothing under way
+mod tls; // TLS on both sides
 mod told; // what the log and the admin API tell an operator
 mod upgrade; // WebSocket and what else leaves HTTP
 mod wire; // one TCP connection, either end of it
