@@ -143,8 +143,10 @@ impl<'a> Driver<'a> {
         if requests < 1.0 {
             return Err(format!("not one request was answered:\n{printed}").into());
         }
+        // What a thread has used leaves `/proc` with it.
+        let used = after.cpu_ns.checked_sub(before.cpu_ns).ok_or("a thread of it ended within a round")?;
         Ok(Sample {
-            cpu: (after.cpu_ns - before.cpu_ns) as f64 / 1000.0 / requests,
+            cpu: used as f64 / 1000.0 / requests,
             rate: requests / figure("microseconds")? * 1e6,
             p50: figure("p50")?,
             p99: figure("p99")?,
