@@ -7,7 +7,7 @@ use crate::admin::{
     self, Check, ConfigStatus, Control, OnDisk, ProviderView, Readiness, Rejected, Reloaded, Reloading, Version,
 };
 use crate::clock;
-use crate::config::{self, Bind, Config, Environment, Loaded, Problems, Protocols, Scheme, UnknownEnvironment};
+use crate::config::{self, Bind, Config, Environment, Inputs, Loaded, Problems, UnknownEnvironment};
 use crate::observe::families::UNROUTED;
 use crate::observe::logs::{Logs, Prepared};
 use crate::observe::metrics::Metrics;
@@ -81,6 +81,8 @@ struct State {
     leaving: Vec<Arc<Port>>,
     applied: Version,
     on_disk: OnDisk,
+    /// What the latest attempt was read from.
+    seen: Arc<Inputs>,
 }
 
 /// Where each worker takes orders.
@@ -139,7 +141,7 @@ impl Gateway {
     pub fn address(&self, listener: &str) -> Option<SocketAddr> {
         let config = self.core.config();
         let bind = &config.listeners.iter().find(|candidate| &*candidate.name == listener)?.bind;
-        self.core.state().ports.iter().find(|port| port.bind == *bind).map(|port| port.local)
+        self.core.state().ports.iter().find(|port| port.bind == *bind)?.local.tcp()
     }
 
     /// Where the admin listener really listens.
@@ -174,6 +176,18 @@ impl Gateway {
     pub fn reloader(&self) -> impl Fn() + Send + use<> {
         let core = Arc::clone(&self.core);
         move || core.reload_if_changed()
+    }
+
+    /// Says which files make up the configuration, for a watcher: those it is applied from, and those of an attempt that
+    /// was rejected, which may be put right.
+    pub fn files(&self) -> impl Fn() -> Vec<PathBuf> + Send + Sync + use<> {
+        let core = Arc::clone(&self.core);
+        move || {
+            let applied = core.config();
+            let state = core.state();
+            let tried = state.seen.files().map(std::path::Path::to_owned);
+            std::iter::once(core.source.path.clone()).chain(tried).chain(applied.files.iter().cloned()).collect()
+        }
     }
 
     /// Client connections open now, on all listeners.
@@ -223,6 +237,7 @@ impl Core {
         let count = loaded.config.workers.map_or_else(limits::cores, usize::from);
         let notes: Vec<Value> = loaded.notes.iter().map(value).collect();
         let version = version(&loaded);
+        let seen = Arc::clone(&loaded.inputs);
         let built = build(loaded, &Registry::default(), &[], count, &metrics, &logs).map_err(StartError::Build)?;
         let first = Arc::clone(&built.snapshot.config);
         let shared = Arc::new(Shared {
@@ -239,6 +254,7 @@ impl Core {
             leaving: Vec::new(),
             applied: version.clone(),
             on_disk,
+            seen,
         };
         let core = Arc::new_cyclic(|me| Core {
             me: Weak::clone(me),
@@ -269,31 +285,34 @@ impl Core {
         if self.shared.draining.load(Ordering::Relaxed) {
             return Err(going());
         }
-        // Before the file is read: what is written to it meanwhile must look new to whoever compares.
-        let on_disk = hash_of_file(&self.source.path);
         let loaded = config::load(&self.source.path, self.source.environment.as_ref());
+        // What was read, not what stands there by now: what is written meanwhile must look new to whoever compares.
+        let seen = Arc::clone(inputs(&loaded));
         let result = loaded.map_err(|problems| rejected(&problems)).and_then(|loaded| self.replace(loaded));
         let now = clock::wall();
         self.shared.metrics.reloaded(result.is_ok(), now);
         let mut state = self.state();
+        let hash = seen.hash();
+        state.seen = seen;
         match &result {
             Ok(reloaded) => {
-                state.on_disk = OnDisk { hash: Some(reloaded.hash.clone()), seen_at: now, error: None };
+                state.on_disk = OnDisk { hash, seen_at: now, error: None };
                 warn_of(&reloaded.notes);
                 let changed = paths(&reloaded.changes);
                 tracing::info!(hash = %reloaded.hash, %changed, "the configuration is applied");
             }
             Err(rejected) => {
-                state.on_disk = OnDisk { hash: on_disk, seen_at: now, error: Some(shown(rejected)) };
+                state.on_disk = OnDisk { hash, seen_at: now, error: Some(shown(rejected)) };
                 tracing::error!(problems = %rejected.rendered.trim_end(), "the configuration is rejected; the one before stays applied");
             }
         }
         result
     }
 
-    /// What a watcher calls: the folder has changed, perhaps the file has.
+    /// What a watcher calls: something has happened around the files, perhaps one of them has changed.
     fn reload_if_changed(&self) {
-        if !self.config().reload_watch || hash_of_file(&self.source.path) == self.state().on_disk.hash {
+        let seen = Arc::clone(&self.state().seen);
+        if !self.config().reload_watch || !seen.have_changed(self.source.environment.as_ref()) {
             return;
         }
         // The outcome is in the log, the metrics and the API.
@@ -439,9 +458,10 @@ impl Control for Core {
 
     fn config(&self) -> ConfigStatus {
         let file = config::load(&self.source.path, self.source.environment.as_ref());
-        let hash = file.as_ref().map_or_else(|_| hash_of_file(&self.source.path), |loaded| Some(loaded.hash.clone()));
+        let inputs = Arc::clone(inputs(&file));
+        let hash = inputs.hash();
         let state = self.state();
-        let known = hash == state.on_disk.hash;
+        let known = inputs == state.seen;
         let (error, diff) = match file {
             // What only an attempt to apply it shows, such as an address in use, is known from the latest attempt.
             Ok(loaded) => (
@@ -487,7 +507,6 @@ fn build(
     logs: &Logs,
 ) -> Result<Built, String> {
     let config = Arc::new(loaded.config);
-    not_built(&config)?;
     let (registry, pools) = registry.build(&config, workers, metrics).map_err(|error| error.to_string())?;
     let terminators = terminators(&config, ports, metrics)?;
     let log = logs.prepare(&config.log).map_err(|error| format!("log: {error}"))?;
@@ -495,7 +514,8 @@ fn build(
     for listener in &config.listeners {
         if !ports.iter().any(|port| port.bind == listener.bind) {
             let mut ours = ports.iter().chain(opened.iter().map(|(port, _)| port));
-            let beside_ours = ours.any(|port| Some(port.local.port()) == listener.bind.tcp().map(|bind| bind.port()));
+            let number = |bind: &Bind| bind.tcp().map(|address| address.port());
+            let beside_ours = ours.any(|port| number(&port.local) == number(&listener.bind));
             let port = Port::listen(listener, workers, metrics.listener(&listener.name), beside_ours);
             opened.push(port.map_err(|error| cannot_listen(&listener.name, &listener.bind, &error))?);
         }
@@ -526,45 +546,23 @@ fn terminators(config: &Config, ports: &[Arc<Port>], metrics: &Metrics) -> Resul
 /// What a reload would say.
 pub fn verify(config: &Config) -> Result<(), String> {
     let metrics = Metrics::new();
-    not_built(config)?;
     Registry::default().build(config, 1, &metrics).map_err(|error| error.to_string())?;
     terminators(config, &[], &metrics).map(drop)
 }
 
-/// What a file may say and this version does not do yet is refused, and never done halfway.
-fn not_built(config: &Config) -> Result<(), String> {
-    let refuse = |place: String, what: &str| Err(format!("{place}: {what} is not built yet; remove it"));
-    for listener in &config.listeners {
-        let place = || format!("listener `{}`", listener.name);
-        if listener.bind.tcp().is_none() {
-            return refuse(place(), "a unix socket");
-        }
-        if listener.proxy_protocol {
-            return refuse(place(), "`proxy_protocol`");
-        }
-    }
-    for provider in &config.providers {
-        let place = || format!("provider `{}`", provider.name);
-        if provider.url.port().is_none() {
-            return refuse(place(), "a unix socket");
-        }
-        if provider.url.scheme == Scheme::H2c || provider.protocols == Protocols::HTTP2 {
-            return refuse(place(), "HTTP/2");
-        }
-        if provider.proxy_protocol.is_some() {
-            return refuse(place(), "`proxy_protocol`");
-        }
-    }
-    Ok(())
-}
-
 fn cannot_listen(name: &str, bind: &Bind, error: &io::Error) -> String {
-    let next = match error.kind() {
-        io::ErrorKind::AddrInUse => "another process has it: stop that one, or choose another `bind`",
-        io::ErrorKind::PermissionDenied => {
+    use io::ErrorKind as E;
+    let next = match (bind, error.kind()) {
+        (_, E::AddrInUse) => "another process has it: stop that one, or choose another `bind`",
+        (Bind::Tcp(_), E::PermissionDenied) => {
             "ports below 1024 need CAP_NET_BIND_SERVICE: grant it, or choose a higher port"
         }
-        io::ErrorKind::AddrNotAvailable => "this machine does not have that address: choose another `bind`",
+        (Bind::Tcp(_), E::AddrNotAvailable) => "this machine does not have that address: choose another `bind`",
+        (Bind::Unix(_), E::NotFound) => "create its folder, or choose another `bind`",
+        (Bind::Unix(_), E::PermissionDenied) => {
+            "the user that runs the gateway has to be able to write to its folder, and to connect to a socket that is there"
+        }
+        (Bind::Unix(_), E::AlreadyExists) => "it is not removed: choose another `bind`, or remove it yourself",
         _ => "choose another `bind`",
     };
     format!("listener `{name}` cannot listen on {bind}: {error}; {next}")
@@ -652,9 +650,12 @@ fn value(of: &impl serde::Serialize) -> Value {
     serde_json::to_value(of).unwrap_or_default()
 }
 
-/// The hash of the file's bytes as they are now.
-fn hash_of_file(path: &std::path::Path) -> Option<String> {
-    config::hash_file(path).ok()
+/// What was read, whatever came of it.
+fn inputs(loaded: &Result<Loaded, Problems>) -> &Arc<Inputs> {
+    match loaded {
+        Ok(loaded) => &loaded.inputs,
+        Err(problems) => &problems.inputs,
+    }
 }
 
 /// What a reload is told once a drain has begun.

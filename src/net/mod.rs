@@ -13,3 +13,4 @@ pub mod frames;
 pub mod side;
 pub mod pump;
 pub mod timer;
+pub mod proxy_header;

@@ -1,5 +1,6 @@
 //! One side of an exchange, whichever version it speaks.
 
+use super::io::Socket;
 use super::stream::Stream;
 use super::wire::{HeadReadError, ReadError, Wire};
 use crate::http1::fields::Fields;
@@ -138,6 +139,20 @@ impl Side<'_> {
         match self {
             Side::Http1(wire) => wire.is_watched(),
             Side::Http2(_) => true,
+        }
+    }
+
+    /// Whether [`Side::poll_gone`] tells that the peer leaves at any time, whatever is unread.
+    #[inline]
+    pub fn says_that_it_leaves(&self) -> bool {
+        matches!(self, Side::Http2(_))
+    }
+
+    /// The socket underneath, where it is this side's alone.
+    pub fn socket(&self) -> Option<&Socket> {
+        match self {
+            Side::Http1(wire) => Some(wire.io().socket()),
+            Side::Http2(_) => None,
         }
     }
 

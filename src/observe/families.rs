@@ -73,6 +73,8 @@ mod table {
         "Attempts under way now.");
     pub(in crate::observe) const CONNECTIONS: Family = Family::gauge("sluice_connections", &["listener", "protocol"],
         "Client connections open now.");
+    pub(in crate::observe) const CONNECTIONS_REFUSED: Family = Family::counter("sluice_connections_refused_total", &["listener", "reason"],
+        "Client connections closed before their first request, by reason.");
     pub(in crate::observe) const TLS_HANDSHAKES: Family = Family::counter("sluice_tls_handshakes_total", &["listener", "result"],
         "Handshakes with clients that ended: full, resumed, or why they failed.");
     pub(in crate::observe) const TLS_CERTIFICATE_EXPIRY: Family = Family::gauge("sluice_tls_certificate_expiry_timestamp_seconds", &["listener", "certificate"],
@@ -119,6 +121,7 @@ pub const ALL: &[Family] = &[
     ATTEMPT_DURATION,
     IN_FLIGHT,
     CONNECTIONS,
+    CONNECTIONS_REFUSED,
     TLS_HANDSHAKES,
     TLS_CERTIFICATE_EXPIRY,
     PANICS,

@@ -7,6 +7,7 @@ use crate::config::Scheme;
 use crate::http1::framing::Length;
 use crate::http1::head::ResponseHead;
 use crate::http2::fault::Broke;
+use crate::net::proxy_header::Announce;
 use crate::net::side::Side;
 use crate::net::stream::Stream;
 use crate::net::timer::Timer;
@@ -68,7 +69,7 @@ pub async fn attempt(
     let mut shared_before = at_hand.is_some();
     let mut hand = match at_hand {
         Some(hand) => hand,
-        None => open(lent, terms, provider).await?,
+        None => open(lent, terms, onward, provider).await?,
     };
     loop {
         let (ended, unsent) = match hand {
@@ -80,7 +81,7 @@ pub async fn attempt(
                 if shared_before && may_send_again(&broken, unsent, &lent.client, terms) =>
             {
                 // Not one that waits beside the dead one: the provider may have closed them all.
-                hand = open(lent, terms, provider).await?;
+                hand = open(lent, terms, onward, provider).await?;
                 shared_before = false;
             }
             ended => return ended,
@@ -136,7 +137,7 @@ async fn over_http2(
     let Ok(head) = forward::request_parts(onward) else { return (Err(Broken::Unsayable.into()), true) };
     let bodiless = matches!(request.length, Length::None | Length::Exact(0));
     let (answer, body) = match seat.send(head, bodiless && !request.upgrade) {
-        Ok(sent) => sent,
+        Ok(begun) => begun,
         Err(Broke::Ours) => return (Err(Broken::Unsayable.into()), true),
         Err(_) => return (Err(Broken::Refused.into()), true),
     };
@@ -156,13 +157,24 @@ async fn exchange(provider: Side<'_>, lent: &mut Lent<'_>, terms: &Terms<'_>) ->
 }
 
 /// Opens a connection, unless the client leaves first.
-async fn open(lent: &mut Lent<'_>, terms: &Terms<'_>, provider: &Provider) -> Result<Hand, Failed> {
+async fn open(
+    lent: &mut Lent<'_>,
+    terms: &Terms<'_>,
+    onward: &Onward<'_>,
+    provider: &Provider,
+) -> Result<Hand, Failed> {
+    let announce = match provider.config.proxy_protocol {
+        Some(_) => onward.peer.announce(lent.client.socket()),
+        None => Announce::default(),
+    };
     let patience = provider.config.timeouts.connect;
     let own = clock::after(lent.now, patience);
     let (endpoint, deadline, worker) = (&provider.endpoint, own.min(terms.deadline), lent.worker);
     let mut opening = pin!(async {
-        if terms.request.upgrade && !is_http2_only(provider) {
-            return endpoint.open_http1(deadline).await.map(Hand::Http1);
+        // A connection that announces a client is that client's alone.
+        let alone = provider.config.proxy_protocol.is_some() || (terms.request.upgrade && !is_http2_only(provider));
+        if alone {
+            return endpoint.open_http1(&announce, deadline).await.map(Hand::Http1);
         }
         endpoint.open(worker, patience, deadline).await
     });

@@ -1,5 +1,6 @@
 //! One client connection, from accept to close.
 
+use super::arrival;
 use super::port::Place;
 use super::tls::{Negotiated, Terminator};
 use super::worker::Worker;
@@ -10,14 +11,13 @@ use crate::http1::head::HeadError;
 use crate::net::io::{Io, Socket};
 use crate::proxy::respond::Refusal;
 use crate::proxy::snapshot::Snapshot;
-use std::net::SocketAddr;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What a connection knows for as long as it lives.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) address: SocketAddr,
     pub(super) place: Place,
     pub(super) worker: Arc<Worker>,
     /// Settings of the listener as they were when it was last there: a removed listener's connections end by these.
@@ -27,16 +27,19 @@ pub(super) struct Connection {
 }
 
 /// Serves one connection to its end.
-pub async fn serve(io: Io, address: SocketAddr, place: Place, worker: Arc<Worker>) {
+pub fn serve(mut socket: Socket, place: Place, worker: Arc<Worker>) -> impl Future<Output = ()> + Send {
     let listener = place.port().listener();
-    let terminator = place.port().terminator();
-    let connection = Connection { address, place, worker, listener, scheme: "http" };
-    match (terminator, io) {
-        (Some(terminator), Io::Plain(socket)) => secure(connection, socket, terminator).await,
-        (_, io) => {
-            let by = connection.head_by();
-            http1::serve(connection, io, by).await;
+    let mut connection = Connection { place, worker, listener, scheme: "http" };
+    // Not an `async fn`: that would keep what it is given beside what becomes of it, for as long as the connection lives.
+    async move {
+        if !arrival::admit(&mut socket, &mut connection.place).await {
+            return;
         }
+        if let Some(terminator) = connection.place.port().terminator() {
+            return secure(connection, socket, terminator).await;
+        }
+        let by = connection.head_by();
+        http1::serve(connection, Io::Plain(socket), by).await;
     }
 }
 
@@ -55,7 +58,7 @@ async fn secure(mut connection: Connection, socket: Socket, terminator: Arc<Term
             }
         }
         Err(error) => {
-            error.log(&connection.listener.name, connection.address);
+            error.log(&connection.listener.name, connection.place.origin().address);
             if let Some(socket) = error.into_cleartext() {
                 Box::pin(http1::refuse(connection, Io::Plain(socket), SPEAKS_TLS)).await;
             }
@@ -74,6 +77,11 @@ impl Connection {
     /// When the first head has to be there, from now on.
     fn head_by(&self) -> Instant {
         clock::after(clock::now(), self.listener.limits.header_timeout)
+    }
+
+    /// Whether the client may begin to speak HTTP/2 without having agreed on it: in the clear. Under TLS it is ALPN that says.
+    pub(super) fn takes_preface(&self) -> bool {
+        self.listener.protocols.http2 && self.scheme == "http"
     }
 
     /// Takes over the listener's settings from a snapshot that is new to it.
@@ -109,7 +117,7 @@ mod tests {
 
     #[test]
     fn an_idle_connection_is_little_more_than_a_socket() {
-        fn size_of_output<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
+        fn size_of_output<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
             size_of::<F>()
         }
         let size = size_of_output(serve);

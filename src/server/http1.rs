@@ -65,8 +65,7 @@ pub(super) async fn serve(mut connection: Connection, mut io: Io, by: Instant) {
             Left::Http2(io, before) => return Box::pin(http2::serve(connection, io, before, by)).await,
             Left::Over => return,
         };
-        let idle_timeout = connection.listener.limits.idle_timeout;
-        idle_until = clock::after(clock::now(), idle_timeout.saturating_sub(LINGER));
+        idle_until = connection.idle_until(clock::now());
     }
 }
 
@@ -75,7 +74,7 @@ pub(super) async fn refuse(connection: Connection, io: Io, detail: &'static str)
     let mut client = Client {
         wire: Wire::to_client(io),
         desk: Desk::default(),
-        peer: Peer::new(connection.address, connection.scheme()),
+        peer: Peer::new(connection.place.origin(), connection.scheme()),
     };
     let worker = &connection.worker;
     let snapshot = worker.shared.snapshot.load_full();
@@ -94,6 +93,13 @@ pub(super) async fn refuse(connection: Connection, io: Io, detail: &'static str)
 // === impl Connection ===
 
 impl Connection {
+    /// How long it may be idle from `now` on.
+    fn idle_until(&self, now: Instant) -> Instant {
+        let until = clock::after(now, self.listener.limits.idle_timeout.saturating_sub(LINGER));
+        // Not at once when it is old: the client may be about to send its next request, whose answer tells it.
+        self.place.ends_at().map_or(until, |ends_at| until.min(ends_at.max(now + LAST_CALL)))
+    }
+
     /// Waits, holding as little as possible, until something can be read; false if the connection is to be closed instead.
     ///
     /// A draining gateway gives a quiet connection a last call: a request may be on its way. It will be answered, and told
@@ -118,8 +124,11 @@ impl Connection {
 
     /// Answers requests until the connection ends, or has been quiet for a while: then the stream comes back.
     async fn busy(&mut self, io: Io, mut head_by: Option<Instant>) -> Left {
-        let mut client =
-            Client { wire: Wire::to_client(io), desk: Desk::default(), peer: Peer::new(self.address, self.scheme()) };
+        let mut client = Client {
+            wire: Wire::to_client(io),
+            desk: Desk::default(),
+            peer: Peer::new(self.place.origin(), self.scheme()),
+        };
         let worker = Arc::clone(&self.worker);
         // Looks for a newer snapshot with one load, and counts references only when there is one.
         let mut snapshots = Cache::new(&worker.shared.snapshot);
@@ -136,11 +145,11 @@ impl Connection {
                 listener: &self.listener,
                 peer: &client.peer,
                 worker: worker.index,
-                closing: self.place.port().closed(),
+                closing: self.place.closing(),
             };
             let (wire, desk) = (&mut client.wire, &mut client.desk);
             let after = match next {
-                Next::Head(len) if first && self.listener.protocols.http2 && wire.head(len) == PREFACE => {
+                Next::Head(len) if first && self.takes_preface() && wire.head(len) == PREFACE => {
                     let (io, before) = client.wire.into_parts();
                     return Left::Http2(io, before);
                 }

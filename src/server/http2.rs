@@ -81,6 +81,7 @@ enum Ending {
 /// has to come until `by`.
 pub(super) async fn serve(mut connection: Connection, io: Io, before: Vec<u8>, by: Instant) {
     connection.place.speaks("http2");
+    connection.place.is_reached_at(&io);
     let frames = Frames::new(io, before, PREFACE_BYTES, clock::now());
     let gauge = frames.gauge();
     let listener = Arc::clone(&connection.listener);
@@ -101,7 +102,7 @@ pub(super) async fn serve(mut connection: Connection, io: Io, before: Vec<u8>, b
     let mut closes = pin!(port.closes());
     let mut snapshots = Cache::new(&worker.shared.snapshot);
     poll_fn(|cx| {
-        let closing = port.is_closing() || closes.as_mut().poll(cx).is_ready();
+        let closing = common.connection.place.closing().load(Ordering::Acquire) || closes.as_mut().poll(cx).is_ready();
         driver.poll(closing, &mut snapshots, cx)
     })
     .await;
@@ -166,14 +167,14 @@ impl Driver<'_> {
         if moved != self.moved.0 || self.is_busy() {
             self.moved = (moved, now);
         }
-        match self.ending {
-            Ending::No | Ending::Told(_) if self.gauge.is_overdrawn() => {
-                tracing::debug!("an HTTP/2 connection is closed: its frames cost more than they carry");
-                self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        match (self.ending, self.gauge.verdict()) {
+            (Ending::No | Ending::Told(_), Some(reason)) => {
+                tracing::debug!(%reason, "an HTTP/2 connection is closed for the frames that came on it");
+                self.h2.abrupt_shutdown(reason);
                 self.ending = Ending::Closed(now);
                 true
             }
-            Ending::No if closing || self.idle_at() <= now => {
+            (Ending::No, None) if closing || self.idle_at() <= now => {
                 self.h2.graceful_shutdown();
                 self.ending = Ending::Told(now);
                 true
@@ -209,7 +210,7 @@ impl Driver<'_> {
         self.owing = if self.gauge.is_in_headers() { self.owing.or(Some(now)) } else { None };
         let idle = self.idle_at();
         let mut deadline = match self.ending {
-            Ending::No => idle,
+            Ending::No => self.common.connection.place.ends_at().map_or(idle, |ends_at| idle.min(ends_at)),
             // What was answered still waits for the peer to take it.
             Ending::Told(_) if self.is_busy() || self.gauge.is_blocked() => idle,
             Ending::Told(since) => clock::after(since.max(self.moved.1), LAST_CALL),
@@ -232,7 +233,7 @@ impl Accepted {
         let mut stream = Stream::of_client(respond, body);
         let mut desk = Desk::default();
         let connection = &self.common.0.connection;
-        let mut peer = Peer::new(connection.address, connection.scheme());
+        let mut peer = Peer::new(connection.place.origin(), connection.scheme());
         peer.judge(&self.listener);
         let here = Here {
             shared: &connection.worker.shared,
@@ -240,7 +241,7 @@ impl Accepted {
             listener: &self.listener,
             peer: &peer,
             worker: connection.worker.index,
-            closing: connection.place.port().closed(),
+            closing: connection.place.closing(),
         };
         let max = self.listener.limits.headers;
         let after = match heads::request(&mut desk.head, &parts, ends, max, fastrand::u128(..)) {

@@ -7,6 +7,7 @@ use super::tls::TlsError;
 use crate::clock;
 use crate::config::{self, Protocols, Scheme};
 use crate::net::io::Io;
+use crate::net::proxy_header::Announce;
 use crate::net::wire::Wire;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -73,7 +74,7 @@ impl Endpoint {
             (Scheme::Https, Protocols { http2: true, http1: false }) => (Speaks::Alpn { http1: false }, &[b"h2"]),
             (Scheme::Http | Scheme::Https, _) => (Speaks::Http1, &[b"http/1.1"]),
         };
-        let target = target.offering(offers);
+        let target = target.offering(offers).announcing(provider.proxy_protocol);
         let approach = Approach::new(target, speaks, Terms::new(&provider.connections));
         Ok(Endpoint::with(approach, &provider.connections, workers))
     }
@@ -117,16 +118,17 @@ impl Endpoint {
             Given::Seat(seat) => Ok(Hand::Http2(seat)),
             Given::Http1(io) => Ok(Hand::Http1(Connection::new(io))),
             // Whoever opens a connection gets it.
-            Given::Direct => self.open_http1(deadline).await.map(Hand::Http1),
+            Given::Direct => self.open_http1(&Announce::default(), deadline).await.map(Hand::Http1),
         }
     }
 
-    /// A new connection that speaks HTTP/1, for what HTTP/2 does not carry. No worker is named: it is the caller's alone.
+    /// A new connection that speaks HTTP/1, for what HTTP/2 does not carry, and for the client that `announce` names. No
+    /// worker is named: it is the caller's alone.
     ///
     /// # Errors
     /// See [`ConnectError`].
-    pub async fn open_http1(&self, deadline: Instant) -> Result<Connection, ConnectError> {
-        self.approach.open_http1(deadline).await.map(Connection::new)
+    pub async fn open_http1(&self, announce: &Announce, deadline: Instant) -> Result<Connection, ConnectError> {
+        self.approach.open_http1(announce, deadline).await.map(Connection::new)
     }
 
     /// An idle connection of HTTP/1 of this worker that is still alive, the youngest first.
@@ -145,6 +147,9 @@ impl Endpoint {
     /// There are providers that send the body all the same, right behind the head. Used at once, the connection would
     /// carry the next request, and that body, which whoever wrote the resource chose, would pass for its answer.
     pub fn rest(self: &Arc<Self>, worker: usize, connection: Connection, hint: Option<Duration>) {
+        if self.approach.is_private() {
+            return;
+        }
         let endpoint = Arc::clone(self);
         if self.workers[worker].resting.fetch_add(1, Ordering::Relaxed) >= RESTING_MAX {
             self.workers[worker].resting.fetch_sub(1, Ordering::Relaxed);
@@ -158,10 +163,11 @@ impl Endpoint {
     }
 
     /// Keeps a connection whose exchange is complete. `hint` is how long the provider says it will keep it
-    /// (`Keep-Alive: timeout=5`); we give up a second earlier, so as not to meet its FIN on the way.
+    /// (`Keep-Alive: timeout=5`); we give up a second earlier, so as not to meet its FIN on the way. A connection that began
+    /// with a PROXY header is closed: whatever it carries is that one client's.
     pub fn keep(self: &Arc<Self>, worker: usize, mut connection: Connection, hint: Option<Duration>, now: Instant) {
         let keep = hint.map_or(self.keep, |hint| self.keep.min(hint.saturating_sub(Duration::from_secs(1))));
-        if keep.is_zero() || !connection.wire.is_quiet() {
+        if keep.is_zero() || self.approach.is_private() || !connection.wire.is_quiet() {
             return;
         }
         connection.wire.shrink();

@@ -18,6 +18,7 @@ use super::connect::{ConnectError, Target, connect, connect_http1};
 use crate::clock;
 use crate::config::ProviderConnections;
 use crate::net::io::Io;
+use crate::net::proxy_header::Announce;
 use bytes::Bytes;
 use driver::{BeginError, Driver};
 use h2::SendStream;
@@ -173,17 +174,22 @@ impl Approach {
         }
     }
 
+    /// Whether a connection is good only for the client it was opened for.
+    pub(super) fn is_private(&self) -> bool {
+        self.target.is_private()
+    }
+
     /// Opens a connection that only speaks HTTP/1.
     ///
     /// # Errors
     /// See [`ConnectError`].
-    pub(super) async fn open_http1(&self, deadline: Instant) -> Result<Io, ConnectError> {
-        connect_http1(&self.target, deadline).await
+    pub(super) async fn open_http1(&self, announce: &Announce, deadline: Instant) -> Result<Io, ConnectError> {
+        connect_http1(&self.target, announce, deadline).await
     }
 
     /// Opens a connection, whatever it will speak.
     async fn open(&self, deadline: Instant) -> Result<Fresh, ConnectError> {
-        let io = connect(&self.target, deadline).await?;
+        let io = connect(&self.target, &Announce::default(), deadline).await?;
         let shares = match self.speaks {
             Speaks::Http1 => false,
             Speaks::Http2 => true,

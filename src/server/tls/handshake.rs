@@ -6,13 +6,12 @@
 //! message.
 
 use super::signing;
-use crate::net::io::Socket;
+use crate::net::io::{Address, Socket};
 use rustls::server::{Accepted, AcceptedAlert, Acceptor, ServerConnection};
 use rustls::{AlertDescription, HandshakeKind, PeerIncompatible, ProtocolVersion, ServerConfig};
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -324,7 +323,7 @@ impl HandshakeError {
     }
 
     /// Writes it to the log: for everybody where somebody was kept out, else for who looks into one connection.
-    pub fn log(&self, listener: &str, client: SocketAddr) {
+    pub fn log(&self, listener: &str, client: Address) {
         let failure = self.failure.as_str();
         if self.failure == Failure::ClientCertificate {
             tracing::info!(listener, %client, failure, error = %self, "a client was refused in its TLS handshake");
