@@ -203,7 +203,7 @@ impl Scene {
     fn wait_until(&self, what: &str, mut condition: impl FnMut() -> bool) {
         wait_until(what, || {
             let failures = self.ledger.failures();
-            assert!(failures.is_empty(), "{what}: {failures:#?}\n{}", self.last_lines());
+            assert!(failures.is_empty(), "{}{what}: {failures:#?}", self.last_lines());
             condition()
         });
     }
