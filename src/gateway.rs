@@ -7,7 +7,7 @@ use crate::admin::{
     self, Check, ConfigStatus, Control, OnDisk, ProviderView, Readiness, Rejected, Reloaded, Reloading, Version,
 };
 use crate::clock;
-use crate::config::{self, Bind, Config, Environment, Inputs, Loaded, Problems, Protocols, Scheme, UnknownEnvironment};
+use crate::config::{self, Bind, Config, Environment, Inputs, Loaded, Problems, UnknownEnvironment};
 use crate::observe::families::UNROUTED;
 use crate::observe::logs::{Logs, Prepared};
 use crate::observe::metrics::Metrics;
@@ -135,7 +135,7 @@ impl Gateway {
     pub fn address(&self, listener: &str) -> Option<SocketAddr> {
         let config = self.core.config();
         let bind = &config.listeners.iter().find(|candidate| &*candidate.name == listener)?.bind;
-        self.core.state().ports.iter().find(|port| port.bind == *bind).map(|port| port.local)
+        self.core.state().ports.iter().find(|port| port.bind == *bind)?.local.tcp()
     }
 
     /// Where the admin listener really listens.
@@ -500,7 +500,8 @@ fn build(
     for listener in &config.listeners {
         if !ports.iter().any(|port| port.bind == listener.bind) {
             let mut ours = ports.iter().chain(opened.iter().map(|(port, _)| port));
-            let beside_ours = ours.any(|port| Some(port.local.port()) == listener.bind.tcp().map(|bind| bind.port()));
+            let number = |bind: &Bind| bind.tcp().map(|address| address.port());
+            let beside_ours = ours.any(|port| number(&port.local) == number(&listener.bind));
             let port = Port::listen(listener, workers, metrics.listener(&listener.name), beside_ours);
             opened.push(port.map_err(|error| cannot_listen(&listener.name, &listener.bind, &error))?);
         }
@@ -515,27 +516,12 @@ fn not_built(config: &Config) -> Result<(), String> {
     let refuse = |place: String, what: &str| Err(format!("{place}: {what} is not built yet; remove it"));
     for listener in &config.listeners {
         let place = || format!("listener `{}`", listener.name);
-        if listener.bind.tcp().is_none() {
-            return refuse(place(), "a unix socket");
-        }
         if listener.tls.is_some() {
             return refuse(place(), "`tls`");
-        }
-        if listener.proxy_protocol {
-            return refuse(place(), "`proxy_protocol`");
         }
     }
     for provider in &config.providers {
         let place = || format!("provider `{}`", provider.name);
-        if provider.url.port().is_none() {
-            return refuse(place(), "a unix socket");
-        }
-        if provider.url.scheme == Scheme::H2c || provider.protocols == Protocols::HTTP2 {
-            return refuse(place(), "HTTP/2");
-        }
-        if provider.proxy_protocol.is_some() {
-            return refuse(place(), "`proxy_protocol`");
-        }
         if provider.tls.client.is_some() {
             return refuse(place(), "`tls.client`");
         }
@@ -544,12 +530,18 @@ fn not_built(config: &Config) -> Result<(), String> {
 }
 
 fn cannot_listen(name: &str, bind: &Bind, error: &io::Error) -> String {
-    let next = match error.kind() {
-        io::ErrorKind::AddrInUse => "another process has it: stop that one, or choose another `bind`",
-        io::ErrorKind::PermissionDenied => {
+    use io::ErrorKind as E;
+    let next = match (bind, error.kind()) {
+        (_, E::AddrInUse) => "another process has it: stop that one, or choose another `bind`",
+        (Bind::Tcp(_), E::PermissionDenied) => {
             "ports below 1024 need CAP_NET_BIND_SERVICE: grant it, or choose a higher port"
         }
-        io::ErrorKind::AddrNotAvailable => "this machine does not have that address: choose another `bind`",
+        (Bind::Tcp(_), E::AddrNotAvailable) => "this machine does not have that address: choose another `bind`",
+        (Bind::Unix(_), E::NotFound) => "create its folder, or choose another `bind`",
+        (Bind::Unix(_), E::PermissionDenied) => {
+            "the user that runs the gateway has to be able to write to its folder, and to connect to a socket that is there"
+        }
+        (Bind::Unix(_), E::AlreadyExists) => "it is not removed: choose another `bind`, or remove it yourself",
         _ => "choose another `bind`",
     };
     format!("listener `{name}` cannot listen on {bind}: {error}; {next}")

@@ -1,13 +1,15 @@
 //! One byte stream for every kind of connection, polled directly: no lock, no box, no channel on the plain path.
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::RecvFlags;
+use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// A connected byte stream.
@@ -28,6 +30,43 @@ pub enum Socket {
     Tcp(TcpStream),
     /// To another process of this machine.
     Unix(UnixStream),
+}
+
+/// Where the other end of a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Address {
+    /// At this IP address and port.
+    Ip(SocketAddr),
+    /// On this machine, behind a unix socket: it has no address that tells clients apart.
+    Unix,
+}
+
+// === impl Address ===
+
+impl Address {
+    /// The IP address, where it has one; IPv4 mapped into IPv6 as IPv4.
+    #[must_use]
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            Address::Ip(address) => Some(address.ip().to_canonical()),
+            Address::Unix => None,
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Address::Ip(address)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Ip(address) => address.fmt(f),
+            Address::Unix => f.write_str("unix:"),
+        }
+    }
 }
 
 // === impl Io ===
@@ -52,6 +91,17 @@ impl Io {
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         // Where the question fails, a later read will tell.
         rustix::event::poll(&mut asked, Some(&at_once)).is_ok_and(|count| count > 0)
+    }
+
+    /// Whether ALPN chose HTTP/2 (RFC 9113 §3.2); never without TLS.
+    #[must_use]
+    pub fn chose_http2(&self) -> bool {
+        let chosen = match self {
+            Io::Plain(_) => None,
+            Io::TlsServer(stream) => stream.get_ref().1.alpn_protocol(),
+            Io::TlsClient(stream) => stream.get_ref().1.alpn_protocol(),
+        };
+        chosen == Some(b"h2")
     }
 
     /// Reads what is there into `buf`; `Ok(0)` is the peer's end of stream.
@@ -182,6 +232,56 @@ impl Socket {
         match self {
             Socket::Tcp(stream) => stream.peer_addr().ok(),
             Socket::Unix(_) => None,
+        }
+    }
+
+    /// The address of our own end, where it has one.
+    pub fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Socket::Tcp(stream) => stream.local_addr().ok(),
+            Socket::Unix(_) => None,
+        }
+    }
+
+    /// Looks at what has arrived without taking it, waiting until something has; 0 is the peer's end of stream.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.receive(buf, RecvFlags::PEEK).await
+    }
+
+    /// Takes what has arrived, waiting until something has; 0 is the peer's end of stream.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub async fn take(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.receive(buf, RecvFlags::empty()).await
+    }
+
+    async fn receive(&self, buf: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
+        loop {
+            self.readable().await?;
+            // Readiness is only a hint, and `try_io` takes it back where it was wrong, so this waits and does not spin.
+            let received = self.try_read(|| Ok(rustix::net::recv(self, &mut *buf, flags)?.0));
+            match received {
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                received => return received,
+            }
+        }
+    }
+
+    async fn readable(&self) -> io::Result<()> {
+        match self {
+            Socket::Tcp(stream) => stream.readable().await,
+            Socket::Unix(stream) => stream.readable().await,
+        }
+    }
+
+    fn try_read<T>(&self, read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        match self {
+            Socket::Tcp(stream) => stream.try_io(Interest::READABLE, read),
+            Socket::Unix(stream) => stream.try_io(Interest::READABLE, read),
         }
     }
 

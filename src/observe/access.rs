@@ -17,8 +17,8 @@ pub struct Access<'a> {
     pub trace_id: &'a str,
     /// Who called, by the configuration's name.
     pub client: &'a str,
-    /// Where the call came from.
-    pub client_address: IpAddr,
+    /// Where the call came from; `None`, shown as `unix:`, where that is behind a unix socket.
+    pub client_address: Option<IpAddr>,
     /// `high`, `normal` or `low`.
     pub class: &'static str,
     /// The listener that accepted it.
@@ -125,8 +125,11 @@ impl Access<'_> {
         text(out, "client", self.client);
         key(out, "client_address");
         out.push(b'"');
-        // Writing to a Vec never fails.
-        let _ = std::io::Write::write_fmt(out, format_args!("{}", self.client_address));
+        match self.client_address {
+            // Writing to a Vec never fails.
+            Some(address) => drop(std::io::Write::write_fmt(out, format_args!("{address}"))),
+            None => out.extend_from_slice(b"unix:"),
+        }
         out.push(b'"');
         text(out, "class", self.class);
     }
@@ -236,7 +239,7 @@ mod tests {
             request_id: "r-1",
             trace_id: "0af7651916cd43dd8448eb211c80319c",
             client: "mobile",
-            client_address: Ipv4Addr::new(192, 0, 2, 7).into(),
+            client_address: Some(Ipv4Addr::new(192, 0, 2, 7).into()),
             class: "normal",
             listener: "web",
             route: "api",

@@ -73,6 +73,8 @@ mod table {
         "Attempts under way now.");
     pub(in crate::observe) const CONNECTIONS: Family = Family::gauge("sluice_connections", &["listener", "protocol"],
         "Client connections open now.");
+    pub(in crate::observe) const CONNECTIONS_REFUSED: Family = Family::counter("sluice_connections_refused_total", &["listener", "reason"],
+        "Client connections closed before their first request, by reason.");
     pub(in crate::observe) const PANICS: Family = Family::counter("sluice_panics_total", &[],
         "Panics that were contained; each one is a defect worth reporting.");
     pub(in crate::observe) const RELOAD_SUCCESSFUL: Family = Family::gauge("sluice_config_last_reload_successful", &[],
@@ -115,6 +117,7 @@ pub const ALL: &[Family] = &[
     ATTEMPT_DURATION,
     IN_FLIGHT,
     CONNECTIONS,
+    CONNECTIONS_REFUSED,
     PANICS,
     RELOAD_SUCCESSFUL,
     RELOAD_SUCCESS_TIME,

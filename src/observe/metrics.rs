@@ -29,6 +29,7 @@ pub struct Metrics {
     attempt_duration: HistogramVec,
     in_flight: IntGaugeVec,
     connections: IntGaugeVec,
+    connections_refused: IntCounterVec,
     panics: IntCounter,
     reload_successful: IntGauge,
     reload_success_time: Gauge,
@@ -77,8 +78,34 @@ pub struct ListenerMetrics(Arc<ListenerSeries>);
 struct ListenerSeries {
     name: Box<str>,
     connections: IntGaugeVec,
+    by_reason: [IntCounter; ConnectionRefused::ALL.len()],
     // Protocols seen so far: a handful, all written in our source.
     by_protocol: Mutex<Vec<(&'static str, IntGauge)>>,
+}
+
+/// Why a client's connection is closed before its first request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionRefused {
+    /// `limits.connections_per_address` are open from its address.
+    PerAddress,
+    /// It had to begin with a PROXY header and did not.
+    ProxyHeader,
+}
+
+// === impl ConnectionRefused ===
+
+impl ConnectionRefused {
+    /// All of them.
+    pub const ALL: [ConnectionRefused; 2] = [ConnectionRefused::PerAddress, ConnectionRefused::ProxyHeader];
+
+    /// As the label `reason` shows it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ConnectionRefused::PerAddress => "connections_per_address",
+            ConnectionRefused::ProxyHeader => "proxy_header",
+        }
+    }
 }
 
 // === impl Metrics ===
@@ -96,6 +123,7 @@ impl Metrics {
             attempt_duration: histograms(&registry, families::ATTEMPT_DURATION),
             in_flight: gauges(&registry, families::IN_FLIGHT),
             connections: gauges(&registry, families::CONNECTIONS),
+            connections_refused: counters(&registry, families::CONNECTIONS_REFUSED),
             panics: counter(&registry, families::PANICS),
             reload_successful: gauge(&registry, families::RELOAD_SUCCESSFUL),
             reload_success_time: float_gauge(&registry, families::RELOAD_SUCCESS_TIME),
@@ -144,6 +172,9 @@ impl Metrics {
             for (protocol, _) in listener.0.by_protocol().iter() {
                 // Only a series that is not there can fail to be removed.
                 let _ = self.connections.remove_label_values(&[&*name, protocol]);
+            }
+            for reason in ConnectionRefused::ALL {
+                let _ = self.connections_refused.remove_label_values(&[&*name, reason.as_str()]);
             }
         }
     }
@@ -213,6 +244,8 @@ impl Metrics {
         ListenerMetrics(Arc::new(ListenerSeries {
             name: name.into(),
             connections: self.connections.clone(),
+            by_reason: ConnectionRefused::ALL
+                .map(|reason| self.connections_refused.with_label_values(&[name, reason.as_str()])),
             by_protocol: Mutex::default(),
         }))
     }
@@ -294,6 +327,14 @@ impl ListenerMetrics {
     /// A connection that was `opened` with the same `protocol` closed.
     pub fn closed(&self, protocol: &'static str) {
         self.0.gauge(protocol).dec();
+    }
+
+    /// A connection was closed before its first request.
+    pub fn refused(&self, reason: ConnectionRefused) {
+        let place = ConnectionRefused::ALL.iter().position(|known| *known == reason);
+        if let Some(place) = place {
+            self.0.by_reason[place].inc();
+        }
     }
 }
 

@@ -7,21 +7,34 @@ use crate::clock;
 use crate::config::{Cidr, Listener};
 use crate::http1::encode::{self, HEX};
 use crate::http1::fields::{Fields, Known, elements};
+use crate::net::io::{Address, Socket};
+use crate::net::proxy_header::Announce;
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::UNIX_EPOCH;
 
+/// Where a client's connection comes from: the socket's other end, or what a trusted balancer announced for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// Where the client is.
+    pub address: Address,
+    /// Where it connected to, if a balancer announced that; else it is our own end of the socket.
+    pub local: Option<SocketAddr>,
+    /// A balancer passes on somebody it cannot name. `address` is the balancer's, whose trust is not theirs.
+    pub anonymous: bool,
+}
+
 /// The other end of a client's connection.
 #[derive(Debug)]
 pub struct Peer {
-    /// Its address.
-    pub address: SocketAddr,
+    /// Where it is.
+    pub origin: Origin,
     /// Whether its forwarding fields are believed.
     pub trusted: bool,
     /// `http` or `https`.
     pub scheme: &'static str,
-    /// The address without its port, as people write it.
+    /// The address without its port, as people write it; `unknown` for a unix socket (RFC 7239 §6.2).
     text: String,
 }
 
@@ -45,17 +58,42 @@ struct Name {
     len: usize,
 }
 
+// === impl Origin ===
+
+impl From<Address> for Origin {
+    fn from(address: Address) -> Self {
+        Origin { address, local: None, anonymous: false }
+    }
+}
+
+impl From<SocketAddr> for Origin {
+    fn from(address: SocketAddr) -> Self {
+        Address::Ip(address).into()
+    }
+}
+
 // === impl Peer ===
 
 impl Peer {
     /// A peer that nothing is known of yet but its address.
-    pub fn new(address: SocketAddr, scheme: &'static str) -> Self {
-        Peer { address, trusted: false, scheme, text: address.ip().to_canonical().to_string() }
+    pub fn new(origin: impl Into<Origin>, scheme: &'static str) -> Self {
+        let origin = origin.into();
+        let text = origin.address.ip().map_or_else(|| "unknown".to_owned(), |ip| ip.to_string());
+        Peer { origin, trusted: false, scheme, text }
     }
 
     /// Whether this listener believes it.
     pub fn judge(&mut self, listener: &Listener) {
-        self.trusted = is_trusted(listener, self.address.ip());
+        self.trusted = !self.origin.anonymous && is_trusted(listener, self.origin.address);
+    }
+
+    /// What a provider is told of the connection by a PROXY header; `socket` is our end of it, where the request has one.
+    pub fn announce(&self, socket: Option<&Socket>) -> Announce {
+        let client = match self.origin.address {
+            Address::Ip(client) if !self.origin.anonymous => Some(client),
+            _ => None,
+        };
+        Announce { client, local: self.origin.local.or_else(|| socket.and_then(Socket::local)) }
     }
 
     /// The address as text.
@@ -66,16 +104,17 @@ impl Peer {
     /// The address of whoever the request came from: the peer, or, where the peer is trusted, the last address in
     /// `X-Forwarded-For` that is not itself trusted. Reading from the right, because whoever is trusted appends there, and
     /// what stands further left may be anyone's invention.
-    pub fn client_address(&self, fields: &Fields, trusted: &[Cidr]) -> IpAddr {
-        let peer = self.address.ip().to_canonical();
+    /// `None` where that is behind a unix socket.
+    pub fn client_address(&self, fields: &Fields, trusted: &[Cidr]) -> Option<IpAddr> {
+        let peer = self.origin.address.ip();
         if !self.trusted {
             return peer;
         }
         let mut client = peer;
         for element in fields.values(Known::XForwardedFor).flat_map(elements).collect::<Vec<_>>().into_iter().rev() {
             let Some(address) = parse_address(element) else { break };
-            client = address.to_canonical();
-            if !trusted.iter().any(|range| range.contains(client)) {
+            client = Some(address.to_canonical());
+            if !trusted.iter().any(|range| range.contains(address)) {
                 break;
             }
         }
@@ -223,8 +262,13 @@ impl Name {
     }
 }
 
-fn is_trusted(listener: &Listener, ip: IpAddr) -> bool {
-    listener.trusted_proxies.iter().any(|range| range.contains(ip))
+/// Whether this listener believes what stands in the forwarding fields of whoever is there.
+pub fn is_trusted(listener: &Listener, address: Address) -> bool {
+    match address {
+        Address::Ip(address) => listener.trusted_proxies.iter().any(|range| range.contains(address.ip())),
+        // Who may connect is decided by the mode of a file; who may say on whose behalf has to be written.
+        Address::Unix => false,
+    }
 }
 
 /// Appends a `Date` field of now. The text is made once a second for each worker.
@@ -309,7 +353,7 @@ mod tests {
         let mut peer = Peer::new(SocketAddr::new(peer.parse().expect("an address"), 1), "http");
         peer.trusted = trusted;
         let range = Cidr { address: IpAddr::from([10, 0, 0, 0]), bits: 8 };
-        peer.client_address(&fields, &[range]).to_string()
+        peer.client_address(&fields, &[range]).expect("an address").to_string()
     }
 
     #[test]

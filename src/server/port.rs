@@ -1,12 +1,17 @@
 //! A listening address: its sockets, and the count of what came in through them.
 
+use super::addresses::Addresses;
+use super::listening::{self, Listening, SocketFile};
+use crate::clock;
 use crate::config::{Bind, Listener};
-use crate::observe::metrics::ListenerMetrics;
-use socket2::{Domain, Protocol, Socket, Type};
+use crate::net::io::{Address, Io};
+use crate::observe::metrics::{ConnectionRefused, ListenerMetrics};
+use crate::proxy::identity::Origin;
+use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
@@ -16,7 +21,9 @@ pub struct Port {
     /// As configured; with port 0 the kernel chose another, see `local`.
     pub bind: Bind,
     /// Where it really listens.
-    pub local: SocketAddr,
+    pub local: Bind,
+    /// The file of its socket, where that is at a path and the file is ours to remove.
+    file: Option<SocketFile>,
     /// It accepts no more. To look costs nothing and disturbs no other core.
     closed: AtomicBool,
     /// Told when that becomes true.
@@ -24,6 +31,10 @@ pub struct Port {
     /// What the file says of it, or said last. A std mutex: taken once a connection.
     settings: Mutex<Settings>,
     open: AtomicUsize,
+    /// The same by address.
+    addresses: Addresses,
+    /// What was said lately of connections that were refused.
+    said: Mutex<Said>,
     /// It was said that the limit is reached; forgotten once a tenth of it is free again.
     full: AtomicBool,
     /// Sockets through which connections may still come in, if only those the kernel has completed already.
@@ -40,7 +51,7 @@ struct Settings {
 }
 
 /// A port that listens, and a socket of it for each worker.
-pub type Opened = (Arc<Port>, Vec<(Door, TcpListener)>);
+pub type Opened = (Arc<Port>, Vec<(Door, Listening)>);
 
 /// One listening socket's share of a port; the port is not empty before all of them were dropped.
 #[derive(Debug)]
@@ -53,38 +64,77 @@ pub struct Door {
 pub struct Place {
     port: Arc<Port>,
     metrics: ListenerMetrics,
+    /// As metrics call it.
+    protocol: &'static str,
+    /// Where the connection comes from: the other end of its socket, until its PROXY header says otherwise.
+    origin: Origin,
+    /// It is counted among the addresses.
+    counted: bool,
+    /// See [`Place::ends_at`].
+    ends_at: Option<Instant>,
+}
+
+/// Keeps a flood of refused connections from becoming a flood of log lines.
+#[derive(Debug, Default)]
+struct Said {
+    /// When a line may be written again.
+    next: Option<Instant>,
+    /// Refused since the last line, without one of their own.
+    unsaid: u64,
 }
 
 // === impl Port ===
 
 impl Port {
-    /// Listens where `listener` says, with one socket for each worker. `beside_ours`: this process listens on that port
-    /// number already, on another address; the one may contain the other (`127.0.0.1` and `0.0.0.0`).
+    /// Listens where `listener` says: with one socket for each worker at an address, with one that all share at a path.
+    /// `beside_ours`: this process listens on that port number already, on another address; the one may contain the other
+    /// (`127.0.0.1` and `0.0.0.0`).
     ///
     /// # Errors
-    /// The address is in use or not ours.
+    /// The address is in use or not ours; the path is in use, or what is there is no socket.
     pub fn listen(
         listener: &Arc<Listener>,
         workers: usize,
         metrics: ListenerMetrics,
         beside_ours: bool,
     ) -> io::Result<Opened> {
-        let Bind::Tcp(bind) = listener.bind else {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "unix sockets are not built yet"));
-        };
-        let first = if beside_ours { listen(bind)? } else { claim(bind)? };
-        let local = first.local_addr()?;
-        let mut sockets = vec![first];
-        for _ in 1..workers {
-            sockets.push(listen(local)?);
+        match &listener.bind {
+            Bind::Tcp(bind) => {
+                let sockets = listening::at_address(*bind, workers, beside_ours)?;
+                Port::over(listener, sockets, None, metrics)
+            }
+            Bind::Unix(path) => {
+                let (socket, file) = listening::at_path(path)?;
+                Port::over(listener, shared(socket, workers)?, Some(file), metrics)
+            }
         }
+    }
+
+    /// A port over sockets that listen already, one for each worker. `file` is that of a socket at a path, where it is ours
+    /// to remove when the port closes.
+    ///
+    /// # Errors
+    /// A socket that does not know its address.
+    pub fn over(
+        listener: &Arc<Listener>,
+        sockets: Vec<Listening>,
+        file: Option<SocketFile>,
+        metrics: ListenerMetrics,
+    ) -> io::Result<Opened> {
+        let local = match sockets.first() {
+            Some(Listening::Tcp(socket)) => Bind::Tcp(socket.local_addr()?),
+            _ => listener.bind.clone(),
+        };
         let port = Arc::new(Port {
             bind: listener.bind.clone(),
             local,
+            file,
             closed: AtomicBool::new(false),
             closing: Notify::new(),
             settings: Mutex::new(Settings { listener: Arc::clone(listener), metrics }),
             open: AtomicUsize::new(0),
+            addresses: Addresses::default(),
+            said: Mutex::default(),
             full: AtomicBool::new(false),
             doors: AtomicUsize::new(sockets.len()),
             room: Notify::new(),
@@ -93,12 +143,21 @@ impl Port {
         Ok((port, sockets))
     }
 
-    /// A place for a connection.
-    pub fn enter(self: &Arc<Self>) -> Place {
+    /// Another process listens on its sockets from now on, so a file of theirs stays when this port closes.
+    pub fn leave_file(&self) {
+        if let Some(file) = &self.file {
+            file.leave();
+        }
+    }
+
+    /// A place for a connection that comes from there.
+    pub fn enter(self: &Arc<Self>, from: Address) -> Place {
         self.open.fetch_add(1, Ordering::Relaxed);
-        let metrics = self.settings().metrics;
-        metrics.opened(PROTOCOL);
-        Place { port: Arc::clone(self), metrics }
+        let Settings { listener, metrics } = self.settings();
+        metrics.opened(HTTP1);
+        let age = listener.limits.connection_age;
+        let ends_at = age.map(|age| clock::after(clock::now(), spread(age, fastrand::f64())));
+        Place { port: Arc::clone(self), metrics, origin: from.into(), counted: false, ends_at, protocol: HTTP1 }
     }
 
     /// What the file says of it; what it said last, once it is gone from there.
@@ -148,6 +207,9 @@ impl Port {
 
     /// From now on it accepts no more, and answers close their connections.
     pub fn close(&self) {
+        if let Some(file) = &self.file {
+            file.remove();
+        }
         self.closed.store(true, Ordering::Release);
         self.closing.notify_waiters();
     }
@@ -200,9 +262,78 @@ impl Drop for Door {
 // === impl Place ===
 
 impl Place {
+    /// The connection turned out to speak this protocol.
+    pub fn speaks(&mut self, protocol: &'static str) {
+        self.metrics.closed(self.protocol);
+        self.metrics.opened(protocol);
+        self.protocol = protocol;
+    }
+
     /// Where the connection came in.
     pub fn port(&self) -> &Port {
         &self.port
+    }
+
+    /// Where the connection comes from.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// Its PROXY header says otherwise. Before it is counted: it counts where it comes from.
+    pub fn comes_from(&mut self, origin: Origin) {
+        debug_assert!(!self.counted, "it would leave where it never entered");
+        self.origin = origin;
+    }
+
+    /// Several requests will share the connection: notes our end of it, which none of them will have at hand.
+    pub fn is_reached_at(&mut self, io: &Io) {
+        self.origin.local = self.origin.local.or_else(|| io.socket().local());
+    }
+
+    /// When the connection is old enough to end: with the next answer, or at once where it is idle. Drawn when it began,
+    /// so that connections which came together do not leave together.
+    #[inline]
+    pub fn ends_at(&self) -> Option<Instant> {
+        self.ends_at
+    }
+
+    /// True once the connection's answers are to close it: its port accepts no more, or it is old enough.
+    #[inline]
+    pub fn closing(&self) -> &AtomicBool {
+        static OLD: AtomicBool = AtomicBool::new(true);
+        if self.ends_at.is_some_and(|at| clock::now() >= at) { &OLD } else { &self.port.closed }
+    }
+
+    /// Counts the connection for its address; false where as many are open from there as `limit` allows. Unix sockets have
+    /// no addresses and are not counted.
+    pub fn count(&mut self, limit: usize) -> bool {
+        let Some(ip) = self.origin.address.ip() else { return true };
+        self.counted = self.port.addresses.enter(ip, limit);
+        self.counted
+    }
+
+    /// Notes that the connection is refused, in the metric, and in the log where nothing was said for a while.
+    pub fn refuse(&self, reason: ConnectionRefused, why: &dyn fmt::Display) {
+        self.metrics.refused(reason);
+        let due = self.port.said.lock().unwrap_or_else(PoisonError::into_inner).due(clock::now());
+        if let Some(unsaid) = due {
+            let listener = self.port.listener();
+            tracing::warn!(listener = %listener.name, from = %self.origin.address, unsaid, "a connection is refused: {why}");
+        }
+    }
+}
+
+// === impl Said ===
+
+impl Said {
+    /// Whether one more refusal is to be logged, and if so how many were not since the last that was.
+    fn due(&mut self, now: Instant) -> Option<u64> {
+        if self.next.is_some_and(|next| now < next) {
+            self.unsaid += 1;
+            return None;
+        }
+        self.next = Some(clock::after(now, SAID_EVERY));
+        Some(std::mem::take(&mut self.unsaid))
     }
 }
 
@@ -212,44 +343,32 @@ impl Drop for Place {
         if self.port.full.load(Ordering::Relaxed) && before <= self.port.listener().limits.connections * 9 / 10 {
             self.port.full.store(false, Ordering::Relaxed);
         }
-        self.metrics.closed(PROTOCOL);
+        if let (true, Some(ip)) = (self.counted, self.origin.address.ip()) {
+            self.port.addresses.leave(ip);
+        }
+        self.metrics.closed(self.protocol);
         self.port.room.notify_waiters();
     }
 }
 
-/// The first socket of an address. Others of ours may share it; another process's may not: a plain bind finds that out,
-/// which `SO_REUSEPORT` alone would silently allow.
-fn claim(bind: SocketAddr) -> io::Result<TcpListener> {
-    if bind.port() != 0 {
-        socket(bind)?.bind(&bind.into())?;
-    }
-    listen(bind)
+/// The one socket of a path for each worker.
+fn shared(socket: Listening, workers: usize) -> io::Result<Vec<Listening>> {
+    let mut sockets: Vec<_> = (1..workers).map(|_| socket.try_clone()).collect::<io::Result<_>>()?;
+    sockets.push(socket);
+    Ok(sockets)
 }
 
-fn listen(bind: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket(bind)?;
-    socket.set_reuse_port(true)?;
-    socket.bind(&bind.into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
+/// `age`, a tenth more or less; `draw` is from 0 to 1.
+fn spread(age: Duration, draw: f64) -> Duration {
+    let tenth = age / 10;
+    age.saturating_sub(tenth).saturating_add((2 * tenth).mul_f64(draw))
 }
 
-fn socket(bind: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(bind), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if bind.is_ipv6() {
-        // `[::]` is IPv6 only, so that it and `0.0.0.0` can both be listed.
-        socket.set_only_v6(true)?;
-    }
-    Ok(socket)
-}
+/// Between two log lines about refused connections of a port. The metric counts each.
+const SAID_EVERY: Duration = Duration::from_secs(10);
 
-/// Connections the kernel holds for us before they are accepted, for each socket. It caps this at `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
-
-/// The protocol as metrics call it.
-const PROTOCOL: &str = "http1";
+/// What a connection is taken to speak until it shows otherwise, as metrics call it.
+const HTTP1: &str = "http1";
 
 #[cfg(test)]
 mod tests {
@@ -279,7 +398,7 @@ mod tests {
         let mut is_empty = || empty.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
         assert!(!is_empty(), "the kernel may still have completed a connection");
         doors.pop();
-        let place = port.enter();
+        let place = port.enter(Address::Unix);
         doors.pop();
         assert!(!is_empty());
         drop(place);
@@ -287,9 +406,29 @@ mod tests {
     }
 
     #[test]
+    fn an_age_is_spread_by_a_tenth_to_both_sides() {
+        let age = Duration::from_secs(100);
+        assert_eq!(spread(age, 0.0), Duration::from_secs(90));
+        assert_eq!(spread(age, 0.5), Duration::from_secs(100));
+        assert_eq!(spread(age, 1.0), Duration::from_secs(110));
+        assert_eq!(spread(Duration::MAX, 1.0), Duration::MAX);
+    }
+
+    #[test]
+    fn a_flood_of_refusals_is_one_line_and_a_number() {
+        let mut said = Said::default();
+        let now = clock::now();
+        assert_eq!(said.due(now), Some(0));
+        assert_eq!(said.due(now), None);
+        assert_eq!(said.due(now + SAID_EVERY - Duration::from_nanos(1)), None);
+        assert_eq!(said.due(now + SAID_EVERY), Some(2));
+        assert_eq!(said.due(now + 2 * SAID_EVERY), Some(0));
+    }
+
+    #[test]
     fn an_address_may_be_exchanged_for_a_wider_one_on_the_same_port() {
         let (port, _doors) = open("127.0.0.1:0", false).expect("a free port");
-        let wider = format!("0.0.0.0:{}", port.local.port());
+        let wider = format!("0.0.0.0:{}", port.local.tcp().expect("an address").port());
         let refused = open(&wider, false).expect_err("as if another process had it");
         assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
         assert!(open(&wider, true).is_ok());

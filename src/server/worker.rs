@@ -1,22 +1,22 @@
 //! A worker: one thread, one runtime, its share of every listener's connections.
 
 use super::connection;
+use super::listening::{Accepting, Listening};
 use super::port::{Door, Port};
+use crate::net::io::{Address, Socket};
 use crate::proxy::Shared;
 use std::io;
-use std::net::TcpListener;
 use std::pin::pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 /// What a worker is told.
 #[derive(Debug)]
 pub enum Order {
     /// Accept connections from this socket of a port, until the port closes.
-    Accept(Door, TcpListener),
+    Accept(Door, Listening),
     /// End now, with whatever is open.
     Stop,
 }
@@ -48,10 +48,10 @@ pub fn spawn(worker: Worker) -> io::Result<(mpsc::Sender<Order>, JoinHandle<()>)
 
 async fn work(worker: Arc<Worker>, mut inbox: mpsc::Receiver<Order>) {
     while let Some(Order::Accept(door, socket)) = inbox.recv().await {
-        match tokio::net::TcpListener::from_std(socket) {
+        match socket.into_accepting() {
             Ok(listener) => drop(tokio::spawn(accept(listener, door, Arc::clone(&worker)))),
             Err(error) => {
-                let address = door.port().local;
+                let address = &door.port().local;
                 tracing::error!(%error, %address, "a worker cannot listen; restart the gateway");
             }
         }
@@ -60,7 +60,7 @@ async fn work(worker: Arc<Worker>, mut inbox: mpsc::Receiver<Order>) {
 
 /// Accepts connections until the port closes; then takes what the kernel had completed for us, so that closing the socket
 /// resets nobody.
-async fn accept(listener: tokio::net::TcpListener, door: Door, worker: Arc<Worker>) {
+async fn accept(listener: Accepting, door: Door, worker: Arc<Worker>) {
     let port = door.port();
     let mut closes = pin!(port.closes());
     while !port.is_closing() {
@@ -71,36 +71,36 @@ async fn accept(listener: tokio::net::TcpListener, door: Door, worker: Arc<Worke
         tokio::select! {
             biased;
             accepted = next => match accepted {
-                Ok((stream, address)) => begin(stream, address, port, &worker),
+                Ok((socket, address)) => begin(socket, address, port, &worker),
                 Err(error) => endure(&error).await,
             },
             () = closes.as_mut() => break,
         }
     }
     // The runtime may not have heard of the last ones yet, so the socket itself is asked.
-    if let Ok(socket) = listener.into_std() {
+    if let Ok(socket) = listener.into_listening() {
         take_backlog(&socket, port, &worker);
     }
 }
 
-fn take_backlog(socket: &TcpListener, port: &Arc<Port>, worker: &Arc<Worker>) {
+fn take_backlog(socket: &Listening, port: &Arc<Port>, worker: &Arc<Worker>) {
     loop {
         match socket.accept() {
-            Ok((stream, address)) => match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
-                Ok(stream) => begin(stream, address, port, worker),
-                Err(error) => tracing::warn!(%error, "a connection of a listener that closes is lost"),
-            },
+            Ok((socket, address)) => begin(socket, address, port, worker),
             Err(error) if is_of_one_connection(&error) => {}
             Err(_) => return,
         }
     }
 }
 
-fn begin(stream: TcpStream, address: std::net::SocketAddr, port: &Arc<Port>, worker: &Arc<Worker>) {
-    // Without it small answers wait for the client's delayed acknowledgement. A socket that refuses is slower, not broken.
-    let _: io::Result<()> = stream.set_nodelay(true);
-    let place = port.enter();
-    tokio::spawn(connection::serve(stream.into(), address, place, Arc::clone(worker)));
+fn begin(socket: Socket, address: Address, port: &Arc<Port>, worker: &Arc<Worker>) {
+    if let Socket::Tcp(stream) = &socket {
+        // Without it small answers wait for the client's delayed acknowledgement. A socket that refuses is slower, not
+        // broken.
+        let _: io::Result<()> = stream.set_nodelay(true);
+    }
+    let place = port.enter(address);
+    tokio::spawn(connection::serve(socket, place, Arc::clone(worker)));
 }
 
 /// A connection that died in the backlog concerns nobody. Out of descriptors or memory, trying again at once would only turn

@@ -4,14 +4,17 @@
 //! 250 ms over the next, and the first that connects wins. A dead address, or a family that leads nowhere, then costs a
 //! quarter of a second instead of a whole timeout. Resolution, TCP and the TLS handshake share one deadline.
 //!
+//! A provider on this machine may be behind a unix socket: there is nothing to resolve and nobody to race then.
+//!
 //! The race is for TCP only: the handshake begins on the winner. Racing handshakes as well would cost the provider a key
 //! exchange for every loser.
 
 use super::resolve::Resolver;
 use super::tls::{self, TlsError};
 use crate::clock;
-use crate::config::{ProviderTls, ProviderUrl};
+use crate::config::{ProviderAddress, ProviderTls, ProviderUrl, ProxyVersion};
 use crate::net::io::{Io, Socket};
+use crate::net::proxy_header::{self, Announce};
 use rustls::pki_types::ServerName;
 use rustls::{CertificateError, ClientConfig};
 use std::error::Error;
@@ -19,21 +22,44 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
 /// Where a provider is reached, and how; one per provider, shared by all workers.
 #[derive(Debug)]
 pub struct Target {
-    /// `host:port`, for people.
+    /// `host:port` or `unix:/path`, for people.
     authority: Box<str>,
-    resolver: Resolver,
-    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    whereabouts: Whereabouts,
+    /// The version of the PROXY header that goes first.
+    proxy_protocol: Option<ProxyVersion>,
+    tls: Option<Secured>,
+}
+
+/// How an `https` provider is met.
+#[derive(Debug)]
+struct Secured {
+    /// Offers by ALPN what the provider may speak.
+    config: Arc<ClientConfig>,
+    /// Offers HTTP/1 only.
+    http1: Arc<ClientConfig>,
+    name: ServerName<'static>,
+}
+
+/// Where a connection leads.
+#[derive(Debug)]
+enum Whereabouts {
+    /// Over the network.
+    Network(Resolver),
+    /// To a unix socket.
+    Path(PathBuf),
 }
 
 /// Why a connection could not be opened. Its text names the address and the cause.
@@ -75,15 +101,27 @@ struct Race<'a> {
     failure: Option<(SocketAddr, io::Error)>,
 }
 
+/// What a TLS handshake begins with.
+type Handshake<'a> = (&'a Arc<ClientConfig>, &'a ServerName<'static>);
+
 type Opening = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 
-/// Opens a connection to `target`, ready for a request, by `deadline`.
+/// Opens a connection to `target`, ready for a request, by `deadline`. Where the target wants a PROXY header, the
+/// connection begins with one that says what `announce` does, and is good for that client only.
 ///
 /// # Errors
 /// When no address of it could be connected to in time, or TLS failed.
-pub async fn connect(target: &Target, deadline: Instant) -> Result<Io, ConnectError> {
+pub async fn connect(target: &Target, announce: &Announce, deadline: Instant) -> Result<Io, ConnectError> {
     // A handshake's state is large and rarely there: apart, it is not part of every request's own future.
-    Box::pin(open(target, deadline)).await
+    Box::pin(open(target, announce, target.tls.as_ref().map(|tls| (&tls.config, &tls.name)), deadline)).await
+}
+
+/// As [`connect`], for a connection that has to speak HTTP/1: it alone is offered by ALPN.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_http1(target: &Target, announce: &Announce, deadline: Instant) -> Result<Io, ConnectError> {
+    Box::pin(open(target, announce, target.tls.as_ref().map(|tls| (&tls.http1, &tls.name)), deadline)).await
 }
 
 // === impl Target ===
@@ -94,7 +132,11 @@ impl Target {
     /// # Errors
     /// When it is `https` and no TLS configuration can be made.
     pub fn new(url: &ProviderUrl, tls: &ProviderTls) -> Result<Self, TlsError> {
-        Target::with_resolver(url, tls, Resolver::new(url.host(), url.port().unwrap_or_default()))
+        let whereabouts = match &url.address {
+            ProviderAddress::Tcp { host, port } => Whereabouts::Network(Resolver::new(host, *port)),
+            ProviderAddress::Unix(path) => Whereabouts::Path(path.clone()),
+        };
+        Target::at(whereabouts, url, tls)
     }
 
     /// As [`Target::new`], with a resolver of the caller's.
@@ -102,13 +144,51 @@ impl Target {
     /// # Errors
     /// When it is `https` and no TLS configuration can be made.
     pub fn with_resolver(url: &ProviderUrl, tls: &ProviderTls, resolver: Resolver) -> Result<Self, TlsError> {
-        let secured = if url.scheme.is_tls() {
-            Some((tls::client_config(tls)?, tls::server_name(tls, url.host())?))
-        } else {
-            None
-        };
-        Ok(Target { authority: url.address.to_string().into(), resolver, tls: secured })
+        Target::at(Whereabouts::Network(resolver), url, tls)
     }
+
+    fn at(whereabouts: Whereabouts, url: &ProviderUrl, tls: &ProviderTls) -> Result<Self, TlsError> {
+        let secured = if url.scheme.is_tls() { Some(Secured::new(tls, url.host())?) } else { None };
+        Ok(Target { authority: url.address.to_string().into(), whereabouts, proxy_protocol: None, tls: secured })
+    }
+
+    /// Begins each connection with a PROXY header of this version, if any. A new target has none.
+    #[must_use]
+    pub fn announcing(mut self, version: Option<ProxyVersion>) -> Self {
+        self.proxy_protocol = version;
+        self
+    }
+
+    /// Whether a connection is good only for the client it was opened for.
+    pub fn is_private(&self) -> bool {
+        self.proxy_protocol.is_some()
+    }
+
+    /// Offers these protocols by ALPN, the most wanted first, where there is TLS. HTTP/1.1 alone is what a new target offers.
+    #[must_use]
+    pub fn offering(mut self, protocols: &[&[u8]]) -> Self {
+        if let Some(secured) = &mut self.tls {
+            secured.config = offering(&secured.config, protocols);
+        }
+        self
+    }
+}
+
+// === impl Secured ===
+
+impl Secured {
+    fn new(tls: &ProviderTls, host: &str) -> Result<Self, TlsError> {
+        let config = tls::client_config(tls)?;
+        let http1 = offering(&config, &[b"http/1.1"]);
+        Ok(Secured { config, http1, name: tls::server_name(tls, host)? })
+    }
+}
+
+/// The same configuration with another ALPN list; sessions are shared.
+fn offering(config: &ClientConfig, protocols: &[&[u8]]) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    Arc::new(config)
 }
 
 // === impl ConnectError ===
@@ -130,6 +210,26 @@ impl ConnectError {
     #[must_use]
     pub fn is_ours(&self) -> bool {
         self.token == "proxy_internal_error"
+    }
+
+    /// The same once more, for each of those who waited for the connection.
+    pub(super) fn again(&self) -> Self {
+        let source = match self.source.raw_os_error() {
+            Some(code) => io::Error::from_raw_os_error(code),
+            None => io::Error::new(self.source.kind(), self.source.to_string()),
+        };
+        ConnectError { kind: self.kind, token: self.token, doing: self.doing.clone(), hint: self.hint, source }
+    }
+
+    /// The connection is there, but HTTP/2 over it is not.
+    pub(super) fn http2(target: &Target, token: &'static str, hint: &'static str, source: io::Error) -> Self {
+        let doing = format!("HTTP/2 with {}", target.authority);
+        ConnectError { kind: ConnectErrorKind::Other, token, doing, hint, source }
+    }
+
+    pub(super) fn late_http2(target: &Target) -> Self {
+        let doing = format!("HTTP/2 with {}", target.authority);
+        ConnectError { kind: ConnectErrorKind::Timeout, token: "connection_timeout", doing, hint: "", source: late() }
     }
 
     fn late_dns(target: &Target) -> Self {
@@ -161,15 +261,53 @@ impl ConnectError {
         ConnectError { kind, token, doing, hint: "", source: late() }
     }
 
-    fn late_tls(target: &Target, address: SocketAddr) -> Self {
-        let doing = format!("TLS handshake with {}", named(target, address));
+    /// The path of a unix socket leads nowhere.
+    fn path(target: &Target, source: io::Error) -> Self {
+        use io::ErrorKind as E;
+        let doing = format!("cannot connect to {}", target.authority);
+        let (kind, token, hint) = match source.kind() {
+            E::NotFound => {
+                let hint = "start the provider, or correct the path in `url`";
+                (ConnectErrorKind::Refused, "connection_refused", hint)
+            }
+            E::ConnectionRefused => {
+                let hint = "nobody listens on that socket: start the provider, or correct the path in `url`";
+                (ConnectErrorKind::Refused, "connection_refused", hint)
+            }
+            E::PermissionDenied => {
+                let hint = "let the gateway's user write to the socket and search the folders above it";
+                (ConnectErrorKind::Unreachable, "destination_unavailable", hint)
+            }
+            _ => {
+                let (kind, token) = judge(&source);
+                (kind, token, "")
+            }
+        };
+        ConnectError { kind, token, doing, hint, source }
+    }
+
+    fn late_path(target: &Target) -> Self {
+        let doing = format!("cannot connect to {}", target.authority);
+        let hint = "the provider does not accept what waits in its backlog";
+        let (kind, token) = (ConnectErrorKind::Timeout, "connection_timeout");
+        ConnectError { kind, token, doing, hint, source: late() }
+    }
+
+    fn header(target: &Target, source: io::Error) -> Self {
+        let doing = format!("sending a PROXY header to {}", target.authority);
+        let (kind, token) = judge(&source);
+        ConnectError { kind, token, doing, hint: "", source }
+    }
+
+    fn late_tls(target: &Target, address: Option<SocketAddr>) -> Self {
+        let doing = format!("TLS handshake with {}", named_if(target, address));
         let (kind, token) = (ConnectErrorKind::Timeout, "connection_timeout");
         ConnectError { kind, token, doing, hint: "", source: late() }
     }
 
-    fn tls(target: &Target, address: SocketAddr, source: io::Error) -> Self {
+    fn tls(target: &Target, address: Option<SocketAddr>, source: io::Error) -> Self {
         let (token, hint) = judge_tls(&source);
-        let doing = format!("TLS handshake with {}", named(target, address));
+        let doing = format!("TLS handshake with {}", named_if(target, address));
         ConnectError { kind: ConnectErrorKind::Tls, token, doing, hint, source }
     }
 }
@@ -236,11 +374,25 @@ impl<'a> Race<'a> {
     }
 }
 
-async fn open(target: &Target, deadline: Instant) -> Result<Io, ConnectError> {
-    let addresses = resolve(target, deadline).await?;
-    let (stream, address) = race(target, &addresses, deadline).await?;
-    let Some((config, name)) = &target.tls else { return Ok(stream.into()) };
-    let handshake = TlsConnector::from(Arc::clone(config)).connect(name.clone(), Socket::Tcp(stream));
+async fn open(
+    target: &Target,
+    announce: &Announce,
+    tls: Option<Handshake<'_>>,
+    deadline: Instant,
+) -> Result<Io, ConnectError> {
+    let (mut socket, address) = match &target.whereabouts {
+        Whereabouts::Network(resolver) => {
+            let addresses = resolve(target, resolver, deadline).await?;
+            let (stream, address) = race(target, &addresses, deadline).await?;
+            (Socket::Tcp(stream), Some(address))
+        }
+        Whereabouts::Path(path) => (Socket::Unix(open_path(target, path, deadline).await?), None),
+    };
+    if let Some(version) = target.proxy_protocol {
+        send_header(target, version, announce, &mut socket, deadline).await?;
+    }
+    let Some((config, name)) = tls else { return Ok(Io::Plain(socket)) };
+    let handshake = TlsConnector::from(Arc::clone(config)).connect(name.clone(), socket);
     match timeout_at(deadline.into(), handshake).await {
         Ok(Ok(stream)) => Ok(Io::TlsClient(Box::new(stream))),
         Ok(Err(error)) => Err(ConnectError::tls(target, address, error)),
@@ -248,9 +400,43 @@ async fn open(target: &Target, deadline: Instant) -> Result<Io, ConnectError> {
     }
 }
 
-async fn resolve(target: &Target, deadline: Instant) -> Result<Arc<[SocketAddr]>, ConnectError> {
-    match timeout_at(deadline.into(), target.resolver.resolve(clock::now())).await {
-        Ok(resolved) => resolved.map_err(|error| ConnectError::dns(target, error)),
+/// Connects to a unix socket. Where its backlog is full the kernel says so at once, and nobody says when there is room, so
+/// that has to be asked.
+async fn open_path(target: &Target, path: &Path, deadline: Instant) -> Result<UnixStream, ConnectError> {
+    let mut pause = BACKLOG_PAUSE;
+    loop {
+        match UnixStream::connect(path).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(ConnectError::path(target, error)),
+        }
+        if timeout_at(deadline.into(), tokio::time::sleep(pause)).await.is_err() {
+            return Err(ConnectError::late_path(target));
+        }
+        pause = (2 * pause).min(BACKLOG_PAUSE_MAX);
+    }
+}
+
+/// Says first on whose behalf the connection is, before TLS.
+async fn send_header(
+    target: &Target,
+    version: ProxyVersion,
+    announce: &Announce,
+    socket: &mut Socket,
+    deadline: Instant,
+) -> Result<(), ConnectError> {
+    let mut header = Vec::new();
+    match version {
+        ProxyVersion::V1 => proxy_header::write_v1(&mut header, announce),
+        ProxyVersion::V2 => proxy_header::write_v2(&mut header, announce),
+    }
+    let sent = timeout_at(deadline.into(), socket.write_all(&header)).await;
+    sent.unwrap_or_else(|_| Err(late())).map_err(|error| ConnectError::header(target, error))
+}
+
+async fn resolve(target: &Target, resolver: &Resolver, deadline: Instant) -> Result<Arc<[SocketAddr]>, ConnectError> {
+    match timeout_at(deadline.into(), resolver.resolve(clock::now())).await {
+        Ok(found) => found.map_err(|error| ConnectError::dns(target, error)),
         Err(_) => Err(ConnectError::late_dns(target)),
     }
 }
@@ -342,6 +528,16 @@ fn named(target: &Target, address: SocketAddr) -> String {
     let address = address.to_string();
     if *target.authority == *address { address } else { format!("{} at {address}", target.authority) }
 }
+
+fn named_if(target: &Target, address: Option<SocketAddr>) -> String {
+    address.map_or_else(|| target.authority.to_string(), |address| named(target, address))
+}
+
+/// Until a full backlog of a unix socket is tried again; doubled each time.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(1);
+
+/// At most this long.
+const BACKLOG_PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// The head start of each address over the next: RFC 8305 §8 recommends it.
 const HEAD_START: Duration = Duration::from_millis(250);

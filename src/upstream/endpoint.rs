@@ -1,10 +1,13 @@
-//! One address, and the connections to it that wait to be used again.
+//! One address, and the connections to it: those of HTTP/1 that wait to be used again, those of HTTP/2 that are shared.
 
-use super::connect::{self, ConnectError, Target};
+use super::connect::{ConnectError, Target};
 use super::idle::Idle;
+use super::multiplex::{Approach, Given, Multiplex, Seat, Speaks, Terms};
 use super::tls::TlsError;
 use crate::clock;
-use crate::config;
+use crate::config::{self, Protocols, Scheme};
+use crate::net::io::Io;
+use crate::net::proxy_header::Announce;
 use crate::net::wire::Wire;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,15 +17,17 @@ use std::time::{Duration, Instant};
 /// connection belongs to the runtime it was opened in.
 #[derive(Debug)]
 pub struct Endpoint {
-    target: Target,
+    approach: Arc<Approach>,
     keep: Duration,
     workers: Box<[Shelf]>,
 }
 
-/// One worker's idle connections. The lock is never contended: only that worker's thread takes it.
+/// One worker's connections. The lock is never contended: only that worker's thread takes it.
 #[derive(Debug)]
 struct Shelf {
     idle: Mutex<Idle<Wire>>,
+    /// Those of HTTP/2, in use and idle.
+    shared: Arc<Multiplex>,
     /// A task is there that closes what has waited too long.
     tidied: AtomicBool,
     /// Connections that are not idle yet, see [`Endpoint::rest`].
@@ -39,6 +44,19 @@ pub struct Connection {
     born: Instant,
 }
 
+/// What a request is sent on.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart at once; a box would be an allocation for each request"
+)]
+pub enum Hand {
+    /// A connection of its own.
+    Http1(Connection),
+    /// A stream's place on one that others share.
+    Http2(Seat),
+}
+
 // === impl Endpoint ===
 
 impl Endpoint {
@@ -47,19 +65,73 @@ impl Endpoint {
     /// # Errors
     /// A certificate or name that cannot be used.
     pub fn new(provider: &config::Provider, workers: usize) -> Result<Self, TlsError> {
+        let target = Target::new(&provider.url, &provider.tls)?;
+        let (speaks, offers): (_, &[&[u8]]) = match (provider.url.scheme, provider.protocols) {
+            (Scheme::H2c, _) => (Speaks::Http2, &[]),
+            (Scheme::Https, Protocols { http2: true, http1: true }) => {
+                (Speaks::Alpn { http1: true }, &[b"h2", b"http/1.1"])
+            }
+            (Scheme::Https, Protocols { http2: true, http1: false }) => (Speaks::Alpn { http1: false }, &[b"h2"]),
+            (Scheme::Http | Scheme::Https, _) => (Speaks::Http1, &[b"http/1.1"]),
+        };
+        let target = target.offering(offers).announcing(provider.proxy_protocol);
+        let approach = Approach::new(target, speaks, Terms::new(&provider.connections));
+        Ok(Endpoint::with(approach, &provider.connections, workers))
+    }
+
+    /// An endpoint that is reached so.
+    pub(super) fn with(approach: Approach, connections: &config::ProviderConnections, workers: usize) -> Self {
+        let approach = Arc::new(approach);
         let shelf = || Shelf {
-            idle: Mutex::new(Idle::new(&provider.connections)),
+            idle: Mutex::new(Idle::new(connections)),
+            shared: Arc::new(Multiplex::new(Arc::clone(&approach))),
             tidied: AtomicBool::new(false),
             resting: AtomicUsize::new(0),
         };
-        Ok(Endpoint {
-            target: Target::new(&provider.url, &provider.tls)?,
-            keep: provider.connections.idle_timeout,
-            workers: (0..workers).map(|_| shelf()).collect(),
-        })
+        let workers = (0..workers).map(|_| shelf()).collect();
+        Endpoint { approach, keep: connections.idle_timeout, workers }
     }
 
-    /// An idle connection of this worker that is still alive, the youngest first.
+    /// A free place on what is open now: on a shared connection, else an idle connection of HTTP/1.
+    ///
+    /// Where few places are left, the next connection is opened in the background.
+    pub fn acquire(&self, worker: usize, now: Instant) -> Option<Hand> {
+        if let Some(seat) = self.workers[worker].shared.seat(now) {
+            return Some(Hand::Http2(seat));
+        }
+        self.reuse(worker, now).map(Hand::Http1)
+    }
+
+    /// Opens a connection by `deadline`, speaking what the provider speaks; for HTTP/2, as few as all who ask need. Opening
+    /// one that others wait for too may take `patience`, whenever the first of them gives up.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn open(&self, worker: usize, patience: Duration, deadline: Instant) -> Result<Hand, ConnectError> {
+        let shared = &self.workers[worker].shared;
+        let given = if self.approach.may_share() { shared.wait(patience, deadline).await? } else { Given::Direct };
+        let given = match given {
+            Given::Direct => shared.direct(patience, deadline).await?,
+            given => given,
+        };
+        match given {
+            Given::Seat(seat) => Ok(Hand::Http2(seat)),
+            Given::Http1(io) => Ok(Hand::Http1(Connection::new(io))),
+            // Whoever opens a connection gets it.
+            Given::Direct => self.open_http1(&Announce::default(), deadline).await.map(Hand::Http1),
+        }
+    }
+
+    /// A new connection that speaks HTTP/1, for what HTTP/2 does not carry, and for the client that `announce` names. No
+    /// worker is named: it is the caller's alone.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn open_http1(&self, announce: &Announce, deadline: Instant) -> Result<Connection, ConnectError> {
+        self.approach.open_http1(announce, deadline).await.map(Connection::new)
+    }
+
+    /// An idle connection of HTTP/1 of this worker that is still alive, the youngest first.
     pub fn reuse(&self, worker: usize, now: Instant) -> Option<Connection> {
         let mut waiting = self.workers[worker].idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some((mut wire, born)) = waiting.take(now) {
@@ -70,20 +142,14 @@ impl Endpoint {
         None
     }
 
-    /// A new connection.
-    ///
-    /// # Errors
-    /// See [`ConnectError`].
-    pub async fn open(&self, deadline: Instant) -> Result<Connection, ConnectError> {
-        let io = connect::connect(&self.target, deadline).await?;
-        Ok(Connection { wire: Wire::to_provider(io), reused: false, born: clock::now() })
-    }
-
     /// As [`Endpoint::keep`], once the connection has been silent for a moment; for answers to HEAD.
     ///
     /// There are providers that send the body all the same, right behind the head. Used at once, the connection would
     /// carry the next request, and that body, which whoever wrote the resource chose, would pass for its answer.
     pub fn rest(self: &Arc<Self>, worker: usize, connection: Connection, hint: Option<Duration>) {
+        if self.approach.is_private() {
+            return;
+        }
         let endpoint = Arc::clone(self);
         if self.workers[worker].resting.fetch_add(1, Ordering::Relaxed) >= RESTING_MAX {
             self.workers[worker].resting.fetch_sub(1, Ordering::Relaxed);
@@ -97,10 +163,11 @@ impl Endpoint {
     }
 
     /// Keeps a connection whose exchange is complete. `hint` is how long the provider says it will keep it
-    /// (`Keep-Alive: timeout=5`); we give up a second earlier, so as not to meet its FIN on the way.
+    /// (`Keep-Alive: timeout=5`); we give up a second earlier, so as not to meet its FIN on the way. A connection that began
+    /// with a PROXY header is closed: whatever it carries is that one client's.
     pub fn keep(self: &Arc<Self>, worker: usize, mut connection: Connection, hint: Option<Duration>, now: Instant) {
         let keep = hint.map_or(self.keep, |hint| self.keep.min(hint.saturating_sub(Duration::from_secs(1))));
-        if keep.is_zero() || !connection.wire.is_quiet() {
+        if keep.is_zero() || self.approach.is_private() || !connection.wire.is_quiet() {
             return;
         }
         connection.wire.shrink();
@@ -109,6 +176,23 @@ impl Endpoint {
         if !place.tidied.swap(true, Ordering::AcqRel) {
             tokio::spawn(tidy(Arc::clone(self), worker));
         }
+    }
+}
+
+impl Drop for Endpoint {
+    /// What runs may end; idle connections close at once.
+    fn drop(&mut self) {
+        for shelf in &self.workers {
+            shelf.shared.close();
+        }
+    }
+}
+
+// === impl Connection ===
+
+impl Connection {
+    fn new(io: Io) -> Self {
+        Connection { wire: Wire::to_provider(io), reused: false, born: clock::now() }
     }
 }
 
