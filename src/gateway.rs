@@ -15,10 +15,12 @@ use crate::proxy::Shared;
 use crate::proxy::snapshot::Snapshot;
 use crate::server::limits;
 use crate::server::port::{Opened, Port};
+use crate::server::tls::Terminator;
 use crate::server::worker::{self, Order, Worker};
 use crate::upstream::registry::Registry;
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -92,7 +94,11 @@ struct Built {
     snapshot: Arc<Snapshot>,
     log: Prepared,
     opened: Vec<Opened>,
+    terminators: Terminators,
 }
+
+/// TLS of the listeners that speak it.
+type Terminators = HashMap<Bind, Arc<Terminator>>;
 
 // === impl Source ===
 
@@ -354,9 +360,15 @@ impl Core {
         }
         state.leaving.retain(|port| !port.is_over());
         state.leaving.extend(leave);
-        for port in &state.ports {
+        for port in state.ports.iter().chain(built.opened.iter().map(|(port, _)| port)) {
             for listener in config.listeners.iter().filter(|listener| listener.bind == port.bind) {
-                port.follow(listener, self.shared.metrics.listener(&listener.name));
+                let metrics = self.shared.metrics.listener(&listener.name);
+                let terminator = built.terminators.get(&port.bind).cloned();
+                metrics.certificates(&[]);
+                if let Some(terminator) = &terminator {
+                    terminator.announce(clock::wall());
+                }
+                port.follow(listener, metrics, terminator);
             }
         }
         for (port, sockets) in built.opened {
@@ -473,6 +485,8 @@ impl Control for Core {
     fn check(&self, yaml: &[u8]) -> Result<Vec<Value>, Rejected> {
         let loaded =
             config::parse("request body", yaml, &UnknownEnvironment).map_err(|problems| rejected(&problems))?;
+        verify(&loaded.config)
+            .map_err(|message| Rejected { problems: vec![json!({ "message": message })], rendered: message })?;
         Ok(loaded.notes.iter().map(value).collect())
     }
 }
@@ -493,8 +507,8 @@ fn build(
     logs: &Logs,
 ) -> Result<Built, String> {
     let config = Arc::new(loaded.config);
-    not_built(&config)?;
     let (registry, pools) = registry.build(&config, workers, metrics).map_err(|error| error.to_string())?;
+    let terminators = terminators(&config, ports, metrics)?;
     let log = logs.prepare(&config.log).map_err(|error| format!("log: {error}"))?;
     let mut opened: Vec<Opened> = Vec::new();
     for listener in &config.listeners {
@@ -507,26 +521,33 @@ fn build(
         }
     }
     let snapshot = Arc::new(Snapshot::new(config, &pools, metrics));
-    Ok(Built { registry, snapshot, log, opened })
+    Ok(Built { registry, snapshot, log, opened, terminators })
 }
 
-/// What a file may say and this version does not do yet is refused, and never done halfway: a listener with `tls` that
-/// spoke in the clear would be worse than none.
-fn not_built(config: &Config) -> Result<(), String> {
-    let refuse = |place: String, what: &str| Err(format!("{place}: {what} is not built yet; remove it"));
+/// TLS of each listener that speaks it; what has to outlive a reload is taken over from its port.
+fn terminators(config: &Config, ports: &[Arc<Port>], metrics: &Metrics) -> Result<Terminators, String> {
+    let mut terminators = Terminators::new();
     for listener in &config.listeners {
-        let place = || format!("listener `{}`", listener.name);
-        if listener.tls.is_some() {
-            return refuse(place(), "`tls`");
-        }
+        let Some(tls) = &listener.tls else { continue };
+        let port = ports.iter().find(|port| port.bind == listener.bind);
+        let before = port.and_then(|port| port.terminator());
+        let metrics = metrics.listener(&listener.name);
+        let terminator = Terminator::build(&listener.name, tls, listener.protocols, metrics, before.as_deref())
+            .map_err(|error| format!("listener `{}`: {error}", listener.name))?;
+        terminators.insert(listener.bind.clone(), Arc::new(terminator));
     }
-    for provider in &config.providers {
-        let place = || format!("provider `{}`", provider.name);
-        if provider.tls.client.is_some() {
-            return refuse(place(), "`tls.client`");
-        }
-    }
-    Ok(())
+    Ok(terminators)
+}
+
+/// Whether everything that `config` names can be built, without touching anything that is shared: no address, no log file.
+/// What a reload would still find out is whether the machine has those to give.
+///
+/// # Errors
+/// What a reload would say.
+pub fn verify(config: &Config) -> Result<(), String> {
+    let metrics = Metrics::new();
+    Registry::default().build(config, 1, &metrics).map_err(|error| error.to_string())?;
+    terminators(config, &[], &metrics).map(drop)
 }
 
 fn cannot_listen(name: &str, bind: &Bind, error: &io::Error) -> String {
@@ -560,11 +581,24 @@ fn spawn_workers(count: usize, shared: &Arc<Shared>) -> io::Result<(Inboxes, Vec
 /// The admin listener has a thread and a runtime of its own: whatever it does, requests do not wait for it.
 fn serve_admin(listener: TcpListener, control: Arc<Core>, stop: watch::Receiver<bool>) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.spawn(look_at_certificates(Arc::downgrade(&control)));
     std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
         if let Err(error) = runtime.block_on(admin::serve(listener, control, stop)) {
             tracing::error!(%error, "the admin listener has ended; restart the gateway");
         }
     })
+}
+
+/// Says once a day which certificates end soon; a reload says it as well.
+async fn look_at_certificates(core: Weak<Core>) {
+    loop {
+        tokio::time::sleep(DAY).await;
+        let Some(core) = core.upgrade() else { return };
+        let ports = core.state().ports.clone();
+        for terminator in ports.iter().filter_map(|port| port.terminator()) {
+            terminator.announce(clock::wall());
+        }
+    }
 }
 
 fn version(loaded: &Loaded) -> Version {
@@ -626,6 +660,9 @@ fn inputs(loaded: &Result<Loaded, Problems>) -> &Arc<Inputs> {
 
 /// What a reload is told once a drain has begun.
 const GOING: &str = "the gateway is going and takes no new configuration";
+
+/// Between two looks at the certificates.
+const DAY: Duration = Duration::from_hours(24);
 
 /// Changes that a log line names.
 const CHANGES_LOGGED: usize = 10;

@@ -142,6 +142,12 @@ impl Side<'_> {
         }
     }
 
+    /// Whether [`Side::poll_gone`] tells that the peer leaves at any time, whatever is unread.
+    #[inline]
+    pub fn says_that_it_leaves(&self) -> bool {
+        matches!(self, Side::Http2(_))
+    }
+
     /// The socket underneath, where it is this side's alone.
     pub fn socket(&self) -> Option<&Socket> {
         match self {

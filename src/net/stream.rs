@@ -162,7 +162,7 @@ impl Stream {
                 self.piece = piece.map_err(|error| read_error(&error))?;
             } else {
                 let trailers = ready!(body.poll_trailers(cx)).map_err(|error| read_error(&error))?;
-                self.trailers = trailers.map(|map| heads::trailers(&map));
+                self.trailers = trailers.map(|map| heads::trailers(&map)).transpose().map_err(ReadError::Framing)?;
                 self.reading = Reading::Done;
             }
         }

@@ -167,14 +167,14 @@ impl Driver<'_> {
         if moved != self.moved.0 || self.is_busy() {
             self.moved = (moved, now);
         }
-        match self.ending {
-            Ending::No | Ending::Told(_) if self.gauge.is_overdrawn() => {
-                tracing::debug!("an HTTP/2 connection is closed: its frames cost more than they carry");
-                self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        match (self.ending, self.gauge.verdict()) {
+            (Ending::No | Ending::Told(_), Some(reason)) => {
+                tracing::debug!(%reason, "an HTTP/2 connection is closed for the frames that came on it");
+                self.h2.abrupt_shutdown(reason);
                 self.ending = Ending::Closed(now);
                 true
             }
-            Ending::No if closing || self.idle_at() <= now => {
+            (Ending::No, None) if closing || self.idle_at() <= now => {
                 self.h2.graceful_shutdown();
                 self.ending = Ending::Told(now);
                 true

@@ -2,6 +2,7 @@
 
 use super::addresses::Addresses;
 use super::listening::{self, Listening, SocketFile};
+use super::tls::Terminator;
 use crate::clock;
 use crate::config::{Bind, Listener};
 use crate::net::io::{Address, Io};
@@ -48,6 +49,8 @@ pub struct Port {
 struct Settings {
     listener: Arc<Listener>,
     metrics: ListenerMetrics,
+    /// Where it speaks TLS.
+    terminator: Option<Arc<Terminator>>,
 }
 
 /// A port that listens, and a socket of it for each worker.
@@ -131,7 +134,7 @@ impl Port {
             file,
             closed: AtomicBool::new(false),
             closing: Notify::new(),
-            settings: Mutex::new(Settings { listener: Arc::clone(listener), metrics }),
+            settings: Mutex::new(Settings { listener: Arc::clone(listener), metrics, terminator: None }),
             open: AtomicUsize::new(0),
             addresses: Addresses::default(),
             said: Mutex::default(),
@@ -153,7 +156,7 @@ impl Port {
     /// A place for a connection that comes from there.
     pub fn enter(self: &Arc<Self>, from: Address) -> Place {
         self.open.fetch_add(1, Ordering::Relaxed);
-        let Settings { listener, metrics } = self.settings();
+        let Settings { listener, metrics, .. } = self.settings();
         metrics.opened(HTTP1);
         let age = listener.limits.connection_age;
         let ends_at = age.map(|age| clock::after(clock::now(), spread(age, fastrand::f64())));
@@ -165,10 +168,15 @@ impl Port {
         self.settings().listener
     }
 
+    /// What makes its connections secure, where it speaks TLS; handshakes that begin from now on use it.
+    pub fn terminator(&self) -> Option<Arc<Terminator>> {
+        self.settings().terminator
+    }
+
     /// The file says this of it now.
-    pub fn follow(&self, listener: &Arc<Listener>, metrics: ListenerMetrics) {
+    pub fn follow(&self, listener: &Arc<Listener>, metrics: ListenerMetrics, terminator: Option<Arc<Terminator>>) {
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner) =
-            Settings { listener: Arc::clone(listener), metrics };
+            Settings { listener: Arc::clone(listener), metrics, terminator };
         self.room.notify_waiters();
     }
 

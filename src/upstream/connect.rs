@@ -16,7 +16,7 @@ use crate::config::{ProviderAddress, ProviderTls, ProviderUrl, ProxyVersion};
 use crate::net::io::{Io, Socket};
 use crate::net::proxy_header::{self, Announce};
 use rustls::pki_types::ServerName;
-use rustls::{CertificateError, ClientConfig};
+use rustls::{AlertDescription, CertificateError, ClientConfig};
 use std::error::Error;
 use std::fmt;
 use std::future::poll_fn;
@@ -178,7 +178,7 @@ impl Target {
 
 impl Secured {
     fn new(tls: &ProviderTls, host: &str) -> Result<Self, TlsError> {
-        let config = tls::client_config(tls)?;
+        let config = tls::client_config(tls, host)?;
         let http1 = offering(&config, &[b"http/1.1"]);
         Ok(Secured { config, http1, name: tls::server_name(tls, host)? })
     }
@@ -497,6 +497,9 @@ fn judge_tls(error: &io::Error) -> (&'static str, &'static str) {
     match cause {
         rustls::Error::InvalidCertificate(fault) => ("tls_certificate_error", hint(fault)),
         rustls::Error::NoCertificatesPresented => ("tls_certificate_error", ""),
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            ("tls_alert_received", "the provider asks for a certificate of ours: set tls.client")
+        }
         rustls::Error::AlertReceived(_) => ("tls_alert_received", ""),
         rustls::Error::InvalidMessage(_) => ("tls_protocol_error", "does the provider speak TLS on this port?"),
         _ => ("tls_protocol_error", ""),

@@ -20,6 +20,8 @@ use tokio::runtime::Handle;
 use tokio_rustls::TlsAcceptor;
 
 const AMPLE: Duration = Duration::from_secs(20);
+/// What is not to end by time does not while a test waits.
+const NEVER: Duration = Duration::from_hours(1);
 const SOON: Duration = Duration::from_millis(30);
 
 // Frame types and flags (RFC 9113 §6), settings (§6.5.2), and one answer's head: `:status: 200` of the static table.
@@ -165,7 +167,7 @@ impl Wired {
 }
 
 fn terms() -> Terms {
-    Terms { streams: 100, idle: 8, idle_timeout: AMPLE, max_age: AMPLE, ping: None, ping_answer: AMPLE }
+    Terms { streams: 100, idle: 8, idle_timeout: NEVER, max_age: NEVER, ping: None, ping_answer: AMPLE }
 }
 
 fn url(address: SocketAddr, scheme: Scheme) -> ProviderUrl {
@@ -174,7 +176,7 @@ fn url(address: SocketAddr, scheme: Scheme) -> ProviderUrl {
 }
 
 fn connections() -> ProviderConnections {
-    ProviderConnections { idle: 8, idle_timeout: AMPLE, max_age: AMPLE, streams: 100, ping: None }
+    ProviderConnections { idle: 8, idle_timeout: NEVER, max_age: NEVER, streams: 100, ping: None }
 }
 
 fn endpoint(address: SocketAddr, speaks: Speaks, terms: Terms) -> Arc<Endpoint> {
@@ -560,6 +562,23 @@ async fn goaway_refuses_the_streams_above_its_last_and_lets_the_others_end() {
     wired.answer(1).await;
     assert!(ample(below).await.is_ok());
     drop((seat, other, unused));
+    assert_eq!(wired.end().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_provider_that_only_announces_its_end_gets_no_new_streams_and_ends_those_it_has() {
+    let port = Port::new().await;
+    let endpoint = port.endpoint(Terms { idle: 0, ..terms() });
+    let (mut seat, mut wired) = first(&port, &endpoint, &[]).await;
+    let answer = send(&mut seat);
+    wired.next_of(HEADERS).await;
+    // The first of the two steps of RFC 9113 §6.8.
+    wired.go_away(0x7fff_ffff, Reason::NO_ERROR).await;
+    until(|| acquire(&endpoint).is_none()).await;
+    wired.go_away(1, Reason::NO_ERROR).await;
+    wired.answer(1).await;
+    assert!(ample(answer).await.is_ok());
+    drop(seat);
     assert_eq!(wired.end().await, Some(0));
 }
 
@@ -960,6 +979,25 @@ async fn a_connection_that_comes_after_the_endpoint_is_gone_closes() {
     wired.settings(&[]).await;
     assert_eq!(wired.end().await, Some(0));
     all_tasks_end().await;
+}
+
+#[tokio::test]
+async fn a_connection_ahead_of_need_that_comes_too_late_closes_while_streams_run() {
+    let port = Port::new().await;
+    let endpoint = port.endpoint(Terms { streams: 1, ..terms() });
+    let (mut seat, mut busy) = first(&port, &endpoint, &[]).await;
+    assert!(acquire(&endpoint).is_none());
+    let mut second = Box::pin(open(&endpoint));
+    assert!(poll_once(&mut second).await.is_pending());
+    let mut late = port.wired().await;
+    drop(second);
+    drop(endpoint);
+    late.settings(&[]).await;
+    assert_eq!(late.end().await, Some(0));
+    let answer = send(&mut seat);
+    busy.next_of(HEADERS).await;
+    busy.answer(1).await;
+    assert!(ample(answer).await.is_ok());
 }
 
 // === TLS ===
