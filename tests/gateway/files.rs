@@ -1,7 +1,8 @@
 //! Files that the configuration names are part of it: a change of one of them alone is a reload.
 
+use crate::authority::{Authority, Pair, visit};
 use crate::world::{Wire, page, wait_until};
-use rcgen::{CertificateParams, KeyPair};
+use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 use sluice::config::ProcessEnvironment;
 use sluice::gateway::{self, Source};
@@ -80,11 +81,10 @@ impl Watched {
         self.status()["on_disk"]["error"]["message"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// The PEM of the certificate that is applied.
-    fn certificate(&self) -> String {
-        let config = self.gateway().config();
-        let tls = config.listeners[0].tls.as_ref().expect("it is configured");
-        String::from_utf8(tls.certificates[0].cert.to_vec()).expect("PEM is text")
+    /// The certificate that a new client is shown.
+    fn shown(&self, authority: &Authority) -> CertificateDer<'static> {
+        let web = self.gateway().address("web").expect("a listener");
+        visit(web, &authority.client(None), "a.test").expect("it is trusted").certificate
     }
 }
 
@@ -118,11 +118,15 @@ fn get(address: SocketAddr) -> String {
     wire.answer().text()
 }
 
-/// A certificate and its key, as PEM.
-fn pair() -> (String, String) {
-    let params = CertificateParams::new(vec!["a.test".to_owned()]).expect("a valid name");
-    let key = KeyPair::generate().expect("a key");
-    (params.self_signed(&key).expect("a certificate").pem(), key.serialize_pem())
+/// The files of `pair` as the two that [`SECURED`] names.
+fn copy(pair: &Pair, folder: &Path) {
+    fs::create_dir_all(folder).expect("a folder");
+    fs::copy(&pair.cert, folder.join("site.pem")).expect("writable");
+    fs::copy(&pair.key, folder.join("site.key")).expect("writable");
+}
+
+fn read(file: &Path) -> String {
+    fs::read_to_string(file).expect("readable")
 }
 
 const SECURED: &str = "
@@ -181,44 +185,34 @@ fn without_a_watch_nothing_is_taken_over_by_itself() {
 
 #[test]
 fn a_new_pair_that_is_written_one_file_after_the_other_settles_by_itself() {
-    let (first, second) = (pair(), pair());
-    let watched = Watched::start(SECURED, |folder| {
-        fs::create_dir(folder.join("tls")).expect("a folder");
-        fs::write(folder.join("tls/site.pem"), &first.0).expect("writable");
-        fs::write(folder.join("tls/site.key"), &first.1).expect("writable");
-    });
-    assert_eq!(watched.certificate(), first.0);
+    let authority = Authority::new();
+    let [first, second] = ["first", "second"].map(|name| authority.sign(name, &["a.test"]));
+    let watched = Watched::start(SECURED, |folder| copy(&first, &folder.join("tls")));
+    assert_eq!(watched.shown(&authority), first.chain()[0]);
 
-    save(&watched.at("tls/site.pem"), &second.0);
+    save(&watched.at("tls/site.pem"), &read(&second.cert));
     watched.wait_for_rejection();
     assert!(watched.rejection().contains("the key does not belong to the certificate"));
-    assert_eq!(watched.certificate(), first.0, "the old pair stays");
     assert!(watched.page("/readyz?verbose").contains("the latest reload was rejected"));
-    assert!(fs::read_to_string(watched.at("log")).expect("a log").contains("the configuration is rejected"));
+    assert_eq!(watched.shown(&authority), first.chain()[0], "the old pair stays");
 
-    save(&watched.at("tls/site.key"), &second.1);
-    wait_until("the pair is applied", || watched.certificate() == second.0);
+    save(&watched.at("tls/site.key"), &read(&second.key));
+    wait_until("the pair is shown", || watched.shown(&authority) == second.chain()[0]);
     wait_until("all is well again", || watched.page("/metrics").contains("sluice_config_last_reload_successful 1\n"));
     assert_eq!(watched.rejection(), "");
-    let log = fs::read_to_string(watched.at("log")).expect("a log");
-    assert!(log.contains("listeners[web].tls.certificates"), "what changed is named: {log}");
-    assert!(!log.contains(second.1.lines().nth(1).expect("a key has lines")));
 }
 
 #[test]
 fn a_pair_that_kubernetes_swaps_is_taken_over_each_time() {
-    let pairs = [pair(), pair(), pair()];
+    let authority = Authority::new();
+    let pairs = ["0", "1", "2"].map(|name| authority.sign(name, &["a.test"]));
     let write = |mount: &Path, version: usize| {
-        let inside = mount.join(format!("..{version}"));
-        fs::create_dir(&inside).expect("a folder");
-        fs::write(inside.join("site.pem"), &pairs[version].0).expect("writable");
-        fs::write(inside.join("site.key"), &pairs[version].1).expect("writable");
+        copy(&pairs[version], &mount.join(format!("..{version}")));
         symlink(format!("..{version}"), mount.join("..data_tmp")).expect("a link");
         fs::rename(mount.join("..data_tmp"), mount.join("..data")).expect("a rename");
     };
     let watched = Watched::start(SECURED, |folder| {
         let mount = folder.join("tls");
-        fs::create_dir(&mount).expect("a folder");
         write(&mount, 0);
         symlink("..data/site.pem", mount.join("site.pem")).expect("a link");
         symlink("..data/site.key", mount.join("site.key")).expect("a link");
@@ -226,7 +220,7 @@ fn a_pair_that_kubernetes_swaps_is_taken_over_each_time() {
     for version in 1..3 {
         write(&watched.at("tls"), version);
         fs::remove_dir_all(watched.at(&format!("tls/..{}", version - 1))).expect("the old folder goes");
-        wait_until("the pair is applied", || watched.certificate() == pairs[version].0);
+        wait_until("the pair is shown", || watched.shown(&authority) == pairs[version].chain()[0]);
     }
     assert_eq!(watched.rejection(), "");
 }
