@@ -6,7 +6,7 @@ use crate::http1::head::{HeadError, RequestHead, ResponseHead};
 use bytes::Bytes;
 use h2::ext::Protocol;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, request, response};
+use http::{Method, StatusCode, request, response};
 
 /// Fills `head` with a request that came in HTTP/2; `ends` where its frame said that nothing follows.
 ///
@@ -93,7 +93,8 @@ fn cookie(fields: &mut Fields, headers: &HeaderMap) {
     fields.push(b"cookie", &cookie);
 }
 
-/// What the library lets pass of RFC 9113 §8.2.1: space around a value, and a quotation mark in a name.
+/// What the library lets pass of RFC 9113 §8.1.1 and §8.2.1: space around a value, a quotation mark in a name, and an empty
+/// `Content-Length`, which it reads as 0.
 fn fields_are_valid(fields: &HeaderMap) -> Result<(), &'static str> {
     let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     for (name, value) in fields {
@@ -102,6 +103,9 @@ fn fields_are_valid(fields: &HeaderMap) -> Result<(), &'static str> {
         }
         if name.as_str().contains('"') {
             return Err("a field name is not a token");
+        }
+        if value.is_empty() && *name == header::CONTENT_LENGTH {
+            return Err("Content-Length is empty");
         }
     }
     Ok(())
@@ -140,6 +144,10 @@ pub fn answer(
 ) -> Result<(), HeadError> {
     if parts.headers.len() > max {
         return Err(HeadError::TooManyFields);
+    }
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        // RFC 9113 §8.6.
+        return Err(HeadError::Malformed("HTTP/2 has no 101"));
     }
     let opened = asked.filter(|_| parts.status.is_success());
     head.begin(if opened.is_some() { 101 } else { parts.status.as_u16() }, ends);

@@ -128,14 +128,20 @@ impl Stream {
         let Receiving::Head(answer) = &mut self.receiving else {
             return Poll::Ready(Err(HeadReadError::Ended { partial: false }));
         };
-        if let Poll::Ready(Some(interim)) = answer.poll_informational(cx) {
+        let read = if let Poll::Ready(Some(interim)) = answer.poll_informational(cx) {
             let (parts, ()) = interim.map_err(|error| head_error(&error))?.into_parts();
-            return Poll::Ready(heads::answer(head, &parts, false, max, None).map_err(HeadReadError::Malformed));
+            heads::answer(head, &parts, false, max, None)
+        } else {
+            let (parts, body) = ready!(Pin::new(answer).poll(cx)).map_err(|error| head_error(&error))?.into_parts();
+            let ends = body.is_end_stream();
+            self.receiving = Receiving::Body(body);
+            heads::answer(head, &parts, ends, max, self.key.as_deref())
+        };
+        if read.is_err() {
+            // What the library lets pass and we do not is as malformed as what it finds (RFC 9113 §8.1.1).
+            self.reset(Reason::PROTOCOL_ERROR);
         }
-        let (parts, body) = ready!(Pin::new(answer).poll(cx)).map_err(|error| head_error(&error))?.into_parts();
-        let ends = body.is_end_stream();
-        self.receiving = Receiving::Body(body);
-        Poll::Ready(heads::answer(head, &parts, ends, max, self.key.as_deref()).map_err(HeadReadError::Malformed))
+        Poll::Ready(read.map_err(HeadReadError::Malformed))
     }
 
     /// The body that follows the head has this length, and may be at most `limit` bytes long.

@@ -35,7 +35,8 @@ impl Siege {
         let (over, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (ends, counts, web) = (Arc::clone(&over), Arc::clone(&served), sluice.web());
         let polite = std::thread::spawn(move || is_polite(web, &ends, &counts));
-        // What the first requests make it allocate is no growth of a flood.
+        // What many requests at once make it allocate is no growth of a flood.
+        is_busy(sluice.web());
         wait_until("the polite client is served", || served.load(Ordering::SeqCst) >= 200 || polite.is_finished());
         let before = memory(&sluice, "VmRSS");
         Siege { sluice, _alpha: alpha, script, before, over, polite: Some(polite), served }
@@ -84,6 +85,17 @@ fn is_polite(web: SocketAddr, over: &AtomicBool, served: &AtomicUsize) -> usize 
         served.fetch_add(1, Ordering::SeqCst);
     }
     usize::try_from(stream / 2).expect("a count")
+}
+
+/// As many requests at once as one connection may have open, on a few connections: what a polite crowd costs.
+fn is_busy(web: SocketAddr) {
+    let mut crowd: Vec<Frames> = (0..4).map(|_| Frames::connect(web)).collect();
+    for client in &mut crowd {
+        (0..100).for_each(|number| client.get(stream(number), "/polite"));
+    }
+    for client in &mut crowd {
+        (0..100).for_each(|number| drop(client.is_answered(stream(number))));
+    }
 }
 
 /// A line of `/proc/PID/status`, in KiB.
@@ -140,7 +152,7 @@ fn rapid_reset_in_step_with_the_server_is_closed_too() {
     }
     attacker.expect_goaway(ENHANCE_YOUR_CALM);
     println!("{number} were sent, {} reached the provider", siege.reached());
-    assert!(siege.reached() <= 1000, "{} of {number} reached the provider", siege.reached());
+    assert!(siege.reached() <= 1500, "{} of {number} reached the provider", siege.reached());
     siege.lift();
 }
 

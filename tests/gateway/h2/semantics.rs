@@ -256,7 +256,11 @@ fn section_8_1_1_a_content_length_without_a_body_is_malformed() {
 
 #[test]
 fn section_8_1_1_a_content_length_that_is_none_is_malformed() {
-    let values = ["five", "", "-1", "+5", "5x", "0x5", "5 ", "5,6", "99999999999999999999999999"];
+    // Where the library reads nothing as 0, our own layer does not.
+    let mut client = Frames::start();
+    client.get_with(1, "content-length", "");
+    client.is_refused(1, 400);
+    let values = ["five", "-1", "+5", "5x", "0x5", "5 ", "5,6", "99999999999999999999999999"];
     for value in values {
         let mut client = Frames::start();
         client.post_with(1, "content-length", value);
