@@ -481,7 +481,7 @@ mod tests {
         let now = clock::now();
         assert_eq!(said.due(now), Some(0));
         assert_eq!(said.due(now), None);
-        assert_eq!(said.due(now + SAID_EVERY - Duration::from_nanos(1)), None);
+        assert_eq!(said.due(now + SAID_EVERY.saturating_sub(Duration::from_nanos(1))), None);
         assert_eq!(said.due(now + SAID_EVERY), Some(2));
         assert_eq!(said.due(now + 2 * SAID_EVERY), Some(0));
     }
