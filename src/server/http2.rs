@@ -118,6 +118,7 @@ fn builder(listener: &Listener) -> h2::server::Builder {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BYTES)
+        .max_local_error_reset_streams(Some(BROKEN_STREAMS))
         .enable_connect_protocol();
     builder
 }
@@ -343,6 +344,10 @@ impl Drop for Counted {
 /// Requests that are begun before those begun already get their turn. A peer that has its streams reset as fast as it opens
 /// them is held by no limit on streams; what is begun for nothing has to be able to end.
 const BEGUN_AT_ONCE: usize = 32;
+
+/// Streams that we had to reset for what the peer did, in the life of one connection; then it is closed with
+/// ENHANCE_YOUR_CALM. What is kept of each until then is memory that the peer decides about.
+const BROKEN_STREAMS: usize = 512;
 
 /// For reading the rest of a request's body.
 const SETTLE_TIME: Duration = Duration::from_secs(5);
