@@ -182,6 +182,8 @@ impl Stream {
         if self.reading == Reading::Nothing {
             self.reading = Reading::Body(None);
         }
+        // A body that was refused for its length is not refused again.
+        self.read_limit = u64::MAX;
         loop {
             match ready!(self.poll_body(cx)) {
                 Ok(0) => return Poll::Ready(true),
@@ -429,7 +431,9 @@ fn head_error(error: &h2::Error) -> HeadReadError {
     match judge(error) {
         Broke::Refused(_) => HeadReadError::Refused,
         Broke::Protocol(_) => HeadReadError::Malformed(HeadError::Malformed("the answer breaks HTTP/2")),
-        Broke::Reset(_) | Broke::Lost | Broke::Ours => HeadReadError::Ended { partial: false },
+        // Said about this request, and not the silence of a connection that was dead before: the provider may have acted.
+        Broke::Reset(_) => HeadReadError::Ended { partial: true },
+        Broke::Lost | Broke::Ours => HeadReadError::Ended { partial: false },
     }
 }
 
