@@ -4,7 +4,7 @@
 //! on its way is lost: a GOAWAY that names no last stream, and, once the peer has shown that it saw it, one that does (RFC
 //! 9113 §6.8). A request is answered by the same [`proxy::handle`] as in HTTP/1.
 
-use super::connection::{Connection, LAST_CALL, PART_TIME, refuse_malformed};
+use super::connection::{Connection, HEAD_TOO_LONG, LAST_CALL, PART_TIME, refuse_malformed};
 use super::contain::contain;
 use crate::clock;
 use crate::config::Listener;
@@ -15,6 +15,7 @@ use crate::net::side::Side;
 use crate::net::stream::{SEND_BYTES, Stream};
 use crate::net::timer::Timer;
 use crate::proxy::identity::Peer;
+use crate::proxy::respond::Refusal;
 use crate::proxy::snapshot::Snapshot;
 use crate::proxy::{self, After, DRAIN_BYTES, Desk, Here, Shared};
 use arc_swap::ArcSwap;
@@ -113,7 +114,7 @@ fn builder(listener: &Listener) -> h2::server::Builder {
     let mut builder = h2::server::Builder::new();
     builder
         .max_concurrent_streams(limits.h2_streams)
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(limits.header_bytes.saturating_add(HEAD_HEADROOM)).unwrap_or(u32::MAX))
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BYTES)
@@ -244,10 +245,12 @@ impl Accepted {
             closing: connection.place.closing(),
         };
         let max = self.listener.limits.headers;
-        let after = match heads::request(&mut desk.head, &parts, ends, max, fastrand::u128(..)) {
+        let read = heads::request(&mut desk.head, &parts, ends, max, fastrand::u128(..))
+            .map_err(|error| refuse_malformed(&error));
+        let too_large = heads::list_size(&parts) > self.listener.limits.header_bytes;
+        let after = match if too_large { Err((Refusal::HeadTooLarge, HEAD_TOO_LONG)) } else { read } {
             Ok(()) => handle(&mut stream, &mut desk, &here).await,
-            Err(error) => {
-                let (refusal, detail) = refuse_malformed(&error);
+            Err((refusal, detail)) => {
                 proxy::refuse_head(&mut Side::Http2(&mut stream), &desk.head, refusal, detail, &here);
                 After::Close
             }
@@ -275,6 +278,8 @@ async fn handle(stream: &mut Stream, desk: &mut Desk, here: &Here<'_>) -> After 
 /// Ends a stream whose answer was written; an answer that is not complete ends visibly.
 async fn finish(stream: &mut Stream, after: After, listener: &Listener, timer: &mut Timer) {
     if after == After::Abort {
+        // What came before the break is the client's to have: a reset takes back what its connection has not written yet.
+        tokio::task::yield_now().await;
         return stream.reset(Reason::INTERNAL_ERROR);
     }
     if !stream.is_complete() && !see_off(stream, listener, timer).await {
@@ -324,6 +329,10 @@ impl Drop for Counted {
 
 /// For reading the rest of a request's body.
 const SETTLE_TIME: Duration = Duration::from_secs(5);
+
+/// So much larger than a listener's `header_bytes` a head may be and still be answered as every refusal is; beyond that the
+/// library refuses it with a bare 431.
+const HEAD_HEADROOM: usize = 16 * 1024;
 
 /// Bytes of the client's preface (RFC 9113 §3.4).
 const PREFACE_BYTES: usize = 24;
