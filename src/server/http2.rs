@@ -127,9 +127,17 @@ fn builder(listener: &Listener) -> h2::server::Builder {
 impl Driver<'_> {
     /// Ready once the connection is over.
     fn poll(&mut self, closing: bool, snapshots: &mut Snapshots<'_>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut begun = 0;
         loop {
+            if begun == BEGUN_AT_ONCE {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             match self.h2.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => self.begin(request, respond, snapshots),
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    begun += 1;
+                    self.begin(request, respond, snapshots);
+                }
                 Poll::Ready(Some(Err(error))) => {
                     tracing::debug!(%error, "an HTTP/2 connection broke");
                     return Poll::Ready(());
@@ -326,6 +334,10 @@ impl Drop for Counted {
         self.0.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+/// Requests that are begun before those begun already get their turn. A peer that has its streams reset as fast as it opens
+/// them is held by no limit on streams; what is begun for nothing has to be able to end.
+const BEGUN_AT_ONCE: usize = 32;
 
 /// For reading the rest of a request's body.
 const SETTLE_TIME: Duration = Duration::from_secs(5);

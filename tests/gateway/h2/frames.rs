@@ -158,6 +158,11 @@ impl Frames {
         self.behind.as_ref().expect("it was started with something behind it")
     }
 
+    /// As [`Frames::behind`], for another thread.
+    pub(super) fn shared(&self) -> Arc<Behind> {
+        Arc::clone(self.behind.as_ref().expect("it was started with something behind it"))
+    }
+
     /// The peer's value of a setting, where it sent one.
     pub(super) fn setting(&self, name: u16) -> Option<u32> {
         self.settings.get(&name).copied()
