@@ -406,6 +406,11 @@ impl Stream {
         }
     }
 
+    /// Whether trailers may follow what was sent.
+    pub fn may_still_trail(&self) -> bool {
+        self.open && self.left.is_none()
+    }
+
     /// Bytes handed over in the stream's whole life: whether the peer takes anything shows in these.
     pub fn departed(&self) -> u64 {
         self.departed

@@ -8,6 +8,8 @@ use super::connection::{Connection, HEAD_TOO_LONG, LAST_CALL, PART_TIME, refuse_
 use super::contain::contain;
 use crate::clock;
 use crate::config::Listener;
+use crate::http1::fields::Fields;
+use crate::http1::head::ResponseHead;
 use crate::http2::heads;
 use crate::net::frames::{Frames, Gauge};
 use crate::net::io::Io;
@@ -264,7 +266,10 @@ impl Accepted {
             }
         };
         drop(parts);
-        finish(&mut stream, after, &self.listener, &mut desk.timer).await;
+        match after {
+            After::Abort => break_off(&mut stream, &desk.answer).await,
+            After::KeepAlive | After::Close => finish(&mut stream, &self.listener, &mut desk.timer).await,
+        }
     }
 }
 
@@ -283,13 +288,23 @@ async fn handle(stream: &mut Stream, desk: &mut Desk, here: &Here<'_>) -> After 
     }
 }
 
-/// Ends a stream whose answer was written; an answer that is not complete ends visibly.
-async fn finish(stream: &mut Stream, after: After, listener: &Listener, timer: &mut Timer) {
-    if after == After::Abort {
-        // What came before the break is the client's to have: a reset takes back what its connection has not written yet.
-        tokio::task::yield_now().await;
-        return stream.reset(Reason::INTERNAL_ERROR);
+/// Ends a stream whose answer is not complete, visibly: by a reset, or for gRPC by a status, without which its clients take
+/// the failure for a defect that trying again would not mend.
+async fn break_off(stream: &mut Stream, answer: &ResponseHead) {
+    let is_grpc = answer.fields.named(b"content-type").any(|kind| kind.starts_with(b"application/grpc"));
+    if is_grpc && stream.may_still_trail() {
+        let mut status = Fields::default();
+        status.push(b"grpc-status", GRPC_UNAVAILABLE);
+        status.push(b"grpc-message", b"the answer of the provider broke off");
+        return stream.finish(Some(&status));
     }
+    // What came before the break is the client's to have: a reset takes back what its connection has not written yet.
+    tokio::task::yield_now().await;
+    stream.reset(Reason::INTERNAL_ERROR);
+}
+
+/// Ends a stream whose answer was written.
+async fn finish(stream: &mut Stream, listener: &Listener, timer: &mut Timer) {
     if !stream.is_complete() && !see_off(stream, listener, timer).await {
         return stream.reset(Reason::CANCEL);
     }
@@ -338,6 +353,9 @@ impl Drop for Counted {
 /// Requests that are begun before those begun already get their turn. A peer that has its streams reset as fast as it opens
 /// them is held by no limit on streams; what is begun for nothing has to be able to end.
 const BEGUN_AT_ONCE: usize = 32;
+
+/// `UNAVAILABLE` among gRPC's status codes.
+const GRPC_UNAVAILABLE: &[u8] = b"14";
 
 /// For reading the rest of a request's body.
 const SETTLE_TIME: Duration = Duration::from_secs(5);
