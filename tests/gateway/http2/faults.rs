@@ -9,6 +9,7 @@ use h2::Reason;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// A provider that answers nothing and notes how it is given up; to `/begun` it answers the first half.
 fn patient() -> Http2Provider {
@@ -152,7 +153,8 @@ fn an_answer_that_breaks_off_is_reset_and_never_ended() {
         let alpha = Http2Provider::scripted(move |mut asked| async move {
             let mut body = asked.begin(200, &[], false);
             send_all(&mut body, Bytes::from_static(b"half")).await;
-            tokio::task::yield_now().await;
+            // The library takes back what it has not written yet.
+            tokio::time::sleep(Duration::from_millis(100)).await;
             body.send_reset(reason);
         });
         breaks_off(&before_http2(alpha.address(), Extra::default()));
@@ -239,7 +241,7 @@ fn a_body_that_was_sent_is_not_sent_again() {
     let client = Client::connect(gateway.web());
     assert_eq!(client.get("/quick").text(), "quick", "a connection is there");
     // The provider refuses once it has the head; whether the body was read by then decides, and is not always the same.
-    let answer = client.ask("POST", "/a", &[], Some(&[b'x'; 1 << 20]));
+    let answer = client.ask("POST", "/a", &[], Some(&vec![b'x'; 1 << 20]));
     let asked = asked_for.load(Ordering::SeqCst);
     assert!((answer.status, asked) == (502, 1) || (answer.status, asked) == (200, 2), "{answer:?} {asked}");
 }
@@ -249,7 +251,7 @@ fn requests_below_a_goaway_are_answered_and_others_go_to_a_new_connection() {
     let alpha = Http2Provider::scripted(|mut asked| async move {
         if asked.head.uri.path() == "/slow" {
             // Longer than the provider takes to say that it leaves.
-            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
         }
         asked.all().await.expect("a whole request");
         asked.answer(200, &[], "hello").await;
@@ -268,4 +270,25 @@ fn requests_below_a_goaway_are_answered_and_others_go_to_a_new_connection() {
         assert_eq!(call.answer().expect("it was processed").text(), "hello");
     }
     assert_eq!(alpha.requests().len(), asked, "each was processed once");
+}
+
+#[test]
+fn an_answer_of_grpc_that_breaks_off_ends_with_a_status_that_says_so() {
+    let alpha = Http2Provider::scripted(|mut asked| async move {
+        let mut body = asked.begin(200, &[("content-type", "application/grpc+proto")], false);
+        send_all(&mut body, Bytes::from_static(b"half")).await;
+        // The client says that it has come.
+        assert!(asked.body.data().await.is_some());
+        body.send_reset(Reason::INTERNAL_ERROR);
+    });
+    let gateway = before_http2(alpha.address(), Extra::default());
+    let client = Client::connect(gateway.web());
+    let mut call = client.begin(client.request("POST", "/call", &[]), false);
+    let mut body = call.head().expect("it begins").into_body();
+    call.body.send_data(Bytes::from_static(b"go on"), false).expect("a stream");
+    let (half, trailers) = wait("its end", drain(&mut body)).expect("gRPC has its own way to say that it failed");
+    assert_eq!((&half[..], &trailers["grpc-status"]), (&b"half"[..], &"14".parse().expect("a value")));
+    assert!(trailers.contains_key("grpc-message"));
+    let line = &gateway.wait_for_access_log(1)[0];
+    assert_eq!(line["attempts"][0]["outcome"], "failure", "{line}");
 }
