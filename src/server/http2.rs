@@ -275,7 +275,11 @@ impl Accepted {
 
 /// Has the request answered. A panic on the way is answered too, where nothing else was yet.
 async fn handle(stream: &mut Stream, desk: &mut Desk, here: &Here<'_>) -> After {
-    match contain(proxy::handle(Side::Http2(stream), desk, here)).await {
+    #[cfg(not(test))]
+    let handled = contain(proxy::handle(Side::Http2(stream), desk, here));
+    #[cfg(test)]
+    let handled = contain(super::tests::handle(Side::Http2(stream), desk, here));
+    match handled.await {
         Ok(after) => after,
         Err(panicked) => {
             report(&panicked.message, here.shared);

@@ -4,7 +4,7 @@
 use super::behind::Behind;
 use super::compression::block;
 use super::frames::*;
-use crate::world::{Extra, PATIENCE, Wire, free_address, pause, wait_until};
+use crate::world::{BEFORE, End, Extra, Gateway, PATIENCE, Provider, Wire, free_address, pause, wait_until};
 use std::time::Duration;
 
 /// What the first GOAWAY names: every stream there could be.
@@ -142,4 +142,66 @@ fn a_connection_that_ends_in_the_middle_of_a_head_leaves_nothing_behind() {
     drop(client);
     behind.gateway().wait_for_metric("sluice_connections", &[("listener", "web")], 0.0);
     assert_eq!(behind.begun(), 1);
+}
+
+// --- the other direction: what a provider's connection does when it ends, or when nothing happens on it ---
+
+/// A gateway before a provider in HTTP/2 that the test plays, and that provider's end of a connection which has served one
+/// request.
+fn before_provider(extra: Extra<'_>) -> (Provider, Gateway, Frames) {
+    let alpha = Provider::by_hand();
+    let yaml = BEFORE.replace("http://", "h2c://");
+    let provider = if extra.provider.is_empty() { String::new() } else { format!(", {}", extra.provider) };
+    let gateway = Gateway::start(&yaml.replace("{provider}", &provider), &[("alpha", alpha.address())]);
+    let mut client = gateway.connect();
+    client.send("GET /first HTTP/1.1\r\nhost: a\r\n\r\n");
+    let mut provider = Frames::accept(alpha.accept(), &[]);
+    let stream = provider.requested(0);
+    provider.headers(stream, END_HEADERS | END_STREAM, block(&[(":status", "204")]));
+    assert_eq!(client.answer().status(), 204);
+    (alpha, gateway, provider)
+}
+
+#[test]
+fn section_6_8_a_request_above_the_last_stream_of_a_goaway_is_sent_once_more_whatever_it_is() {
+    for method in ["GET", "POST"] {
+        let (alpha, gateway, mut provider) = before_provider(Extra::default());
+        let mut client = gateway.connect();
+        client.send(format!("{method} /second HTTP/1.1\r\nhost: a\r\n\r\n"));
+        let (first, second) = (provider.requested(0), provider.requested(1));
+        provider.frame(GOAWAY, 0, 0, [first.to_be_bytes(), [0; 4]].concat());
+        let mut another = Frames::accept(alpha.accept(), &[]);
+        let again = another.requested(0);
+        let told = |provider: &Frames, stream: u32| provider.stream(stream).heads[0].clone();
+        let is_target =
+            |field: &&(String, String)| field.0 == ":path" || field.0 == ":method" || field.0 == "x-request-id";
+        let (was, is) = (told(&provider, second), told(&another, again));
+        assert_eq!(was.iter().filter(is_target).collect::<Vec<_>>(), is.iter().filter(is_target).collect::<Vec<_>>());
+        another.headers(again, END_HEADERS | END_STREAM, block(&[(":status", "204")]));
+        assert_eq!(client.answer().status(), 204, "{method}");
+        assert!(provider.stream(second).heads.len() == 1 && provider.expect_end() != End::Reset);
+    }
+}
+
+#[test]
+fn section_6_8_a_post_whose_connection_is_lost_is_not_sent_again() {
+    let (alpha, gateway, mut provider) = before_provider(Extra::default());
+    let mut client = gateway.connect();
+    client.send("POST /second HTTP/1.1\r\nhost: a\r\n\r\n");
+    provider.requested(1);
+    drop(provider);
+    assert_eq!(client.answer().status(), 502);
+    // What comes next is the next request, and not that one: the provider may have acted on it.
+    client.send("GET /third HTTP/1.1\r\nhost: a\r\n\r\n");
+    let mut another = Frames::accept(alpha.accept(), &[]);
+    let third = another.requested(0);
+    assert!(another.stream(third).heads[0].contains(&(":path".to_owned(), "/third".to_owned())), "{}", another.seen());
+}
+
+#[test]
+fn section_6_7_a_quiet_connection_is_asked_whether_it_lives() {
+    let (_alpha, _gateway, mut provider) =
+        before_provider(Extra { provider: "connections: { ping: 1s }", ..Extra::default() });
+    provider.wait("a PING", |provider| provider.seen().contains("PING flags 0x0 "));
+    provider.lives();
 }

@@ -3,7 +3,7 @@
 
 use super::ends::{Client, Http2Provider, drain, send_all, wait};
 use super::{before, before_http2};
-use crate::world::{Extra, Gateway, Provider, wait_until};
+use crate::world::{Extra, Gateway, Provider, silent, wait_until};
 use bytes::Bytes;
 use h2::Reason;
 use std::future::poll_fn;
@@ -291,4 +291,16 @@ fn an_answer_of_grpc_that_breaks_off_ends_with_a_status_that_says_so() {
     assert!(trailers.contains_key("grpc-message"));
     let line = &gateway.wait_for_access_log(1)[0];
     assert_eq!(line["attempts"][0]["outcome"], "failure", "{line}");
+}
+
+#[test]
+fn a_stream_given_up_while_its_provider_is_being_reached_ends_at_once() {
+    let (_sockets, address) = silent();
+    let gateway = before_http2(address, Extra { provider: "timeouts: { connect: 60s }", ..Extra::default() });
+    let client = Client::connect(gateway.web());
+    let call = client.begin(client.request("GET", "/a", &[]), true);
+    gateway.wait_for_metric("sluice_requests_in_flight", &[("route", "all")], 1.0);
+    call.cancel();
+    gateway.wait_for_metric("sluice_requests_in_flight", &[("route", "all")], 0.0);
+    assert_eq!(gateway.wait_for_access_log(1)[0]["status"], 499);
 }
