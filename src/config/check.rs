@@ -158,7 +158,7 @@ pub(super) fn in_listener(reader: &Reader<'_>, listener: &Listener, cx: &mut Con
             cx.problem(entry.node.span, &at, message, Some(help));
         }
         (Bind::Unix(_), false) => {
-            let help = "whoever may open the socket is trusted; remove it";
+            let help = "its peers have no address; remove it, or write `proxy_protocol: true`";
             inert(reader, "trusted_proxies", "on a unix socket without `proxy_protocol`", help, cx);
             let help = "its peers have no address; remove it";
             inert(&limits, "connections_per_address", "on a unix socket without `proxy_protocol`", help, cx);

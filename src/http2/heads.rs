@@ -62,6 +62,21 @@ pub fn request(
     }
 }
 
+/// The size of a request's fields, pseudo-fields included, as RFC 9113 §6.5.2 measures it.
+pub fn list_size(parts: &request::Parts) -> usize {
+    let entry = |name: usize, value: usize| name + value + ENTRY_OVERHEAD;
+    let uri = &parts.uri;
+    let pseudo = [
+        Some((":method", parts.method.as_str())),
+        uri.scheme_str().map(|scheme| (":scheme", scheme)),
+        uri.authority().map(|authority| (":authority", authority.as_str())),
+        uri.path_and_query().map(|target| (":path", target.as_str())),
+    ];
+    let pseudo = pseudo.iter().flatten().map(|(name, value)| entry(name.len(), value.len()));
+    let fields = parts.headers.iter().map(|(name, value)| entry(name.as_str().len(), value.len()));
+    pseudo.chain(fields).sum()
+}
+
 /// The authority is the Host; where a Host came as well, both have to agree (RFC 9113 §8.3.1).
 fn host(fields: &mut Fields, parts: &request::Parts) -> Result<(), HeadError> {
     let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
@@ -177,12 +192,24 @@ pub fn fields(lines: Vec<u8>) -> HeaderMap {
             if let (Ok(name), Ok(value)) =
                 (HeaderName::from_bytes(&line[..colon]), HeaderValue::from_maybe_shared(value))
             {
+                let value = if is_unlike_the_next(&name) { unindexed(value) } else { value };
                 let _: Result<bool, _> = map.try_append(name, value);
             }
         }
         start = end + 1;
     }
     map
+}
+
+/// Whether a field's value is that of one message only, or a secret: it would push out of the compression table what comes
+/// again, or let it be guessed (RFC 7541 §7.1.3).
+fn is_unlike_the_next(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "x-request-id" | "traceparent") || *name == header::AUTHORIZATION
+}
+
+fn unindexed(mut value: HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value
 }
 
 /// The trailers that came.
@@ -238,6 +265,9 @@ fn base64(bytes: &[u8]) -> String {
     }
     text
 }
+
+/// What each entry of a list of fields counts beside its bytes (RFC 9113 §6.5.2).
+const ENTRY_OVERHEAD: usize = 32;
 
 /// Room made for the fields of a head before they are counted.
 const FIELDS_EXPECTED: usize = 16;

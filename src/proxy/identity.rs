@@ -15,12 +15,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::UNIX_EPOCH;
 
 /// Where a client's connection comes from: the socket's other end, or what a trusted balancer announced for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// Where the client is.
     pub address: Address,
     /// Where it connected to, if a balancer announced that; else it is our own end of the socket.
-    pub local: Option<SocketAddr>,
+    /// Apart, because few connections have one and all would make room for it.
+    pub local: Option<Box<SocketAddr>>,
     /// A balancer passes on somebody it cannot name. `address` is the balancer's, whose trust is not theirs.
     pub anonymous: bool,
 }
@@ -93,7 +94,7 @@ impl Peer {
             Address::Ip(client) if !self.origin.anonymous => Some(client),
             _ => None,
         };
-        Announce { client, local: self.origin.local.or_else(|| socket.and_then(Socket::local)) }
+        Announce { client, local: self.origin.local.as_deref().copied().or_else(|| socket.and_then(Socket::local)) }
     }
 
     /// The address as text.

@@ -41,7 +41,9 @@ fn origin(announced: Announced, from: Address) -> Origin {
     match announced {
         Announced::Sender => from.into(),
         Announced::Unknown => Origin { anonymous: true, ..from.into() },
-        Announced::Client { client, local } => Origin { address: client.into(), local: Some(local), anonymous: false },
+        Announced::Client { client, local } => {
+            Origin { address: client.into(), local: Some(Box::new(local)), anonymous: false }
+        }
     }
 }
 

@@ -4,17 +4,20 @@
 //! on its way is lost: a GOAWAY that names no last stream, and, once the peer has shown that it saw it, one that does (RFC
 //! 9113 §6.8). A request is answered by the same [`proxy::handle`] as in HTTP/1.
 
-use super::connection::{Connection, LAST_CALL, PART_TIME, refuse_malformed};
+use super::connection::{Connection, HEAD_TOO_LONG, LAST_CALL, PART_TIME, refuse_malformed};
 use super::contain::contain;
 use crate::clock;
 use crate::config::Listener;
+use crate::http1::fields::Fields;
+use crate::http1::head::ResponseHead;
 use crate::http2::heads;
-use crate::net::frames::{Frames, Gauge};
+use crate::net::frames::{Frames, Handle};
 use crate::net::io::Io;
 use crate::net::side::Side;
 use crate::net::stream::{SEND_BYTES, Stream};
 use crate::net::timer::Timer;
 use crate::proxy::identity::Peer;
+use crate::proxy::respond::Refusal;
 use crate::proxy::snapshot::Snapshot;
 use crate::proxy::{self, After, DRAIN_BYTES, Desk, Here, Shared};
 use arc_swap::ArcSwap;
@@ -23,6 +26,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::Request;
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
@@ -56,10 +60,10 @@ struct Accepted {
 struct Driver<'a> {
     h2: h2::server::Connection<Frames, Bytes>,
     common: &'a Arc<Common>,
-    gauge: Arc<Gauge>,
+    frames: Handle,
     listener: Arc<Listener>,
     timer: Timer,
-    /// What [`Gauge::moved`] said last, and when that changed.
+    /// What [`Handle::moved`] said last, and when that changed.
     moved: (u64, Instant),
     /// Since when the peer owes the rest of a header block.
     owing: Option<Instant>,
@@ -73,7 +77,7 @@ enum Ending {
     No,
     /// The peer was told to open no more streams.
     Told(Instant),
-    /// It is closed for what the peer did.
+    /// Nothing more is said on it.
     Closed(Instant),
 }
 
@@ -82,23 +86,23 @@ enum Ending {
 pub(super) async fn serve(mut connection: Connection, io: Io, before: Vec<u8>, by: Instant) {
     connection.place.speaks("http2");
     connection.place.is_reached_at(&io);
-    let frames = Frames::new(io, before, PREFACE_BYTES, clock::now());
-    let gauge = frames.gauge();
+    let (stream, frames) = Frames::new(io, before, PREFACE_BYTES, clock::now());
     let listener = Arc::clone(&connection.listener);
-    let handshake = builder(&listener).handshake(frames);
+    let handshake = builder(&listener).handshake(stream);
     let Ok(Ok(h2)) = timeout_at(by.into(), handshake).await else { return };
     let common = Arc::new(Common { connection, requests: AtomicUsize::new(0) });
     let (port, worker) = (common.connection.place.port(), &common.connection.worker);
     let mut driver = Driver {
         h2,
         common: &common,
-        gauge,
+        frames,
         listener,
         timer: Timer::default(),
         moved: (0, clock::now()),
         owing: None,
         ending: Ending::No,
     };
+    driver.frames.gather();
     let mut closes = pin!(port.closes());
     let mut snapshots = Cache::new(&worker.shared.snapshot);
     poll_fn(|cx| {
@@ -113,10 +117,11 @@ fn builder(listener: &Listener) -> h2::server::Builder {
     let mut builder = h2::server::Builder::new();
     builder
         .max_concurrent_streams(limits.h2_streams)
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(limits.header_bytes.saturating_add(HEAD_HEADROOM)).unwrap_or(u32::MAX))
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BYTES)
+        .max_local_error_reset_streams(Some(BROKEN_STREAMS))
         .enable_connect_protocol();
     builder
 }
@@ -145,6 +150,10 @@ impl Driver<'_> {
                 Poll::Pending => {
                     let now = clock::now();
                     if !self.ends(closing, now) {
+                        if let Poll::Ready(Err(error)) = self.frames.poll_flush(cx) {
+                            tracing::debug!(%error, "an HTTP/2 connection broke");
+                            return Poll::Ready(());
+                        }
                         return self.watch_time(now, cx);
                     }
                 }
@@ -166,16 +175,20 @@ impl Driver<'_> {
             snapshot: Arc::clone(snapshot),
             listener: Arc::clone(&self.listener),
         };
-        tokio::spawn(accepted.answer(request, respond));
+        // A request's future is large: boxed, it is moved once on its way to where it runs.
+        tokio::spawn(Box::pin(accepted.answer(request, respond)));
     }
 
     /// Begins to end the connection where that is due; whether it did so just now.
     fn ends(&mut self, closing: bool, now: Instant) -> bool {
-        let moved = self.gauge.moved();
+        let moved = self.frames.moved();
         if moved != self.moved.0 || self.is_busy() {
             self.moved = (moved, now);
         }
-        match (self.ending, self.gauge.verdict()) {
+        if self.frames.is_parting() && !matches!(self.ending, Ending::Closed(_)) {
+            self.ending = Ending::Closed(now);
+        }
+        match (self.ending, self.frames.verdict()) {
             (Ending::No | Ending::Told(_), Some(reason)) => {
                 tracing::debug!(%reason, "an HTTP/2 connection is closed for the frames that came on it");
                 self.h2.abrupt_shutdown(reason);
@@ -215,12 +228,12 @@ impl Driver<'_> {
 
     /// When the connection is cut, as far as can be said now.
     fn next_deadline(&mut self, now: Instant) -> Instant {
-        self.owing = if self.gauge.is_in_headers() { self.owing.or(Some(now)) } else { None };
+        self.owing = if self.frames.is_in_headers() { self.owing.or(Some(now)) } else { None };
         let idle = self.idle_at();
         let mut deadline = match self.ending {
             Ending::No => self.common.connection.place.ends_at().map_or(idle, |ends_at| idle.min(ends_at)),
             // What was answered still waits for the peer to take it.
-            Ending::Told(_) if self.is_busy() || self.gauge.is_blocked() => idle,
+            Ending::Told(_) if self.is_busy() || self.frames.is_blocked() => idle,
             Ending::Told(since) => clock::after(since.max(self.moved.1), LAST_CALL),
             Ending::Closed(since) => clock::after(since, PART_TIME),
         };
@@ -239,9 +252,9 @@ impl Accepted {
         let (parts, body) = request.into_parts();
         let ends = body.is_end_stream();
         let mut stream = Stream::of_client(respond, body);
-        let mut desk = Desk::default();
+        let mut desk = take_desk();
         let connection = &self.common.0.connection;
-        let mut peer = Peer::new(connection.place.origin(), connection.scheme());
+        let mut peer = Peer::new(connection.place.origin().clone(), connection.scheme());
         peer.judge(&self.listener);
         let here = Here {
             shared: &connection.worker.shared,
@@ -252,22 +265,32 @@ impl Accepted {
             closing: connection.place.closing(),
         };
         let max = self.listener.limits.headers;
-        let after = match heads::request(&mut desk.head, &parts, ends, max, fastrand::u128(..)) {
+        let read = heads::request(&mut desk.head, &parts, ends, max, fastrand::u128(..))
+            .map_err(|error| refuse_malformed(&error));
+        let too_large = heads::list_size(&parts) > self.listener.limits.header_bytes;
+        let after = match if too_large { Err((Refusal::HeadTooLarge, HEAD_TOO_LONG)) } else { read } {
             Ok(()) => handle(&mut stream, &mut desk, &here).await,
-            Err(error) => {
-                let (refusal, detail) = refuse_malformed(&error);
+            Err((refusal, detail)) => {
                 proxy::refuse_head(&mut Side::Http2(&mut stream), &desk.head, refusal, detail, &here);
                 After::Close
             }
         };
         drop(parts);
-        finish(&mut stream, after, &self.listener, &mut desk.timer).await;
+        match after {
+            After::Abort => break_off(&mut stream, &desk.answer).await,
+            After::KeepAlive | After::Close => finish(&mut stream, &self.listener, &mut desk.timer).await,
+        }
+        put_desk_back(desk);
     }
 }
 
 /// Has the request answered. A panic on the way is answered too, where nothing else was yet.
 async fn handle(stream: &mut Stream, desk: &mut Desk, here: &Here<'_>) -> After {
-    match contain(proxy::handle(Side::Http2(stream), desk, here)).await {
+    #[cfg(not(test))]
+    let handled = contain(proxy::handle(Side::Http2(stream), desk, here));
+    #[cfg(test)]
+    let handled = contain(super::tests::handle(Side::Http2(stream), desk, here));
+    match handled.await {
         Ok(after) => after,
         Err(panicked) => {
             report(&panicked.message, here.shared);
@@ -280,11 +303,23 @@ async fn handle(stream: &mut Stream, desk: &mut Desk, here: &Here<'_>) -> After 
     }
 }
 
-/// Ends a stream whose answer was written; an answer that is not complete ends visibly.
-async fn finish(stream: &mut Stream, after: After, listener: &Listener, timer: &mut Timer) {
-    if after == After::Abort {
-        return stream.reset(Reason::INTERNAL_ERROR);
+/// Ends a stream whose answer is not complete, visibly: by a reset, or for gRPC by a status, without which its clients take
+/// the failure for a defect that trying again would not mend.
+async fn break_off(stream: &mut Stream, answer: &ResponseHead) {
+    let is_grpc = answer.fields.named(b"content-type").any(|kind| kind.starts_with(b"application/grpc"));
+    if is_grpc && stream.may_still_trail() {
+        let mut status = Fields::default();
+        status.push(b"grpc-status", GRPC_UNAVAILABLE);
+        status.push(b"grpc-message", b"the answer of the provider broke off");
+        return stream.finish(Some(&status));
     }
+    // What came before the break is the client's to have: a reset takes back what its connection has not written yet.
+    tokio::task::yield_now().await;
+    stream.reset(Reason::INTERNAL_ERROR);
+}
+
+/// Ends a stream whose answer was written.
+async fn finish(stream: &mut Stream, listener: &Listener, timer: &mut Timer) {
     if !stream.is_complete() && !see_off(stream, listener, timer).await {
         return stream.reset(Reason::CANCEL);
     }
@@ -334,8 +369,51 @@ impl Drop for Counted {
 /// them is held by no limit on streams; what is begun for nothing has to be able to end.
 const BEGUN_AT_ONCE: usize = 32;
 
+/// Streams that we had to reset for what the peer did, in the life of one connection; then it is closed with
+/// ENHANCE_YOUR_CALM. What is kept of each until then is memory that the peer decides about.
+const BROKEN_STREAMS: usize = 512;
+
+/// `UNAVAILABLE` among gRPC's status codes.
+const GRPC_UNAVAILABLE: &[u8] = b"14";
+
 /// For reading the rest of a request's body.
 const SETTLE_TIME: Duration = Duration::from_secs(5);
+
+thread_local! {
+    /// Desks of this worker that wait for the next request: their buffers and timers are there already.
+    static DESKS: RefCell<Vec<Desk>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A desk for a request.
+fn take_desk() -> Desk {
+    let mut desk = DESKS.with_borrow_mut(Vec::pop).unwrap_or_default();
+    desk.timer.hand_on();
+    desk
+}
+
+/// Keeps a desk for the next request.
+fn put_desk_back(mut desk: Desk) {
+    if desk.head.fields.size().max(desk.answer.fields.size()) > DESK_BYTES {
+        return;
+    }
+    desk.head.clear();
+    desk.answer.clear();
+    DESKS.with_borrow_mut(|desks| {
+        if desks.len() < DESKS_KEPT {
+            desks.push(desk);
+        }
+    });
+}
+
+/// Desks that each worker keeps.
+const DESKS_KEPT: usize = 64;
+
+/// Bytes of a head; a desk that had a longer one is not kept.
+const DESK_BYTES: usize = 8 * 1024;
+
+/// So much larger than a listener's `header_bytes` a head may be and still be answered as every refusal is; beyond that the
+/// library refuses it with a bare 431.
+const HEAD_HEADROOM: usize = 16 * 1024;
 
 /// Bytes of the client's preface (RFC 9113 §3.4).
 const PREFACE_BYTES: usize = 24;

@@ -336,8 +336,8 @@ impl Place {
     }
 
     /// Where the connection comes from.
-    pub fn origin(&self) -> Origin {
-        self.origin
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// Its PROXY header says otherwise. Before it is counted: it counts where it comes from.
@@ -348,7 +348,9 @@ impl Place {
 
     /// Several requests will share the connection: notes our end of it, which none of them will have at hand.
     pub fn is_reached_at(&mut self, io: &Io) {
-        self.origin.local = self.origin.local.or_else(|| io.socket().local());
+        if self.origin.local.is_none() {
+            self.origin.local = io.socket().local().map(Box::new);
+        }
     }
 
     /// When the connection is old enough to end: with the next answer, or at once where it is idle. Drawn when it began,

@@ -4,10 +4,10 @@
 //! process grows by less than [`GROWTH`]. The flood's connection ends with ENHANCE_YOUR_CALM, or the test says which bound
 //! holds it.
 
-use super::behind::Script;
+use super::behind::{Behind, Script};
 use super::compression::{block, indexed, literal, literal_indexed, table_size};
 use super::frames::*;
-use crate::world::{BEFORE, Provider, Sluice, wait_until};
+use crate::world::{BEFORE, Extra, Provider, Sluice, wait_until};
 use sluice::clock;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -157,21 +157,20 @@ fn requests_whose_resets_the_client_provokes_are_closed_too() {
         ("a priority on itself", |stream| frame(PRIORITY, 0, stream, [&stream.to_be_bytes()[..], &[1]].concat())),
         ("data behind the end", |stream| frame(DATA, END_STREAM, stream, "more")),
     ];
-    let siege = Siege::lay();
     for (what, provoke) in provocations {
-        let before = siege.reached();
+        let siege = Siege::lay();
         let mut attacker = siege.attacker();
         let sent = flood(&mut attacker, 10_000, |number| {
             let stream = stream(number);
             [frame(HEADERS, END_STREAM | END_HEADERS, stream, get("/flood")), provoke(stream)].concat()
         });
         let code = attacker.expect_any_goaway().code;
-        let reached = siege.reached() - before;
+        let reached = siege.reached();
         // Where the first is an error of the connection, that is its end.
         assert!([ENHANCE_YOUR_CALM, PROTOCOL_ERROR].contains(&code), "{what}: {}", attacker.seen());
         assert!(reached <= 128, "{what}: {reached} of {sent} reached the provider");
+        siege.lift();
     }
-    siege.lift();
 }
 
 #[test]
@@ -366,6 +365,20 @@ fn a_client_that_reads_one_octet_at_a_time_holds_no_more_than_its_window() {
     }
     assert!((0..most).all(|number| attacker.is_open(stream(number))), "{}", attacker.seen());
     siege.lift();
+}
+
+#[test]
+fn a_client_that_never_opens_its_window_is_given_up_after_the_idle_timeout() {
+    let settings = Extra { listener: "limits: { idle_timeout: 1s }", ..Extra::default() };
+    let mut attacker = Frames::before(Behind::with(settings));
+    attacker.send(PREFACE);
+    attacker.settings(&[(INITIAL_WINDOW_SIZE, 0)]);
+    attacker.is_settled();
+    attacker.get(1, "/bytes/10000000");
+    attacker.wait("a head", |attacker| !attacker.stream(1).heads.is_empty());
+    let given_up = |attacker: &Frames| attacker.stream(1).reset.is_some() || !attacker.goaways().is_empty();
+    while !given_up(&attacker) && attacker.read() {}
+    assert!(!attacker.stream(1).ended, "{}", attacker.seen());
 }
 
 #[test]

@@ -104,7 +104,12 @@ impl Frames {
 
     /// As [`Frames::start`], with nothing said yet.
     pub(super) fn unsaid() -> Self {
-        let behind = Arc::new(Behind::start());
+        Frames::before(Behind::start())
+    }
+
+    /// As [`Frames::unsaid`], to this gateway.
+    pub(super) fn before(behind: Behind) -> Self {
+        let behind = Arc::new(behind);
         let mut client = Frames::over(Wire::connect(behind.address()));
         client.behind = Some(behind);
         client
