@@ -200,12 +200,28 @@ impl Driver<'_> {
                 self.ending = Ending::Told(now);
                 true
             }
+            (Ending::Told(since), None) if !self.is_held_up() && self.last_call(since) <= now => {
+                // It has not come to what it was told. Whatever it sends meanwhile is not taken, and it has to know.
+                self.h2.abrupt_shutdown(Reason::NO_ERROR);
+                self.ending = Ending::Closed(now);
+                true
+            }
             _ => false,
         }
     }
 
     fn is_busy(&self) -> bool {
         self.common.requests.load(Ordering::Relaxed) > 0
+    }
+
+    /// Something is under way, or was answered and still waits for the peer to take it.
+    fn is_held_up(&self) -> bool {
+        self.is_busy() || self.frames.is_blocked()
+    }
+
+    /// Until when a peer that was told `since` may still send requests.
+    fn last_call(&self, since: Instant) -> Instant {
+        clock::after(since.max(self.moved.1), LAST_CALL)
     }
 
     /// When nothing will have moved for the listener's `idle_timeout`, with no request under way.
@@ -232,9 +248,8 @@ impl Driver<'_> {
         let idle = self.idle_at();
         let mut deadline = match self.ending {
             Ending::No => self.common.connection.place.ends_at().map_or(idle, |ends_at| idle.min(ends_at)),
-            // What was answered still waits for the peer to take it.
-            Ending::Told(_) if self.is_busy() || self.frames.is_blocked() => idle,
-            Ending::Told(since) => clock::after(since.max(self.moved.1), LAST_CALL),
+            Ending::Told(_) if self.is_held_up() => idle,
+            Ending::Told(since) => self.last_call(since),
             Ending::Closed(since) => clock::after(since, PART_TIME),
         };
         if let Some(since) = self.owing {

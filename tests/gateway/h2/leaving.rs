@@ -92,7 +92,11 @@ fn section_6_8_a_client_that_answers_no_ping_is_waited_for_only_so_long() {
     let pong = frame(PING, ACK, 0, [7; 8]);
     client.until(std::str::from_utf8(&pong).expect("ASCII"));
     assert!(behind.gateway().drain(Duration::from_secs(10)), "it goes without having said goodbye");
-    client.rest();
+    // It is told what was taken all the same: a request that it sends meanwhile is not, and it has to know.
+    let rest = client.rest();
+    let [all, none] = [ANY, 0].map(|last: u32| frame(GOAWAY, 0, 0, [last.to_be_bytes(), [0; 4]].concat()));
+    assert!(rest.windows(all.len()).any(|some| some == all), "{rest:?}");
+    assert!(rest.ends_with(&none), "{rest:?}");
 }
 
 #[test]
