@@ -12,7 +12,7 @@ use crate::authority::{self, Authority, Pair};
 use crate::handover::{Line, has_ended, running};
 use crate::world::{Sluice, free_address, wait_until};
 use clients::Way;
-use ledger::{Answered, Ledger};
+use ledger::{Ledger, Took, What};
 use rustix::process::Signal;
 use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
@@ -337,20 +337,16 @@ impl Scene {
         let mut handovers: Vec<_> = self.handovers.iter().map(|(begun, ended)| *ended - *begun).collect();
         handovers.sort_unstable();
         println!("{requests} requests, {applied} reloads, hand-overs: {handovers:?}");
-        let is_during = |answer: &Answered| {
-            self.handovers.iter().any(|(begun, ended)| answer.begun <= *ended && answer.ended >= *begun)
-        };
-        let answers: Vec<Answered> = self.ledger.all_answered();
-        let (during, otherwise): (Vec<&Answered>, Vec<&Answered>) =
-            answers.iter().partition(|answer| is_during(answer));
-        for (when, answers) in [("during a hand-over", during), ("otherwise", otherwise)] {
-            let took = answers.iter().map(|answer| answer.ended - answer.begun);
-            // Long streams and short ones take their time.
-            let mut took: Vec<Duration> = took.filter(|took| *took < Duration::from_secs(10)).collect();
-            took.sort_unstable();
-            let share = |share: f64| -> Duration { took[(took.len() as f64 * share) as usize] };
-            let figures = [0.5, 0.99, 0.999].map(share);
-            println!("{when}: {} answers, p50 p99 p999 {figures:?}, max {:?}", took.len(), took.last());
+        let is_during =
+            |took: &Took| self.handovers.iter().any(|(begun, ended)| took.begun <= *ended && took.ended >= *begun);
+        for what in [What::Answer, What::Connection] {
+            for during in [true, false] {
+                let times = self.ledger.times(|took| took.what == what && is_during(took) == during);
+                let [half, most, max] =
+                    [500, 990, 1000].map(|share| times.get((times.len() * share / 1000).max(1) - 1));
+                let when = if during { "during a hand-over" } else { "otherwise" };
+                println!("{what:?} {when}: {} times, half {half:?}, 99 % {most:?}, all {max:?}", times.len());
+            }
         }
         println!("{:?}", self.ledger.counts());
     }

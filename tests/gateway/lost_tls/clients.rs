@@ -1,6 +1,6 @@
 //! The load: clients that keep to the rules, and count as a failure everything that the rules do not allow the gateway.
 
-use super::ledger::{Ask, END, LIMIT, Ledger};
+use super::ledger::{Ask, END, LIMIT, Ledger, What};
 use super::wires::{GoAways, Http1, Noted, Stream};
 use crate::http2::send_all;
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -95,7 +95,7 @@ impl Way {
         let outcome = async {
             let io = self.open().await?.ok_or("the listener is gone")?;
             let (mut wire, mut reader) = (Http1::new(io), Reader::new(progress));
-            let (number, begun) = (self.ledger.number(), clock::now());
+            let number = self.ledger.number();
             let head = format!("GET /a/long HTTP/1.1\r\nhost: a.test\r\n{}\r\n", number_fields(number));
             said("sending", wire.send(head.as_bytes()).await)?;
             let head = said("the head", wire.head().await)?.ok_or("it ended before a stream began")?;
@@ -104,7 +104,7 @@ impl Way {
                 reader.read(&chunk)?;
             }
             reader.ends()?;
-            self.ledger.answered(number, begun);
+            self.ledger.answered(number);
             Ok(())
         };
         self.settle(outcome.await);
@@ -119,7 +119,7 @@ impl Way {
             let follow = |path, progress| {
                 let (way, sender) = (self.clone(), sender.clone());
                 async move {
-                    let (number, begun) = (way.ledger.number(), clock::now());
+                    let number = way.ledger.number();
                     let mut sender = said("room for a stream", sender.ready().await)?;
                     let request = request("GET", path, number, EMPTY_DIGEST);
                     let (answer, _) = said("sending", sender.send_request(request, true))?;
@@ -134,7 +134,7 @@ impl Way {
                         reader.read(&data)?;
                     }
                     reader.ends()?;
-                    way.ledger.answered(number, begun);
+                    way.ledger.answered(number);
                     Outcome::Ok(())
                 }
             };
@@ -155,7 +155,7 @@ impl Way {
 
     /// A connection, through its handshake. `None`: the listener was gone.
     async fn open(&self) -> Outcome<Option<Box<dyn Stream>>> {
-        let before = self.ledger.goings();
+        let (before, begun) = (self.ledger.goings(), clock::now());
         let socket = in_time("connecting", TcpStream::connect(self.address)).await;
         // By the kernel's rules whoever connects in the very moment a socket closes is reset: it has to have been so late.
         let after = self.ledger.goings();
@@ -179,6 +179,7 @@ impl Way {
             }
             stream => stream?,
         };
+        self.ledger.took(What::Connection, begun);
         let kind = stream.get_ref().1.handshake_kind();
         self.ledger.count(if kind == Some(HandshakeKind::Resumed) { "resumed" } else { "full" });
         Ok(Some(Box::new(stream)))
@@ -186,7 +187,7 @@ impl Way {
 
     /// One request in HTTP/1; whether the connection may have another.
     async fn ask(&self, wire: &mut Http1, more: &str) -> Outcome<bool> {
-        let Ask { number, method, path, digest, body, expected } = self.ledger.ask();
+        let Ask { number, streams, method, path, digest, body, expected } = self.ledger.ask();
         let begun = clock::now();
         let mut bytes = format!(
             "{method} {path} HTTP/1.1\r\nhost: a.test\r\nx-number: {number}\r\nx-digest: {digest}\r\n{more}content-length: {}\r\n\r\n",
@@ -202,14 +203,21 @@ impl Way {
         if body != expected {
             return Err(format!("another answer to {number}: {:?}", String::from_utf8_lossy(&body)));
         }
-        self.ledger.answered(number, begun);
-        self.ledger.count(self.name);
+        self.note_answer(number, streams, begun);
         if head.value("connection") == Some("close") {
             in_time("the end of the connection", wire.ends()).await?;
             self.ledger.count("connection: close");
             return Ok(false);
         }
         Ok(true)
+    }
+
+    fn note_answer(&self, number: u64, streams: bool, begun: Instant) {
+        self.ledger.answered(number);
+        self.ledger.count(self.name);
+        if !streams {
+            self.ledger.took(What::Answer, begun);
+        }
     }
 
     /// Uses one connection for many streams, until the gateway says that it goes.
@@ -257,7 +265,7 @@ impl Way {
             Err(_) if goaways.any() => return Ok(Fate::NeverTaken),
             Err(error) => return Err(error),
         };
-        let Ask { number, method, path, digest, body, expected } = self.ledger.ask();
+        let Ask { number, streams, method, path, digest, body, expected } = self.ledger.ask();
         let begun = clock::now();
         let sent = sender.send_request(request(method, &path, number, &digest), body.is_empty());
         let (answer, mut send) = match sent {
@@ -286,8 +294,7 @@ impl Way {
                 if body != expected {
                     return Err(format!("another answer to {number}: {:?}", String::from_utf8_lossy(&body)));
                 }
-                self.ledger.answered(number, begun);
-                self.ledger.count(self.name);
+                self.note_answer(number, streams, begun);
                 Ok(Fate::Answered)
             }
             Err(_) if goaways.leave_out(stream) => {

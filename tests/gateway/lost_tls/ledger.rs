@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// What everyone in the test knows.
@@ -16,7 +16,9 @@ pub(super) struct Ledger {
     next: AtomicU64,
     /// How often each number has reached a provider.
     seen: Mutex<HashMap<u64, u32>>,
-    answered: Mutex<Vec<Answered>>,
+    answered: Mutex<Vec<u64>>,
+    /// How long everything took that a person would wait for: requests without a stream, and new connections.
+    took: Mutex<Vec<Took>>,
     /// Numbers that nobody may have seen: the gateway has said that it did not take them.
     never_taken: Mutex<HashSet<u64>>,
     /// What went wrong.
@@ -32,12 +34,21 @@ pub(super) struct Ledger {
     counts: Mutex<HashMap<&'static str, u64>>,
 }
 
-/// A request with a whole and right answer.
+/// When something began and ended.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Answered {
-    pub(super) number: u64,
+pub(super) struct Took {
+    pub(super) what: What,
     pub(super) begun: Instant,
     pub(super) ended: Instant,
+}
+
+/// What somebody waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    /// A connection, with its handshake.
+    Connection,
+    /// An answer that is no stream.
+    Answer,
 }
 
 /// What a provider is to answer.
@@ -54,6 +65,8 @@ pub(super) enum Reply {
 #[derive(Debug)]
 pub(super) struct Ask {
     pub(super) number: u64,
+    /// The answer is a stream.
+    pub(super) streams: bool,
     pub(super) method: &'static str,
     pub(super) path: String,
     pub(super) digest: String,
@@ -70,6 +83,7 @@ impl Ledger {
             next: AtomicU64::new(1),
             seen: Mutex::default(),
             answered: Mutex::default(),
+            took: Mutex::default(),
             never_taken: Mutex::default(),
             failures: Mutex::default(),
             over: AtomicBool::new(false),
@@ -92,7 +106,7 @@ impl Ledger {
         if number % STREAM_EVERY == 1 {
             let expected = (1..=SHORT).fold(String::new(), |text, event| text + &event_text(event)).into_bytes();
             let path = format!("/{provider}/short");
-            return Ask { number, method: "GET", path, digest: hex(b""), body: Vec::new(), expected };
+            return Ask { number, streams: true, method: "GET", path, digest: hex(b""), body: Vec::new(), expected };
         }
         let len = match number {
             number if number % LARGE_EVERY == 3 => LARGE,
@@ -103,7 +117,7 @@ impl Ledger {
         let method = if body.is_empty() { "GET" } else { "POST" };
         let digest = hex(&body);
         let expected = whole_answer(number, &digest, &body);
-        Ask { number, method, path: format!("/{provider}/whole"), digest, body, expected }
+        Ask { number, streams: false, method, path: format!("/{provider}/whole"), digest, body, expected }
     }
 
     /// A provider has a whole request, and is told what to answer.
@@ -124,8 +138,13 @@ impl Ledger {
         }
     }
 
-    pub(super) fn answered(&self, number: u64, begun: Instant) {
-        lock(&self.answered).push(Answered { number, begun, ended: clock::now() });
+    pub(super) fn answered(&self, number: u64) {
+        lock(&self.answered).push(number);
+    }
+
+    /// It began then, and has ended now.
+    pub(super) fn took(&self, what: What, begun: Instant) {
+        lock(&self.took).push(Took { what, begun, ended: clock::now() });
     }
 
     /// How many were answered so far.
@@ -133,8 +152,12 @@ impl Ledger {
         lock(&self.answered).len()
     }
 
-    pub(super) fn all_answered(&self) -> Vec<Answered> {
-        lock(&self.answered).clone()
+    /// How long each thing took, as far as `chosen`, from the shortest on.
+    pub(super) fn times(&self, chosen: impl Fn(&Took) -> bool) -> Vec<Duration> {
+        let took = lock(&self.took);
+        let mut times: Vec<_> = took.iter().filter(|took| chosen(took)).map(|took| took.ended - took.begun).collect();
+        times.sort_unstable();
+        times
     }
 
     pub(super) fn never_taken(&self, number: u64) {
@@ -213,8 +236,8 @@ impl Ledger {
         assert_eq!(self.failures(), Vec::<String>::new());
         let (seen, never_taken) = (lock(&self.seen), lock(&self.never_taken));
         let mut answered = HashMap::<u64, u32>::new();
-        for answer in lock(&self.answered).iter() {
-            *answered.entry(answer.number).or_default() += 1;
+        for number in lock(&self.answered).iter() {
+            *answered.entry(*number).or_default() += 1;
         }
         let mut wrong = String::new();
         for number in 1..self.next.load(Ordering::SeqCst) {
@@ -264,4 +287,4 @@ const LARGE: usize = 300_000;
 const SMALL_MAX: u64 = 20_000;
 
 /// Nothing in the test takes longer.
-pub(super) const LIMIT: std::time::Duration = PATIENCE;
+pub(super) const LIMIT: Duration = PATIENCE;
