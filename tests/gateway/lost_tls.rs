@@ -37,8 +37,8 @@ mod wires; // bytes and frames
 struct Scene {
     line: Line,
     authority: Authority,
-    /// Where the certificate lies that the listeners use.
-    site: Pair,
+    /// The certificate and key that the listeners use.
+    pair: Pair,
     /// What they show.
     shown: CertificateDer<'static>,
     ledger: Arc<Ledger>,
@@ -112,22 +112,22 @@ fn a_hundred_renewals_and_ten_processes_under_load_lose_nothing() {
 impl Scene {
     fn start() -> Self {
         let (ledger, authority, folder) = (Ledger::new(), Authority::new(), TempDir::new().expect("a folder"));
-        let site = Pair { cert: folder.path().join("site.pem"), key: folder.path().join("site.key") };
+        let pair = Pair { cert: folder.path().join("site.pem"), key: folder.path().join("site.key") };
         let first = authority.sign("new", &["a.test"]);
-        fs::copy(&first.cert, &site.cert).expect("the folder takes files");
-        fs::copy(&first.key, &site.key).expect("the folder takes files");
+        fs::copy(&first.cert, &pair.cert).expect("the folder takes files");
+        fs::copy(&first.key, &pair.key).expect("the folder takes files");
         let beta = providers::http2(&ledger);
         let (plain, side) = (free_address(), free_address());
         let places = [("alpha", providers::http1(&ledger)), ("beta", beta.address()), ("plain", plain), ("side", side)];
         // As long as the tests do: a load goes on for a moment after the test has failed.
         std::mem::forget(beta);
-        let sluice = Sluice::spawn(&yaml(&site, false), &places);
+        let sluice = Sluice::spawn(&yaml(&pair, false), &places);
         let addresses = Addresses { web: sluice.web(), plain, side };
         let mut scene = Scene {
             line: Line::start(sluice),
             authority,
             shown: first.chain()[0].clone(),
-            site,
+            pair,
             ledger,
             addresses,
             side: false,
@@ -178,9 +178,10 @@ impl Scene {
         for (address, tls, is_http2) in ways {
             let way = self.way("a long stream", address, tls);
             let progress = || self.ledger.follow("a long stream");
-            self.clients.push(match is_http2 {
-                true => self.load.spawn(way.follow_two([progress(), progress()])),
-                false => self.load.spawn(way.follow(progress())),
+            self.clients.push(if is_http2 {
+                self.load.spawn(way.follow_two([progress(), progress()]))
+            } else {
+                self.load.spawn(way.follow(progress()))
             });
         }
         self.wait_until("long streams begin", || self.ledger.behind().is_empty());
@@ -229,8 +230,8 @@ impl Scene {
             fs::copy(from, &beside).expect("the folder takes files");
             fs::rename(beside, to).expect("a rename in one folder");
         };
-        let cert = || swap(&new.cert, &self.site.cert);
-        let key = || swap(&new.key, &self.site.key);
+        let cert = || swap(&new.cert, &self.pair.cert);
+        let key = || swap(&new.key, &self.pair.key);
         let rejected = "the key does not belong to the certificate";
         let before = self.line.said(rejected);
         let wait = || self.wait_until("the pair is rejected", || self.line.said(rejected) > before);
@@ -248,8 +249,8 @@ impl Scene {
                 ((), cert())
             }
             Order::InPlace => {
-                fs::copy(&new.cert, &self.site.cert).expect("it can be written");
-                fs::copy(&new.key, &self.site.key).expect("it can be written");
+                fs::copy(&new.cert, &self.pair.cert).expect("it can be written");
+                fs::copy(&new.key, &self.pair.key).expect("it can be written");
                 ((), ())
             }
         };
@@ -280,7 +281,7 @@ impl Scene {
         if !comes {
             self.ledger.side_turns();
         }
-        self.line.first.rewrite(&yaml(&self.site, comes));
+        self.line.first.rewrite(&yaml(&self.pair, comes));
         let is_there = || TcpStream::connect(self.addresses.side).is_ok();
         self.wait_until("the listener comes or goes", || is_there() == comes);
         if comes {
@@ -360,8 +361,8 @@ fn own_runtime() -> Handle {
     handle
 }
 
-fn yaml(site: &Pair, side: bool) -> String {
-    let tls = format!("tls: {{ certificates: [{}] }}", site.yaml());
+fn yaml(pair: &Pair, side: bool) -> String {
+    let tls = format!("tls: {{ certificates: [{}] }}", pair.yaml());
     let side = if side { format!("  - {{ name: side, bind: \"{{side}}\", {tls} }}\n") } else { String::new() };
     format!(
         "

@@ -11,6 +11,7 @@ use rustls::{ClientConfig, HandshakeKind};
 use sluice::clock;
 use std::fmt::Display;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,8 +56,9 @@ impl Way {
         let outcome = async {
             while !self.ledger.is_over() {
                 let Some(io) = self.open().await? else { continue };
-                let mut wire = Http1::new(io);
-                while self.ask(&mut wire, "").await? && !self.ledger.is_over() {
+                let (mut wire, mut quiet_since) = (Http1::new(io), None);
+                while self.ask(&mut wire, "", quiet_since).await? && !self.ledger.is_over() {
+                    quiet_since = Some(clock::now());
                     breathe().await;
                 }
             }
@@ -70,7 +72,7 @@ impl Way {
         let outcome = async {
             while !self.ledger.is_over() {
                 let Some(io) = self.open().await? else { continue };
-                self.ask(&mut Http1::new(io), "connection: close\r\n").await?;
+                self.ask(&mut Http1::new(io), "connection: close\r\n", None).await?;
                 breathe().await;
             }
             Ok(())
@@ -185,8 +187,8 @@ impl Way {
         Ok(Some(Box::new(stream)))
     }
 
-    /// One request in HTTP/1; whether the connection may have another.
-    async fn ask(&self, wire: &mut Http1, more: &str) -> Outcome<bool> {
+    /// One request in HTTP/1, on a connection that was quiet since then; whether it may have another.
+    async fn ask(&self, wire: &mut Http1, more: &str, quiet_since: Option<Instant>) -> Outcome<bool> {
         let Ask { number, streams, method, path, digest, body, expected } = self.ledger.ask();
         let begun = clock::now();
         let mut bytes = format!(
@@ -195,9 +197,19 @@ impl Way {
         )
         .into_bytes();
         bytes.extend(body);
-        in_time(&format!("sending request {number}"), wire.send(&bytes)).await?;
-        let head = in_time(&format!("the head of answer {number}"), wire.head()).await?;
-        let head = head.ok_or_else(|| format!("the connection ended instead of answer {number}"))?;
+        let asked = async {
+            wire.send(&bytes).await?;
+            wire.head().await?.ok_or_else(|| io::Error::other("the connection ended instead"))
+        };
+        let head = match in_time(&format!("the head of answer {number}"), asked).await {
+            // On a machine that let this client sleep for so long, both sides may end it.
+            Err(_) if quiet_since.is_some_and(|since| begun - since >= LAST_CALL) => {
+                self.ledger.never_taken(number);
+                self.ledger.count("slept through the last call");
+                return Ok(false);
+            }
+            head => head?,
+        };
         let body = in_time(&format!("answer {number}"), wire.body(&head)).await?;
         same("status", head.second(), "200")?;
         if body != expected {
@@ -267,9 +279,9 @@ impl Way {
         };
         let Ask { number, streams, method, path, digest, body, expected } = self.ledger.ask();
         let begun = clock::now();
-        let sent = sender.send_request(request(method, &path, number, &digest), body.is_empty());
-        let (answer, mut send) = match sent {
-            Ok(sent) => sent,
+        let begins = sender.send_request(request(method, &path, number, &digest), body.is_empty());
+        let (answer, mut send) = match begins {
+            Ok(begun) => begun,
             Err(_) if goaways.any() => {
                 self.ledger.never_taken(number);
                 return Ok(Fate::NeverTaken);
@@ -372,6 +384,9 @@ impl Reader {
 
 /// Between two requests of a client.
 const BREATH: Duration = Duration::from_millis(2);
+
+/// How long the gateway waits for one more request before it ends a kept connection (docs/operations.md).
+const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// What a first GOAWAY names: all streams that can be.
 const EVERY_STREAM: u32 = (1 << 31) - 1;
