@@ -18,6 +18,7 @@ pub mod proxy;
 pub mod upstream;
 pub mod policy;
 pub mod http1;
+pub mod http2;
 pub mod net;
 pub mod config;
 pub mod gateway;

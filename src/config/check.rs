@@ -4,6 +4,7 @@ use super::conform::{At, Context};
 use super::file::Entry;
 use super::problem::{Span, shown};
 use super::reader::Reader;
+use super::scalar;
 use super::types::{
     Action, Admin, Bind, HostPattern, Listener, Match, PathPattern, Pool, ProviderUrl, Rewrite, Route, Token,
     ValueMatch,
@@ -128,6 +129,22 @@ pub(super) fn repeats(reader: &Reader<'_>, name: &'static str, cx: &mut Context<
             let list = reader.at.key(name);
             let at = list.item(index);
             cx.problem(node.span, &at, format!("{at}: this stands in the list already"), Some("remove it".into()));
+        }
+    }
+}
+
+/// `unix` among the trusted proxies of a listener that has no unix socket.
+pub(super) fn unix_without_socket(reader: &Reader<'_>, bind: &Bind, cx: &mut Context<'_>) {
+    // An address that is not known here may be anything.
+    if bind.tcp().is_none() || reader.text("bind").is_none() {
+        return;
+    }
+    for (index, node) in reader.items("trusted_proxies").iter().enumerate() {
+        if node.scalar().is_some_and(|scalar| !scalar.is_unknown() && *scalar.text == *scalar::UNIX) {
+            let list = reader.at.key("trusted_proxies");
+            let at = list.item(index);
+            let message = format!("{at}: `unix` has no effect on a listener that is at an address");
+            cx.problem(node.span, &at, message, Some("remove it, or name the proxy's address".into()));
         }
     }
 }

@@ -404,6 +404,8 @@ fn check_text(text: &str, kind: &Kind) -> Result<(), Fault> {
         Kind::Bind => scalar::bind(text).map(drop),
         Kind::TcpBind => scalar::tcp_bind(text).map(drop),
         Kind::Cidr => scalar::cidr(text).map(drop),
+        Kind::Proxy if text == scalar::UNIX => Ok(()),
+        Kind::Proxy => scalar::cidr(text).map(drop),
         Kind::ProviderUrl => scalar::provider_url(text).map(drop),
         Kind::Host => scalar::host(text).map(drop),
         Kind::HostPattern => scalar::host_pattern(text).map(drop),

@@ -174,13 +174,16 @@ fn listener(reader: &Reader<'_>, cx: &mut Context<'_>) -> Option<Listener> {
     let limits = reader.child("limits");
     check::repeats(reader, "protocols", cx);
     check::repeats(reader, "trusted_proxies", cx);
+    let bind = reader.text("bind").and_then(|text| scalar::bind(text).ok()).unwrap_or(Bind::Tcp(ANY_FREE));
+    check::unix_without_socket(reader, &bind, cx);
     Some(Listener {
         name: reader.text("name").unwrap_or("?").into(),
-        bind: reader.text("bind").and_then(|text| scalar::bind(text).ok()).unwrap_or(Bind::Tcp(ANY_FREE)),
+        bind,
         protocols: protocols(reader),
         tls: reader.has("tls").then(|| Arc::new(listener_tls(&reader.child("tls"), cx))),
         proxy_protocol: reader.boolean("proxy_protocol"),
         trusted_proxies: texts(reader, "trusted_proxies").filter_map(|text| scalar::cidr(text).ok()).collect(),
+        trusts_unix: texts(reader, "trusted_proxies").any(|text| text == scalar::UNIX),
         limits: ListenerLimits {
             connections: limits.integer("connections") as usize,
             connections_per_address: limits.integer("connections_per_address") as usize,

@@ -54,6 +54,8 @@ pub struct Listener {
     pub proxy_protocol: bool,
     /// Peers whose `Forwarded`, `X-Forwarded-*`, `X-Request-Id` and `traceparent` are believed.
     pub trusted_proxies: Vec<Cidr>,
+    /// Whether whoever connects to a unix socket is believed as well (`unix` among them).
+    pub trusts_unix: bool,
     /// Bounds on what one listener accepts.
     pub limits: ListenerLimits,
 }

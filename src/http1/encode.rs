@@ -68,12 +68,19 @@ pub fn chunk(out: &mut Vec<u8>, data: &[u8]) {
 /// The last chunk, the trailer fields that may pass, and the empty line.
 pub fn last_chunk(out: &mut Vec<u8>, trailers: Option<&Fields>) {
     out.extend_from_slice(b"0\r\n");
-    for (known, name, value) in trailers.into_iter().flat_map(Fields::iter) {
+    if let Some(fields) = trailers {
+        self::trailers(out, fields);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The trailer fields that may pass, a line each.
+pub fn trailers(out: &mut Vec<u8>, trailers: &Fields) {
+    for (known, name, value) in trailers.iter() {
         if may_trail(known, name) {
             field(out, name, value);
         }
     }
-    out.extend_from_slice(b"\r\n");
 }
 
 /// Whether a field may stand in a trailer section: not framing, routing, authentication or what we write ourselves

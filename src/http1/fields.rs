@@ -69,6 +69,11 @@ impl Fields {
         self.list.len()
     }
 
+    /// Bytes of their names and values, and of what else the head held.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
@@ -132,6 +137,13 @@ impl Fields {
             kept.push(name, value);
         }
         kept
+    }
+
+    /// Keeps bytes of a head that belong to no field, and says where.
+    pub(super) fn lay(&mut self, bytes: &[u8]) -> std::ops::Range<usize> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        start..self.bytes.len()
     }
 
     /// Takes over the bytes of a head; spans noted afterwards refer to it.

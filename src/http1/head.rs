@@ -16,7 +16,7 @@ pub struct Scan {
     line: usize,
 }
 
-/// HTTP/1.0 or HTTP/1.1.
+/// The version of HTTP a message came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Version {
     /// HTTP/1.0: no chunks, no 1xx, no persistence unless asked for.
@@ -24,6 +24,8 @@ pub enum Version {
     /// HTTP/1.1.
     #[default]
     Http11,
+    /// HTTP/2: framing and persistence are not in the head, and 1xx is known.
+    Http2,
 }
 
 /// A parsed request head. Reused from request to request.
@@ -33,6 +35,8 @@ pub struct RequestHead {
     pub fields: Fields,
     /// Its version.
     pub version: Version,
+    /// The frame that carried it said that nothing follows. Only HTTP/2 says so beside the fields.
+    pub ends: bool,
     method: Range<usize>,
     target: Range<usize>,
 }
@@ -44,6 +48,8 @@ pub struct ResponseHead {
     pub fields: Fields,
     /// Its version.
     pub version: Version,
+    /// The frame that carried it said that nothing follows. Only HTTP/2 says so beside the fields.
+    pub ends: bool,
     /// 100 to 599.
     pub status: u16,
     reason: Range<usize>,
@@ -92,6 +98,7 @@ impl RequestHead {
     pub fn clear(&mut self) {
         self.fields.clear();
         self.version = Version::default();
+        self.ends = false;
         self.method = 0..0;
         self.target = 0..0;
     }
@@ -126,6 +133,15 @@ impl RequestHead {
         note_all(&mut self.fields, bytes, request.headers)
     }
 
+    /// Begins a head that came in HTTP/2, already taken apart; its fields are pushed one by one.
+    pub fn begin(&mut self, method: &str, target: &[u8], ends: bool) {
+        self.clear();
+        self.version = Version::Http2;
+        self.ends = ends;
+        self.method = self.fields.lay(method.as_bytes());
+        self.target = self.fields.lay(target);
+    }
+
     /// The method as written.
     pub fn method(&self) -> &str {
         std::str::from_utf8(&self.fields.bytes()[self.method.clone()]).unwrap_or("")
@@ -144,6 +160,7 @@ impl ResponseHead {
     pub fn clear(&mut self) {
         self.fields.clear();
         self.version = Version::default();
+        self.ends = false;
         self.status = 0;
         self.reason = 0..0;
     }
@@ -176,6 +193,14 @@ impl ResponseHead {
         self.reason = response.reason.map_or(0..0, |reason| span(bytes, reason.as_bytes()));
         self.version = version(response.version);
         note_all(&mut self.fields, bytes, response.headers)
+    }
+
+    /// Begins a head that came in HTTP/2, already taken apart; its fields are pushed one by one.
+    pub fn begin(&mut self, status: u16, ends: bool) {
+        self.clear();
+        self.version = Version::Http2;
+        self.ends = ends;
+        self.status = status;
     }
 
     /// The reason phrase as written; may be empty.

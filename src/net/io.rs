@@ -93,6 +93,17 @@ impl Io {
         rustix::event::poll(&mut asked, Some(&at_once)).is_ok_and(|count| count > 0)
     }
 
+    /// Whether ALPN chose HTTP/2 (RFC 9113 §3.2); never without TLS.
+    #[must_use]
+    pub fn chose_http2(&self) -> bool {
+        let chosen = match self {
+            Io::Plain(_) => None,
+            Io::TlsServer(stream) => stream.get_ref().1.alpn_protocol(),
+            Io::TlsClient(stream) => stream.get_ref().1.alpn_protocol(),
+        };
+        chosen == Some(b"h2")
+    }
+
     /// Reads what is there into `buf`; `Ok(0)` is the peer's end of stream.
     ///
     /// # Errors

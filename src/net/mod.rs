@@ -7,6 +7,9 @@
 pub mod io;
 pub mod buffer;
 pub mod wire;
+pub mod stream;
+pub mod frames;
+pub mod side;
 pub mod pump;
 pub mod timer;
 pub mod proxy_header;

@@ -1,6 +1,7 @@
-//! Moving a body from one wire to the other, in one direction.
+//! Moving a body from one side to the other, in one direction.
 
-use super::wire::{ReadError, Wire};
+use super::side::Side;
+use super::wire::ReadError;
 use std::io;
 use std::task::{Context, Poll};
 
@@ -35,8 +36,8 @@ impl Pump {
     /// Trailers whose names are `withheld` stay here.
     pub fn run(
         &mut self,
-        source: &mut Wire,
-        sink: &mut Wire,
+        source: &mut Side<'_>,
+        sink: &mut Side<'_>,
         withheld: &dyn Fn(&[u8]) -> bool,
         cx: &mut Context<'_>,
     ) -> Flow {
@@ -53,8 +54,8 @@ impl Pump {
 
     fn drive(
         &mut self,
-        source: &mut Wire,
-        sink: &mut Wire,
+        source: &mut Side<'_>,
+        sink: &mut Side<'_>,
         withheld: &dyn Fn(&[u8]) -> bool,
         cx: &mut Context<'_>,
     ) -> Flow {
@@ -67,7 +68,7 @@ impl Pump {
                     sink.finish(source.trailers().map(|trailers| trailers.without(withheld)).as_ref());
                     self.ended = true;
                 }
-                Poll::Ready(Ok(n)) => match sink.poll_send(cx, source.body(n)) {
+                Poll::Ready(Ok(n)) => match sink.poll_send(cx, source, n) {
                     Poll::Ready(Ok(sent)) => source.use_body(sent),
                     Poll::Ready(Err(error)) => return Flow::SinkFailed(error),
                     Poll::Pending => return Flow::AwaitSink,
@@ -84,7 +85,7 @@ impl Pump {
 }
 
 /// `then`, once the sink holds nothing any more.
-fn flush(sink: &mut Wire, cx: &mut Context<'_>, then: Flow) -> Flow {
+fn flush(sink: &mut Side<'_>, cx: &mut Context<'_>, then: Flow) -> Flow {
     match sink.poll_flush(cx) {
         Poll::Ready(Ok(())) => then,
         Poll::Ready(Err(error)) => Flow::SinkFailed(error),

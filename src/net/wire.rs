@@ -60,6 +60,8 @@ pub enum HeadReadError {
     TooLong,
     /// The stream broke.
     Io(io::Error),
+    /// The peer says that it did nothing with the request.
+    Refused,
 }
 
 // === impl Wire ===
@@ -98,6 +100,12 @@ impl Wire {
         (self.inbound.is_empty() && self.sent == self.outbound.len()).then_some(self.io)
     }
 
+    /// The stream and what was read from it, for another protocol.
+    pub fn into_parts(self) -> (Io, Vec<u8>) {
+        let unread = self.inbound.filled().to_vec();
+        (self.io, unread)
+    }
+
     /// The stream.
     pub fn io(&self) -> &Io {
         &self.io
@@ -131,10 +139,14 @@ impl Wire {
         &self.inbound.filled()[..len]
     }
 
-    /// Drops the head that was parsed; its body, of this length and at most `limit` bytes, comes next.
-    pub fn begin_body(&mut self, head_len: usize, length: Length, limit: u64) {
-        self.inbound.consume(head_len);
+    /// Drops the head that was parsed.
+    pub fn use_head(&mut self, len: usize) {
+        self.inbound.consume(len);
         self.scan = Scan::default();
+    }
+
+    /// The body that follows the head has this length, and may be at most `limit` bytes long.
+    pub fn begin_body(&mut self, length: Length, limit: u64) {
         self.decoder = Decoder::new(length);
         self.read_limit = limit;
     }

@@ -4,9 +4,8 @@ use super::exchange::{Answered, Broken, Exchange, Terms};
 use super::forward::{self, Onward};
 use crate::clock;
 use crate::http1::head::ResponseHead;
-use crate::net::proxy_header::Announce;
+use crate::net::side::Side;
 use crate::net::timer::Timer;
-use crate::net::wire::Wire;
 use crate::policy::outcome::Outcome;
 use crate::upstream::connect::{ConnectError, ConnectErrorKind};
 use crate::upstream::endpoint::Connection;
@@ -19,8 +18,8 @@ use std::time::Instant;
 /// What a client's connection lends to an attempt.
 #[derive(Debug)]
 pub struct Lent<'a> {
-    /// The client's wire.
-    pub client: &'a mut Wire,
+    /// The client's side.
+    pub client: Side<'a>,
     /// Where the answer's head is parsed into.
     pub answer: &'a mut ResponseHead,
     /// The task's timer.
@@ -68,7 +67,8 @@ pub async fn attempt(
         connection.wire.begin();
         forward::request_head(connection.wire.out(), onward);
         connection.wire.begin_answer(terms.request.length);
-        let mut exchange = Exchange::new(lent.client, &mut connection.wire, lent.answer, *terms, lent.now);
+        let mut exchange =
+            Exchange::new(lent.client.lend(), Side::Http1(&mut connection.wire), lent.answer, *terms, lent.now);
         let ended = exchange.run(lent.timer).await;
         let committed = exchange.committed;
         lent.now = clock::now();
@@ -77,7 +77,7 @@ pub async fn attempt(
                 keep(provider, connection, &answered, lent, terms.request.method == "HEAD");
                 return Ok(answered);
             }
-            Err(Broken::Reset { silent: true }) if may_send_again(&connection, lent.client, terms) => {
+            Err(Broken::Reset { silent: true }) if may_send_again(&connection, &lent.client, terms) => {
                 connection = open(lent, terms, onward, provider).await?;
             }
             Err(broken) => return Err(Failed { cause: Cause::Exchange(broken), committed }),
@@ -92,12 +92,9 @@ async fn open(
     onward: &Onward<'_>,
     provider: &Provider,
 ) -> Result<Connection, Failed> {
-    let announce = match provider.config.proxy_protocol {
-        Some(_) => onward.peer.announce(lent.client.io().socket()),
-        None => Announce::default(),
-    };
     let own = clock::after(lent.now, provider.config.timeouts.connect);
-    let mut opening = pin!(provider.endpoint.open(&announce, own.min(terms.deadline)));
+    let announce = onward.peer.announce();
+    let mut opening = pin!(provider.endpoint.open_http1(&announce, own.min(terms.deadline)));
     let opened = poll_fn(|cx| match opening.as_mut().poll(cx) {
         Poll::Ready(opened) => Poll::Ready(opened.map_err(Cause::Connect)),
         Poll::Pending => lent.client.poll_gone(cx).map(|()| Err(Cause::Exchange(Broken::ClientGone))),
@@ -123,8 +120,8 @@ fn keep(provider: &Provider, connection: Connection, answered: &Answered, lent: 
 
 /// A provider closes idle connections when it likes, and our request may cross its FIN. Sending again is safe where nothing
 /// of the body is gone, and the method is idempotent or not one byte had left (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
-fn may_send_again(connection: &Connection, client: &Wire, terms: &Terms<'_>) -> bool {
-    connection.reused && client.body_read == 0 && (is_idempotent(terms.request.method) || !connection.wire.touched)
+fn may_send_again(connection: &Connection, client: &Side<'_>, terms: &Terms<'_>) -> bool {
+    connection.reused && client.body_read() == 0 && (is_idempotent(terms.request.method) || !connection.wire.touched)
 }
 
 /// RFC 9110 §9.2.2.
@@ -148,7 +145,9 @@ impl Failed {
                 | Broken::ClientBodyTooSlow
                 | Broken::Deadline
                 | Broken::StreamTimeout => Outcome::LocalRefusal,
-                Broken::Reset { .. } | Broken::Protocol(_) | Broken::FirstByte | Broken::Idle => Outcome::Failure,
+                Broken::Refused | Broken::Reset { .. } | Broken::Protocol(_) | Broken::FirstByte | Broken::Idle => {
+                    Outcome::Failure
+                }
             },
         }
     }
@@ -164,6 +163,7 @@ impl Failed {
                 Broken::ClientBodyTooSlow => "client_body_too_slow",
                 Broken::Deadline => "deadline",
                 Broken::StreamTimeout => "stream_timeout",
+                Broken::Refused => "refused",
                 Broken::Reset { .. } => "reset",
                 Broken::Protocol(_) => "protocol",
                 Broken::FirstByte => "first_byte_timeout",

@@ -157,7 +157,7 @@ fn refuse(broken: &Broken) -> Refused {
             Refused::new(Refusal::Unreachable, "The provider's answer was not valid HTTP.").error("http_protocol_error")
         }
         Broken::FirstByte | Broken::Idle => Refused::new(Refusal::TimedOut, "The provider did not answer in time."),
-        Broken::Reset { .. } | Broken::ClientGone | Broken::StreamTimeout => {
+        Broken::Refused | Broken::Reset { .. } | Broken::ClientGone | Broken::StreamTimeout => {
             Refused::new(Refusal::Unreachable, "The provider broke the connection before it answered.")
                 .error("http_response_incomplete")
         }

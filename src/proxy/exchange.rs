@@ -1,4 +1,4 @@
-//! One exchange between two wires: the request goes up while the answer comes down, in one task.
+//! One exchange between two sides: the request goes up while the answer comes down, in one task.
 //!
 //! Each poll moves what can be moved both ways, looks whether the client is still there, and then asks one timer. Nothing is
 //! decided here that a caller could decide: an exchange ends with what happened, and whose doing it was.
@@ -13,9 +13,11 @@ use crate::config::{HeaderRules, Rewrite};
 use crate::http1::fields::{CONNECTION_OPTIONS, Known, elements};
 use crate::http1::framing::{self, Length};
 use crate::http1::head::{HeadError, ResponseHead, Version};
+use crate::http2::heads;
 use crate::net::pump::{Flow, Pump};
+use crate::net::side::Side;
 use crate::net::timer::Timer;
-use crate::net::wire::{HeadReadError, ReadError, Wire};
+use crate::net::wire::{HeadReadError, ReadError};
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
@@ -85,6 +87,8 @@ pub enum Broken {
         /// Nothing came before.
         silent: bool,
     },
+    /// The provider says that it did nothing with the request: sending it again is safe, whatever it is.
+    Refused,
     /// The provider does not speak HTTP as we accept it; says where.
     Protocol(&'static str),
     /// The provider sent no head within `first_byte`.
@@ -96,8 +100,8 @@ pub enum Broken {
 /// One exchange in progress.
 #[derive(Debug)]
 pub struct Exchange<'a> {
-    client: &'a mut Wire,
-    provider: &'a mut Wire,
+    client: Side<'a>,
+    provider: Side<'a>,
     answer: &'a mut ResponseHead,
     terms: Terms<'a>,
     up: Up,
@@ -162,8 +166,8 @@ struct Times {
 impl<'a> Exchange<'a> {
     /// An exchange whose request head waits in the provider's wire, to be sent with the first poll.
     pub fn new(
-        client: &'a mut Wire,
-        provider: &'a mut Wire,
+        client: Side<'a>,
+        provider: Side<'a>,
         answer: &'a mut ResponseHead,
         terms: Terms<'a>,
         now: Instant,
@@ -220,7 +224,7 @@ impl<'a> Exchange<'a> {
         let Terms { request, rewrite, headers, .. } = self.terms;
         // Many servers lay trailers over fields: what may not come in a head may not come behind it.
         let withheld = |name: &[u8]| forward::is_changed(name, &request.head.fields, [&rewrite.headers, headers]);
-        self.up = match self.up_pump.run(self.client, self.provider, &withheld, cx) {
+        self.up = match self.up_pump.run(&mut self.client, &mut self.provider, &withheld, cx) {
             Flow::Done => Up::Sent,
             Flow::AwaitSource => Up::AwaitClient,
             Flow::AwaitSink => Up::AwaitProvider,
@@ -243,7 +247,7 @@ impl<'a> Exchange<'a> {
     /// the provider still listens shows when reading.
     fn pass_half_close(&mut self, cx: &mut Context<'_>) {
         if self.up == Up::Sent && self.phase == Phase::Tunnel && !self.half_closed {
-            self.half_closed = self.provider.poll_shutdown(cx).is_ready();
+            self.half_closed = self.provider.poll_half_close(cx).is_ready();
         }
     }
 
@@ -254,7 +258,7 @@ impl<'a> Exchange<'a> {
         }
         let (rewrite, fields) = (self.terms.rewrite, &self.answer.fields);
         let withheld = |name: &[u8]| forward::is_changed(name, fields, [&rewrite.response_headers]);
-        match self.down_pump.run(self.provider, self.client, &withheld, cx) {
+        match self.down_pump.run(&mut self.provider, &mut self.client, &withheld, cx) {
             Flow::Done => return Ok(true),
             Flow::AwaitSource => self.on_client(false),
             Flow::AwaitSink => self.on_client(true),
@@ -279,26 +283,22 @@ impl<'a> Exchange<'a> {
     /// Reads heads until the final one was passed on; whether it was.
     fn await_head(&mut self, cx: &mut Context<'_>) -> Result<bool, Broken> {
         loop {
-            let len = match self.provider.poll_head(cx, ANSWER_HEAD_BYTES) {
+            let len = match self.provider.poll_answer(cx, self.answer, ANSWER_HEAD_BYTES, ANSWER_FIELDS) {
                 Poll::Ready(Ok(len)) => len,
                 Poll::Ready(Err(error)) => return Err(self.no_head(&error)),
                 Poll::Pending => return self.flush_interims(cx),
             };
-            self.answer.parse(self.provider.head(len), ANSWER_FIELDS).map_err(|error| match error {
-                HeadError::Malformed(why) => Broken::Protocol(why),
-                HeadError::TooManyFields => Broken::Protocol("the answer has too many fields"),
-            })?;
             if self.answer.fields.lists_more_than(Known::Connection, CONNECTION_OPTIONS) {
                 return Err(Broken::Protocol("the answer's Connection has too many options"));
             }
             match self.answer.status {
                 101 => {
-                    self.commit_tunnel(len)?;
+                    self.commit_tunnel()?;
                     return Ok(true);
                 }
                 100..=199 => self.pass_interim(len)?,
                 _ => {
-                    self.commit(len)?;
+                    self.commit()?;
                     return Ok(true);
                 }
             }
@@ -310,6 +310,7 @@ impl<'a> Exchange<'a> {
         match error {
             HeadReadError::Ended { partial } => Broken::Reset { silent: !partial && !before },
             HeadReadError::Io(_) => Broken::Reset { silent: !self.provider.has_unread() && !before },
+            HeadReadError::Refused => Broken::Refused,
             HeadReadError::TooLong => Broken::Protocol("the answer's head is too long"),
             HeadReadError::Malformed(HeadError::TooManyFields) => Broken::Protocol("the answer has too many fields"),
             HeadReadError::Malformed(HeadError::Malformed(why)) => Broken::Protocol(why),
@@ -326,9 +327,11 @@ impl<'a> Exchange<'a> {
         }
         framing::response(self.answer.status, false, &self.answer.fields, self.answer.version)
             .map_err(Broken::Protocol)?;
-        self.provider.begin_body(len, Length::None, u64::MAX);
-        if self.terms.request.head.version == Version::Http11 {
-            forward::interim_head(self.client.out(), self.answer, self.terms.rewrite);
+        self.provider.begin_body(Length::None, u64::MAX);
+        let version = self.terms.request.head.version;
+        if version != Version::Http10 {
+            forward::interim_head(self.client.out(), self.answer, version, self.terms.rewrite);
+            self.client.send_interim(self.answer.status);
         }
         Ok(())
     }
@@ -341,34 +344,39 @@ impl<'a> Exchange<'a> {
     }
 
     /// Judges the final head and writes it towards the client.
-    fn commit(&mut self, len: usize) -> Result<(), Broken> {
+    fn commit(&mut self) -> Result<(), Broken> {
         let request = self.terms.request;
         let to_head = request.method == "HEAD";
-        let length = framing::response(self.answer.status, to_head, &self.answer.fields, self.answer.version)
-            .map_err(Broken::Protocol)?;
-        self.provider.begin_body(len, length, u64::MAX);
+        let length = self.answer_length(to_head)?;
+        self.provider.begin_body(length, u64::MAX);
         self.provider.refuse_surplus(length).map_err(Broken::Protocol)?;
-        let version = request.head.version;
-        let onward = match (length, version) {
-            (Length::Close, Version::Http11) => Length::Chunked,
+        let onward = match (length, request.head.version) {
             (Length::Chunked, Version::Http10) => Length::Close,
+            (Length::Close, Version::Http11 | Version::Http2) => Length::Chunked,
             (length, _) => length,
         };
         // A client that still waits for its 100 may send its body or may not: nobody could tell what comes next.
-        let waits = request.expects_continue && !self.continued && self.client.body_read == 0;
+        let waits = request.expects_continue && !self.continued && self.client.body_read() == 0;
         // More than is worth reading only to drop it, should the answer end before it does.
         let long = self.client.body_remaining().is_some_and(|bytes| bytes > DRAIN_BYTES);
         // A listener that goes may have begun to while the provider was asked.
         let wanted = request.keep_alive && !self.terms.closing.load(Ordering::Relaxed);
         self.keep_alive = wanted && onward != Length::Close && !waits && !long;
         self.write_head(onward, false);
-        self.client.begin_answer(onward);
+        self.client.begin_answer(onward, self.provider.may_trail());
         self.phase = Phase::Body { on_client: false };
         Ok(())
     }
 
+    /// How the body of the final answer ends.
+    fn answer_length(&self, to_head: bool) -> Result<Length, Broken> {
+        let ResponseHead { status, fields, version, ends, .. } = &*self.answer;
+        let length = framing::response(*status, to_head, fields, *version).map_err(Broken::Protocol)?;
+        Ok(if *ends && length == Length::Close { Length::Exact(0) } else { length })
+    }
+
     /// Ends HTTP on both wires, if that was asked for.
-    fn commit_tunnel(&mut self, len: usize) -> Result<(), Broken> {
+    fn commit_tunnel(&mut self) -> Result<(), Broken> {
         if !self.terms.request.upgrade || !self.switches_as_asked() {
             return Err(Broken::Protocol("a 101 that was not asked for"));
         }
@@ -376,7 +384,10 @@ impl<'a> Exchange<'a> {
             return Err(Broken::Protocol("a 101 before the end of the request"));
         }
         framing::response(101, false, &self.answer.fields, self.answer.version).map_err(Broken::Protocol)?;
-        self.provider.begin_body(len, Length::None, u64::MAX);
+        if matches!(self.client, Side::Http2(_)) && !self.accepts_key() {
+            return Err(Broken::Protocol("a 101 that does not answer the key of the WebSocket"));
+        }
+        self.provider.begin_body(Length::None, u64::MAX);
         self.keep_alive = false;
         self.write_head(Length::None, true);
         self.provider.become_tunnel();
@@ -393,6 +404,14 @@ impl<'a> Exchange<'a> {
         let mut named = self.answer.fields.values(Known::Upgrade).flat_map(elements);
         let asked = &self.terms.request.head.fields;
         matches!((named.next(), named.next()), (Some(one), None) if asked.lists(Known::Upgrade, one))
+    }
+
+    /// Whether a WebSocket's opening handshake was understood. A client in HTTP/1 checks that itself (RFC 6455 §4.1); one in
+    /// HTTP/2 sees nothing of it.
+    fn accepts_key(&self) -> bool {
+        let key = self.terms.request.head.fields.named(b"sec-websocket-key").next().unwrap_or(b"");
+        let accepted = self.answer.fields.named(b"sec-websocket-accept").next();
+        accepted.is_some_and(|accept| accept == heads::websocket_accept(key).as_bytes())
     }
 
     /// Our account of the attempt, where its answer is a failure that is passed on (RFC 9209 §2.1).
@@ -418,6 +437,7 @@ impl<'a> Exchange<'a> {
             trail: trail.as_deref(),
         };
         forward::answer_head(self.client.out(), self.answer, &back);
+        self.client.send_head(self.answer.status, !upgrade && matches!(length, Length::None | Length::Exact(0)));
         self.committed = true;
     }
 
@@ -456,7 +476,7 @@ impl<'a> Exchange<'a> {
     /// Looks now and then whether a client is there whose bytes nobody takes; gives when to look again.
     fn look_for_client(&mut self, now: Instant) -> Result<Instant, Broken> {
         if self.times.look <= now {
-            if self.client.io().has_hung_up() {
+            if self.client.has_hung_up() {
                 return Err(Broken::ClientGone);
             }
             self.times.look = clock::after(now, LOOK_EVERY);
@@ -487,7 +507,7 @@ impl<'a> Exchange<'a> {
 
     /// Whether the client keeps everyone waiting for its body. Not while it waits itself, for the provider's 100.
     fn awaits_client(&self) -> bool {
-        let asks = self.terms.request.expects_continue && !self.continued && self.client.body_read == 0;
+        let asks = self.terms.request.expects_continue && !self.continued && self.client.body_read() == 0;
         self.up == Up::AwaitClient && !asks
     }
 
@@ -529,7 +549,7 @@ impl<'a> Exchange<'a> {
         if rate == 0 {
             return (quiet, Broken::ClientBodyTooSlow);
         }
-        let earned = Duration::from_millis(self.client.body_read.saturating_mul(1000) / rate);
+        let earned = Duration::from_millis(self.client.body_read().saturating_mul(1000) / rate);
         let allowed = earned.max(BODY_RATE_AFTER).saturating_sub(self.times.awaited);
         (clock::after(since, allowed).min(quiet), Broken::ClientBodyTooSlow)
     }
@@ -537,6 +557,8 @@ impl<'a> Exchange<'a> {
     fn answered(&self) -> Answered {
         let whole = self.up == Up::Sent && self.phase != Phase::Tunnel && !self.provider.has_unread();
         let persistent = match self.answer.version {
+            // A stream is not used twice, and its connection is not ours to keep.
+            Version::Http2 => false,
             Version::Http11 => !self.answer.fields.lists(Known::Connection, b"close"),
             Version::Http10 => self.answer.fields.lists(Known::Connection, b"keep-alive"),
         };

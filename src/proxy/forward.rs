@@ -2,12 +2,13 @@
 
 use super::frame::Request;
 use super::identity::{Identity, Peer};
-use super::rewrite;
+use super::{respond, rewrite};
 use crate::config::{HeaderRules, HostRule, Provider, Rewrite};
 use crate::http1::encode;
 use crate::http1::fields::{Fields, Known, elements, reads_as};
 use crate::http1::framing::Length;
 use crate::http1::head::{ResponseHead, Version};
+use crate::http2::heads;
 
 /// Everything that shapes a request on its way to one provider.
 #[derive(Debug, Clone, Copy)]
@@ -24,14 +25,50 @@ pub struct Onward<'a> {
     pub identity: &'a Identity,
 }
 
-/// Appends the head of a request for a provider.
+/// Appends the head of a request for a provider, as HTTP/1.1 has it.
 pub fn request_head(out: &mut Vec<u8>, onward: &Onward<'_>) {
-    let Onward { request, rewrite, provider, peer, identity } = *onward;
-    out.extend_from_slice(request.method.as_bytes());
+    out.extend_from_slice(onward.request.method.as_bytes());
     out.push(b' ');
+    target(out, onward);
+    out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
+    authority(out, onward);
+    out.extend_from_slice(b"\r\n");
+    request_fields(out, onward, Version::Http11);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The head of a request for a provider, as HTTP/2 has it. An upgrade becomes the extended CONNECT of RFC 8441.
+///
+/// # Errors
+/// What has no form in HTTP/2: a target that is no URI by its strict rules.
+pub fn request_parts(onward: &Onward<'_>) -> Result<http::Request<()>, http::Error> {
+    let (mut path, mut host, mut lines) = (Vec::new(), Vec::new(), Vec::with_capacity(HEAD_EXPECTED));
+    target(&mut path, onward);
+    authority(&mut host, onward);
+    request_fields(&mut lines, onward, Version::Http2);
+    let upgrade = onward.request.upgrade;
+    let scheme = if onward.provider.url.scheme.is_tls() { "https" } else { "http" };
+    let uri = http::Uri::builder().scheme(scheme).authority(host).path_and_query(path).build()?;
+    let method = if upgrade { "CONNECT" } else { onward.request.method };
+    let mut request = http::Request::builder().method(method).uri(uri).body(())?;
+    let mut fields = heads::fields(lines);
+    if upgrade {
+        heads::drop_upgrade(&mut fields);
+        request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+    }
+    *request.headers_mut() = fields;
+    Ok(request)
+}
+
+/// The path and query for a provider.
+fn target(out: &mut Vec<u8>, onward: &Onward<'_>) {
+    let Onward { request, rewrite, provider, .. } = *onward;
     rewrite::upstream_target(&provider.url.prefix, rewrite, request.path, request.query, out);
-    out.extend_from_slice(b" HTTP/1.1\r\n");
-    host_field(out, onward);
+}
+
+/// Everything of a request's head but its first line and Host.
+fn request_fields(out: &mut Vec<u8>, onward: &Onward<'_>, version: Version) {
+    let Onward { request, rewrite, provider, peer, identity } = *onward;
     let rules = [&rewrite.headers, &provider.headers];
     for (known, name, value) in request.head.fields.iter() {
         if passes_up(known, peer.trusted) && !is_changed(name, &request.head.fields, rules) {
@@ -41,8 +78,14 @@ pub fn request_head(out: &mut Vec<u8>, onward: &Onward<'_>) {
     if request.expects_continue {
         out.extend_from_slice(b"expect: 100-continue\r\n");
     }
-    connection_fields(out, &request.head.fields, request.upgrade);
-    encode::length_field(out, request.length);
+    if version == Version::Http2 {
+        if request.head.fields.lists(Known::Te, b"trailers") {
+            out.extend_from_slice(b"te: trailers\r\n");
+        }
+    } else {
+        connection_fields(out, &request.head.fields, request.upgrade);
+    }
+    length_field(out, request.length, version);
     let ours = out.len();
     peer.write_fields(out, &request.head.fields, request.authority);
     identity.write_fields(out);
@@ -50,7 +93,13 @@ pub fn request_head(out: &mut Vec<u8>, onward: &Onward<'_>) {
     drop_named(out, ours, rules);
     set_fields(out, &rewrite.headers);
     set_fields(out, &provider.headers);
-    out.extend_from_slice(b"\r\n");
+}
+
+/// The field that tells a body's length, where that version needs one.
+fn length_field(out: &mut Vec<u8>, length: Length, version: Version) {
+    if version != Version::Http2 || matches!(length, Length::Exact(_)) {
+        encode::length_field(out, length);
+    }
 }
 
 /// How an answer goes to the client.
@@ -74,7 +123,9 @@ pub struct Back<'a> {
 
 /// Appends the head of a provider's final answer for the client.
 pub fn answer_head(out: &mut Vec<u8>, head: &ResponseHead, back: &Back<'_>) {
-    status_line(out, head.status, head.reason());
+    // HTTP/2 has no reason phrases; providers that speak it leave us the usual one to say.
+    let reason = if head.version == Version::Http2 { respond::phrase(head.status).as_bytes() } else { head.reason() };
+    status_line(out, back.version, head.status, reason);
     for (known, name, value) in head.fields.iter() {
         // What a GET would have got: an answer to HEAD and a 304 say so. A 101 and a 204 have no body to speak of.
         let could_have = !matches!(head.status, ..200 | 204);
@@ -91,7 +142,7 @@ pub fn answer_head(out: &mut Vec<u8>, head: &ResponseHead, back: &Back<'_>) {
         connection_fields(out, &head.fields, true);
     } else {
         connection_field(out, back.version, back.keep_alive);
-        encode::length_field(out, back.length);
+        length_field(out, back.length, back.version);
     }
     via(out, &head.fields, head.version);
     encode::field(out, b"x-request-id", back.identity.request_id());
@@ -100,23 +151,26 @@ pub fn answer_head(out: &mut Vec<u8>, head: &ResponseHead, back: &Back<'_>) {
     }
     drop_named(out, ours, [&back.rewrite.response_headers]);
     set_fields(out, &back.rewrite.response_headers);
-    out.extend_from_slice(b"\r\n");
+    end_head(out, back.version);
 }
 
 /// Appends an interim answer (1xx, not 101) for the client. What the route takes out of answers is taken out of these too;
 /// what it sets is for the final one.
-pub fn interim_head(out: &mut Vec<u8>, head: &ResponseHead, rewrite: &Rewrite) {
-    status_line(out, head.status, head.reason());
+pub fn interim_head(out: &mut Vec<u8>, head: &ResponseHead, version: Version, rewrite: &Rewrite) {
+    status_line(out, version, head.status, head.reason());
     for (known, name, value) in head.fields.iter() {
         if passes_down(known) && !is_changed(name, &head.fields, [&rewrite.response_headers]) {
             encode::field(out, name, value);
         }
     }
-    out.extend_from_slice(b"\r\n");
+    end_head(out, version);
 }
 
-/// `HTTP/1.1 status reason`.
-pub fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
+/// `HTTP/1.1 status reason`; HTTP/2 says the status beside the fields.
+pub fn status_line(out: &mut Vec<u8>, version: Version, status: u16, reason: &[u8]) {
+    if version == Version::Http2 {
+        return;
+    }
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
     out.push(b' ');
@@ -124,11 +178,18 @@ pub fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// The empty line, where the version has one.
+pub fn end_head(out: &mut Vec<u8>, version: Version) {
+    if version != Version::Http2 {
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
 /// What the client has to know about the connection. That it closes is also said to HTTP/1.0: our status line says
 /// HTTP/1.1, from which a client may conclude that it stays open.
 pub fn connection_field(out: &mut Vec<u8>, version: Version, keep_alive: bool) {
     match (version, keep_alive) {
-        (Version::Http11, true) => {}
+        (Version::Http11, true) | (Version::Http2, _) => {}
         (Version::Http10, true) => out.extend_from_slice(b"connection: keep-alive\r\n"),
         (_, false) => out.extend_from_slice(b"connection: close\r\n"),
     }
@@ -199,8 +260,8 @@ fn is_nominated(name: &[u8], fields: &Fields) -> bool {
     fields.has(Known::Connection) && fields.lists(Known::Connection, name)
 }
 
-fn host_field(out: &mut Vec<u8>, onward: &Onward<'_>) {
-    out.extend_from_slice(b"host: ");
+/// The Host that the provider sees.
+fn authority(out: &mut Vec<u8>, onward: &Onward<'_>) {
     let url = &onward.provider.url;
     match &onward.provider.host {
         HostRule::Name(name) => out.extend_from_slice(name.as_bytes()),
@@ -216,7 +277,6 @@ fn host_field(out: &mut Vec<u8>, onward: &Onward<'_>) {
             }
         }
     }
-    out.extend_from_slice(b"\r\n");
 }
 
 /// `Connection` and what it nominates, written anew: an upgrade under way, and `TE: trailers`.
@@ -242,7 +302,11 @@ fn via(out: &mut Vec<u8>, fields: &Fields, received: Version) {
         out.extend_from_slice(element);
         out.extend_from_slice(b", ");
     }
-    out.extend_from_slice(if received == Version::Http10 { b"1.0 sluice\r\n" } else { b"1.1 sluice\r\n" });
+    out.extend_from_slice(match received {
+        Version::Http10 => b"1.0 sluice\r\n",
+        Version::Http11 => b"1.1 sluice\r\n",
+        Version::Http2 => b"2.0 sluice\r\n",
+    });
 }
 
 fn set_fields(out: &mut Vec<u8>, rules: &HeaderRules) {
@@ -250,3 +314,6 @@ fn set_fields(out: &mut Vec<u8>, rules: &HeaderRules) {
         encode::field(out, name.as_bytes(), value.expose().as_bytes());
     }
 }
+
+/// Room made for a head before it is written.
+const HEAD_EXPECTED: usize = 512;

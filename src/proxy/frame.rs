@@ -66,7 +66,7 @@ pub fn check<'a>(head: &'a RequestHead, scratch: &'a mut String) -> Result<Reque
     if head.fields.lists_more_than(Known::Connection, CONNECTION_OPTIONS) {
         return Err(Invalid::Bad("Connection has too many options"));
     }
-    let length = framing::request(&head.fields, head.version).map_err(Invalid::Bad)?;
+    let length = length(head)?;
     let target = target::parse(method, head.target()).map_err(Invalid::Bad)?;
     let (authority, host) = host(head, &target)?;
     let path = if target.form == Form::Asterisk {
@@ -89,6 +89,17 @@ pub fn check<'a>(head: &'a RequestHead, scratch: &'a mut String) -> Result<Reque
     })
 }
 
+/// How the body ends. HTTP/2 says beside the fields whether there is one.
+fn length(head: &RequestHead) -> Result<Length, Invalid> {
+    let declared = framing::request(&head.fields, head.version).map_err(Invalid::Bad)?;
+    match (head.version, declared) {
+        (Version::Http2, Length::None) if !head.ends && !asks_upgrade(&head.fields, head.version) => {
+            Ok(Length::Chunked)
+        }
+        (_, declared) => Ok(declared),
+    }
+}
+
 /// The one Host, agreeing with an absolute target (RFC 9112 §3.2.2 would let the target win; we refuse instead).
 fn host<'a>(head: &'a RequestHead, target: &target::Target<'a>) -> Result<(&'a [u8], HostPort<'a>), Invalid> {
     let mut values = head.fields.values(Known::Host);
@@ -99,7 +110,7 @@ fn host<'a>(head: &'a RequestHead, target: &target::Target<'a>) -> Result<(&'a [
         (None, _) => return Err(Invalid::Bad("Host is missing")),
     };
     let host = target::host(written).map_err(Invalid::Bad)?;
-    if host.host.is_empty() && head.version == Version::Http11 {
+    if host.host.is_empty() && head.version != Version::Http10 {
         return Err(Invalid::Bad("Host is empty"));
     }
     if target.authority.is_some() && !target.agrees(&host) {
@@ -111,6 +122,7 @@ fn host<'a>(head: &'a RequestHead, target: &target::Target<'a>) -> Result<(&'a [
 /// RFC 9112 §9.3.
 fn keeps_alive(fields: &Fields, version: Version) -> bool {
     match version {
+        Version::Http2 => true,
         Version::Http11 => !fields.lists(Known::Connection, b"close"),
         Version::Http10 => fields.lists(Known::Connection, b"keep-alive") && !fields.lists(Known::Connection, b"close"),
     }
@@ -123,7 +135,7 @@ fn asks_upgrade(fields: &Fields, version: Version) -> bool {
         let name = token.split(|byte| *byte == b'/').next().unwrap_or(token);
         [&b"h2c"[..], b"h2", b"http", b"tls"].iter().any(|hidden| name.eq_ignore_ascii_case(hidden))
     };
-    version == Version::Http11
+    version != Version::Http10
         && fields.has(Known::Upgrade)
         && fields.lists(Known::Connection, b"upgrade")
         && !fields.values(Known::Upgrade).flat_map(elements).any(hides_requests)
@@ -134,7 +146,7 @@ fn expects_continue(fields: &Fields, version: Version, length: Length) -> Result
     match fields.get(Known::Expect) {
         None => Ok(false),
         Some(value) if value.eq_ignore_ascii_case(b"100-continue") => {
-            Ok(version == Version::Http11 && !matches!(length, Length::None | Length::Exact(0)))
+            Ok(version != Version::Http10 && !matches!(length, Length::None | Length::Exact(0)))
         }
         Some(_) => Err(Invalid::Bad("the only expectation there is, is 100-continue")),
     }
@@ -160,6 +172,7 @@ impl Request<'_> {
         match version {
             Version::Http10 => "HTTP/1.0",
             Version::Http11 => "HTTP/1.1",
+            Version::Http2 => "HTTP/2.0",
         }
     }
 }

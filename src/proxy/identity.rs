@@ -7,7 +7,7 @@ use crate::clock;
 use crate::config::{Cidr, Listener};
 use crate::http1::encode::{self, HEX};
 use crate::http1::fields::{Fields, Known, elements};
-use crate::net::io::{Address, Socket};
+use crate::net::io::Address;
 use crate::net::proxy_header::Announce;
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -19,7 +19,7 @@ use std::time::UNIX_EPOCH;
 pub struct Origin {
     /// Where the client is.
     pub address: Address,
-    /// Where it connected to, if a balancer announced that; else it is our own end of the socket.
+    /// Where it connected to: our own end of the socket, or what a balancer announced.
     pub local: Option<SocketAddr>,
     /// A balancer passes on somebody it cannot name. `address` is the balancer's, whose trust is not theirs.
     pub anonymous: bool,
@@ -87,13 +87,13 @@ impl Peer {
         self.trusted = !self.origin.anonymous && is_trusted(listener, self.origin.address);
     }
 
-    /// What a provider is told of the connection by a PROXY header; `socket` is our end of it.
-    pub fn announce(&self, socket: &Socket) -> Announce {
+    /// What a provider is told of the connection by a PROXY header.
+    pub fn announce(&self) -> Announce {
         let client = match self.origin.address {
             Address::Ip(client) if !self.origin.anonymous => Some(client),
             _ => None,
         };
-        Announce { client, local: self.origin.local.or_else(|| socket.local()) }
+        Announce { client, local: self.origin.local }
     }
 
     /// The address as text.
@@ -267,7 +267,7 @@ pub fn is_trusted(listener: &Listener, address: Address) -> bool {
     match address {
         Address::Ip(address) => listener.trusted_proxies.iter().any(|range| range.contains(address.ip())),
         // Who may connect is decided by the mode of a file; who may say on whose behalf has to be written.
-        Address::Unix => false,
+        Address::Unix => listener.trusts_unix,
     }
 }
 

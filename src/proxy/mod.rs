@@ -16,8 +16,8 @@ pub mod record;
 use crate::clock;
 use crate::config::{Action, Listener};
 use crate::http1::head::{RequestHead, ResponseHead, Version};
+use crate::net::side::Side;
 use crate::net::timer::Timer;
-use crate::net::wire::Wire;
 use crate::observe::families::UNROUTED;
 use crate::observe::logs::Logs;
 use crate::observe::metrics::Metrics;
@@ -47,19 +47,15 @@ pub struct Shared {
     pub draining: AtomicBool,
 }
 
-/// A client's connection as it is lent to a request.
-#[derive(Debug)]
-pub struct Client {
-    /// The stream; unread bytes of later requests stay in it.
-    pub wire: Wire,
+/// What a request is worked on with. A connection in HTTP/1 has one for all its requests, one after the other.
+#[derive(Debug, Default)]
+pub struct Desk {
     /// The request's head.
     pub head: RequestHead,
     /// The answer's head.
     pub answer: ResponseHead,
-    /// The connection's one timer.
+    /// The task's one timer.
     pub timer: Timer,
-    /// Who is at the other end.
-    pub peer: Peer,
     /// Where a path is spelled anew.
     pub scratch: String,
 }
@@ -73,6 +69,8 @@ pub struct Here<'a> {
     pub snapshot: &'a Snapshot,
     /// The listener that took it.
     pub listener: &'a Listener,
+    /// Who sent it.
+    pub peer: &'a Peer,
     /// Which worker this is.
     pub worker: usize,
     /// Turns true when the listener goes: from then on answers close their connections.
@@ -101,19 +99,19 @@ pub enum Stop {
     Cut,
 }
 
-/// Takes a request, whose parsed head of `head_len` bytes still stands in the wire, to its one answer.
-pub async fn handle(client: &mut Client, head_len: usize, here: &Here<'_>) -> After {
-    let Client { wire, head, answer, timer, peer, scratch } = client;
-    let identity = Identity::new(&head.fields, peer.trusted, (fastrand::u128(..), fastrand::u64(..)));
+/// Takes a request, whose head lies parsed on the desk, to its one answer.
+pub async fn handle(client: Side<'_>, desk: &mut Desk, here: &Here<'_>) -> After {
+    let Desk { head, answer, timer, scratch } = desk;
+    let identity = Identity::new(&head.fields, here.peer.trusted, (fastrand::u128(..), fastrand::u64(..)));
     let now = clock::now();
     let mut record = Record::begin(now, here.shared.logs.access_enabled());
-    let mut lent = Lent { client: wire, answer, timer, worker: here.worker, now };
+    let mut lent = Lent { client, answer, timer, worker: here.worker, now };
 
     let checked = frame::check(head, scratch);
     let served = match &checked {
         Ok(request) => {
-            lent.client.begin_body(head_len, request.length, here.listener.limits.body_bytes);
-            serve(request, &identity, peer, here, &mut lent, &mut record).await
+            lent.client.begin_body(request.length, here.listener.limits.body_bytes);
+            serve(request, &identity, here, &mut lent, &mut record).await
         }
         Err(invalid) => {
             record.routed(UNROUTED, &here.snapshot.unrouted);
@@ -121,16 +119,16 @@ pub async fn handle(client: &mut Client, head_len: usize, here: &Here<'_>) -> Af
             Err(Refused::invalid(*invalid).into())
         }
     };
-    let in_step = checked.as_ref().is_ok_and(|request| here.keeps_alive(request, lent.client));
+    let in_step = checked.as_ref().is_ok_and(|request| here.keeps_alive(request, &lent.client));
     let after = match served {
         Ok(answered) => conclude(&answered, &mut record),
-        Err(Stop::Refused(refused)) => refuse(&refused, head, &identity, in_step, lent.client, &mut record),
+        Err(Stop::Refused(refused)) => refuse(&refused, head, &identity, in_step, &mut lent.client, &mut record),
         Err(Stop::Cut) => cut(lent.answer.status, &mut record),
         Err(Stop::Gone) => After::Abort,
     };
     let host = checked.as_ref().map_or("", |request| request.host.as_ref());
-    let (bytes_in, bytes_out) = (lent.client.body_read, lent.client.body_written);
-    let last = Final { head, host, identity: &identity, peer, listener: here.listener, bytes_in, bytes_out };
+    let (bytes_in, bytes_out) = (lent.client.body_read(), lent.client.body_written());
+    let last = Final { head, host, identity: &identity, peer: here.peer, listener: here.listener, bytes_in, bytes_out };
     record.log(&here.shared.logs, &last);
     after
 }
@@ -139,25 +137,24 @@ pub async fn handle(client: &mut Client, head_len: usize, here: &Here<'_>) -> Af
 async fn serve<'snapshot>(
     request: &Request<'_>,
     identity: &Identity,
-    peer: &Peer,
     here: &Here<'snapshot>,
     lent: &mut Lent<'_>,
     record: &mut Record<'snapshot>,
 ) -> Result<Answered, Stop> {
     let route = route(request, here, record)?;
-    admit_body(here.listener, lent.client)?;
+    admit_body(here.listener, &lent.client)?;
     let errand = Errand {
         request,
         route,
         identity,
-        peer,
+        peer: here.peer,
         listener: here.listener,
         closing: here.closing,
         started: record.started(),
     };
     match &route.pool {
         Some(pool) => dispatch::send(&errand, pool, lent, record).await,
-        None => Ok(answer_here(&errand, here, lent.client)),
+        None => Ok(answer_here(&errand, here, &mut lent.client)),
     }
 }
 
@@ -181,13 +178,13 @@ fn route<'snapshot>(
 }
 
 /// Refuses a body that says it is too large; one that does not say is watched while it is read.
-fn admit_body(listener: &Listener, client: &Wire) -> Result<(), Stop> {
+fn admit_body(listener: &Listener, client: &Side<'_>) -> Result<(), Stop> {
     let over = client.body_remaining().is_some_and(|bytes| bytes > listener.limits.body_bytes);
     if over { Err(Refused::body_too_large().into()) } else { Ok(()) }
 }
 
 /// Gives the answer that the route itself holds.
-fn answer_here(errand: &Errand<'_>, here: &Here<'_>, client: &mut Wire) -> Answered {
+fn answer_here(errand: &Errand<'_>, here: &Here<'_>, client: &mut Side<'_>) -> Answered {
     let request = errand.request;
     let location;
     let answer = match &errand.route.config.action {
@@ -202,7 +199,7 @@ fn answer_here(errand: &Errand<'_>, here: &Here<'_>, client: &mut Wire) -> Answe
     let keep_alive = here.keeps_alive(request, client);
     let (version, to_head) = (request.head.version, request.method == "HEAD");
     let circumstances = Circumstances { identity: Some(errand.identity), version, keep_alive, to_head };
-    client.body_written += answer.write(client.out(), &circumstances);
+    answer.write(client, &circumstances);
     Answered { status: answer.status, reusable: None, keep_alive }
 }
 
@@ -224,7 +221,7 @@ fn refuse(
     head: &RequestHead,
     identity: &Identity,
     in_step: bool,
-    client: &mut Wire,
+    client: &mut Side<'_>,
     record: &mut Record<'_>,
 ) -> After {
     record.status = Some(refused.refusal.status());
@@ -232,43 +229,41 @@ fn refuse(
     let keep_alive = in_step && refused.spares_connection();
     let (version, to_head) = (head.version, head.method() == "HEAD");
     let circumstances = Circumstances { identity: Some(identity), version, keep_alive, to_head };
-    client.body_written += refused.write(client.out(), &circumstances);
+    refused.write(client, &circumstances);
     if keep_alive { After::KeepAlive } else { After::Close }
 }
 
 /// Answers what never became a request: a head that is broken, too large or too slow.
-pub fn refuse_head(client: &mut Client, refusal: Refusal, detail: &'static str, here: &Here<'_>) {
-    let identity = Identity::new(&client.head.fields, false, (fastrand::u128(..), fastrand::u64(..)));
+pub fn refuse_head(client: &mut Side<'_>, head: &RequestHead, refusal: Refusal, detail: &'static str, here: &Here<'_>) {
+    let identity = Identity::new(&head.fields, false, (fastrand::u128(..), fastrand::u64(..)));
     let mut record = Record::begin(clock::now(), here.shared.logs.access_enabled());
     record.routed(UNROUTED, &here.snapshot.unrouted);
     record.status = Some(refusal.status());
     record.reason = Some(refusal.reason());
     record.error = Some(detail.to_owned());
-    write_last(client, &identity, refusal, detail);
-    let (bytes_in, bytes_out) = (0, client.wire.body_written);
-    let (head, peer) = (&client.head, &client.peer);
-    record.log(
-        &here.shared.logs,
-        &Final { head, host: "", identity: &identity, peer, listener: here.listener, bytes_in, bytes_out },
-    );
+    write_last(client, head, &identity, refusal, detail);
+    let (bytes_in, bytes_out) = (0, client.body_written());
+    let (peer, listener) = (here.peer, here.listener);
+    record.log(&here.shared.logs, &Final { head, host: "", identity: &identity, peer, listener, bytes_in, bytes_out });
 }
 
 /// Answers a request whose handling panicked, where nothing was said yet. Its record has counted it already.
-pub fn answer_panicked(client: &mut Client) {
-    let identity = Identity::new(&client.head.fields, false, (fastrand::u128(..), fastrand::u64(..)));
-    client.wire.out().clear();
-    write_last(client, &identity, Refusal::Internal, "Something went wrong inside this gateway.");
+pub fn answer_panicked(client: &mut Side<'_>, head: &RequestHead) {
+    let identity = Identity::new(&head.fields, false, (fastrand::u128(..), fastrand::u64(..)));
+    client.out().clear();
+    write_last(client, head, &identity, Refusal::Internal, "Something went wrong inside this gateway.");
 }
 
 /// Writes a refusal after which the connection ends.
-fn write_last(client: &mut Client, identity: &Identity, refusal: Refusal, detail: &'static str) {
-    let (version, to_head) = (Version::Http11, client.head.method() == "HEAD");
+fn write_last(client: &mut Side<'_>, head: &RequestHead, identity: &Identity, refusal: Refusal, detail: &'static str) {
+    let version = if matches!(client, Side::Http1(_)) { Version::Http11 } else { Version::Http2 };
+    let to_head = head.method() == "HEAD";
     let circumstances = Circumstances { identity: Some(identity), version, keep_alive: false, to_head };
-    client.wire.body_written += Refused::new(refusal, detail).write(client.wire.out(), &circumstances);
+    Refused::new(refusal, detail).write(client, &circumstances);
 }
 
 /// Whether what is left of the request's body can be read and dropped, so that the next request can follow.
-fn is_drainable(request: &Request<'_>, client: &Wire) -> bool {
+fn is_drainable(request: &Request<'_>, client: &Side<'_>) -> bool {
     let rest = client.body_remaining();
     rest == Some(0) || (!request.expects_continue && rest.is_some_and(|bytes| bytes <= DRAIN_BYTES))
 }
@@ -282,7 +277,7 @@ impl Here<'_> {
     }
 
     /// The same after an answer of our own, which leaves the request's body unread.
-    fn keeps_alive(&self, request: &Request<'_>, client: &Wire) -> bool {
+    fn keeps_alive(&self, request: &Request<'_>, client: &Side<'_>) -> bool {
         self.stays_open(request) && is_drainable(request, client)
     }
 }

@@ -11,6 +11,7 @@ use crate::config::Secret;
 use crate::http1::encode;
 use crate::http1::framing::Length;
 use crate::http1::head::Version;
+use crate::net::side::Side;
 use std::borrow::Cow;
 
 /// Why Sluice answers itself.
@@ -175,12 +176,12 @@ impl Refused {
         !matches!(self.refusal, Refusal::BadRequest | Refusal::BodyTooLarge | Refusal::BodyTimeout | Refusal::Internal)
     }
 
-    /// Appends the whole answer: a problem document (RFC 9457). Returns the bytes of its body that were written.
-    pub fn write(&self, out: &mut Vec<u8>, circumstances: &Circumstances<'_>) -> u64 {
+    /// Writes the whole answer, a problem document (RFC 9457), to go out with the next flush.
+    pub fn write(&self, client: &mut Side<'_>, circumstances: &Circumstances<'_>) {
         let row = self.refusal.row();
         let body = problem(row, &self.detail, circumstances.identity);
         let answer = Answer { status: row.status, fields: self.fields(row), body: body.as_bytes() };
-        answer.write(out, circumstances)
+        answer.write(client, circumstances);
     }
 
     fn allow(mut self, methods: String) -> Self {
@@ -228,25 +229,27 @@ impl<'a> Answer<'a> {
         Answer { status, fields, body: b"" }
     }
 
-    /// Appends the whole answer. Returns the bytes of its body that were written.
-    pub fn write(&self, out: &mut Vec<u8>, circumstances: &Circumstances<'_>) -> u64 {
-        forward::status_line(out, self.status, phrase(self.status).as_bytes());
+    /// Writes the whole answer, to go out with the next flush.
+    pub fn write(&self, client: &mut Side<'_>, circumstances: &Circumstances<'_>) {
+        let version = circumstances.version;
+        let out = client.out();
+        forward::status_line(out, version, self.status, phrase(self.status).as_bytes());
         date_field(out);
         out.extend_from_slice(&self.fields);
         if let Some(identity) = circumstances.identity {
             encode::field(out, b"x-request-id", identity.request_id());
         }
-        forward::connection_field(out, circumstances.version, circumstances.keep_alive);
+        forward::connection_field(out, version, circumstances.keep_alive);
         let bodiless = self.status == 204 || self.status == 304;
         if !bodiless {
             encode::length_field(out, Length::Exact(self.body.len() as u64));
         }
-        out.extend_from_slice(b"\r\n");
-        if bodiless || circumstances.to_head {
-            return 0;
+        forward::end_head(out, version);
+        let ends = bodiless || circumstances.to_head || self.body.is_empty();
+        client.send_head(self.status, ends);
+        if !ends {
+            client.lay_body(self.body);
         }
-        out.extend_from_slice(self.body);
-        self.body.len() as u64
     }
 }
 
@@ -282,7 +285,7 @@ fn problem(row: Row, detail: &str, identity: Option<&Identity>) -> String {
 }
 
 /// The usual reason phrase; HTTP/1.1 clients ignore it, people do not.
-fn phrase(status: u16) -> &'static str {
+pub fn phrase(status: u16) -> &'static str {
     hyper::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("")
 }
 

@@ -1,49 +1,25 @@
 //! One client connection, from accept to close.
-//!
-//! A connection is either busy or idle. Busy, it owns buffers, heads and a timer, and answers one request after the other
-//! without allocating. Quiet for a moment, it gives all that back and waits as little more than a socket: ten thousand of
-//! them should cost what a proxy written for idle connections would pay.
 
 use super::arrival;
-use super::contain::contain;
+use super::http1;
 use super::port::Place;
 use super::worker::Worker;
 use crate::clock;
 use crate::config::Listener;
-use crate::http1::head::{HeadError, RequestHead, ResponseHead};
+use crate::http1::head::HeadError;
 use crate::net::io::{Io, Socket};
-use crate::net::timer::Timer;
-use crate::net::wire::{HeadReadError, Wire};
-use crate::proxy::identity::Peer;
 use crate::proxy::respond::Refusal;
 use crate::proxy::snapshot::Snapshot;
-use crate::proxy::{self, After, Client, DRAIN_BYTES, Here};
-use arc_swap::Cache;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a connection knows for as long as it lives.
 #[derive(Debug)]
-struct Connection {
-    place: Place,
-    worker: Arc<Worker>,
+pub(super) struct Connection {
+    pub(super) place: Place,
+    pub(super) worker: Arc<Worker>,
     /// Settings of the listener as they were when it was last there: a removed listener's connections end by these.
-    listener: Arc<Listener>,
-}
-
-/// What came of waiting for a request.
-enum Next {
-    /// A head of this many bytes stands in the wire.
-    Head(usize),
-    /// Nothing came for a while.
-    Idle,
-    /// Nobody is there any more, or nobody who said anything.
-    Silence,
-    /// What came is no head.
-    Refused(Refusal, &'static str),
+    pub(super) listener: Arc<Listener>,
 }
 
 /// Serves one connection to its end.
@@ -52,18 +28,9 @@ pub fn serve(mut socket: Socket, place: Place, worker: Arc<Worker>) -> impl Futu
     let mut connection = Connection { place, worker, listener };
     // Not an `async fn`: that would keep what it is given beside what becomes of it, for as long as the connection lives.
     async move {
-        if !arrival::admit(&mut socket, &mut connection.place).await {
-            return;
-        }
-        let mut io = Io::Plain(socket);
-        let mut idle_until = clock::after(clock::now(), connection.listener.limits.header_timeout);
-        let mut head_by = Some(idle_until);
-        while connection.wait(&io, idle_until).await {
-            // Only the first head has a deadline that began before its first byte.
-            let busy = Box::pin(connection.busy(io, head_by.take()));
-            let Some(idle) = busy.await else { break };
-            io = idle;
-            idle_until = connection.idle_until(clock::now());
+        if arrival::admit(&mut socket, &mut connection.place).await {
+            let by = clock::after(clock::now(), connection.listener.limits.header_timeout);
+            http1::serve(connection, Io::Plain(socket), by).await;
         }
     }
 }
@@ -71,87 +38,13 @@ pub fn serve(mut socket: Socket, place: Place, worker: Arc<Worker>) -> impl Futu
 // === impl Connection ===
 
 impl Connection {
-    /// How long it may be idle from `now` on.
-    fn idle_until(&self, now: Instant) -> Instant {
-        let until = clock::after(now, self.listener.limits.idle_timeout.saturating_sub(LINGER));
-        // Not at once when it is old: the client may be about to send its next request, whose answer tells it.
-        self.place.ends_at().map_or(until, |ends_at| until.min(ends_at.max(now + LAST_CALL)))
-    }
-
-    /// Waits, holding as little as possible, until something can be read; false if the connection is to be closed instead.
-    ///
-    /// A draining gateway gives a quiet connection a last call: a request may be on its way. It will be answered, and told
-    /// that the connection closes.
-    async fn wait(&self, io: &Io, until: Instant) -> bool {
-        let port = self.place.port();
-        let mut closes = pin!(port.closes());
-        let mut sleep = pin!(tokio::time::sleep_until(until.into()));
-        let mut last_call = false;
-        poll_fn(|cx| {
-            if let Poll::Ready(readable) = io.socket().poll_read_ready(cx) {
-                return Poll::Ready(readable.is_ok());
-            }
-            if !last_call && (port.is_closing() || closes.as_mut().poll(cx).is_ready()) {
-                last_call = true;
-                sleep.as_mut().reset((clock::now() + LAST_CALL).into());
-            }
-            sleep.as_mut().poll(cx).map(|()| false)
-        })
-        .await
-    }
-
-    /// Answers requests until the connection ends, or has been quiet for a while: then the stream comes back.
-    async fn busy(&mut self, io: Io, mut head_by: Option<Instant>) -> Option<Io> {
-        let mut client = Client {
-            wire: Wire::to_client(io),
-            head: RequestHead::default(),
-            answer: ResponseHead::default(),
-            timer: Timer::default(),
-            peer: Peer::new(self.place.origin(), "http"),
-            scratch: String::new(),
-        };
-        let worker = Arc::clone(&self.worker);
-        // Looks for a newer snapshot with one load, and counts references only when there is one.
-        let mut snapshots = Cache::new(&worker.shared.snapshot);
-        loop {
-            client.wire.begin();
-            let next = next_head(&mut client, &self.listener, head_by.take()).await;
-            let snapshot = snapshots.load();
-            self.follow(snapshot);
-            let here = Here {
-                shared: &worker.shared,
-                snapshot,
-                listener: &self.listener,
-                worker: worker.index,
-                closing: self.place.closing(),
-            };
-            let after = match next {
-                Next::Head(len) => answer(&mut client, len, &here).await,
-                Next::Refused(refusal, detail) => {
-                    // What the head before this one said is not what is refused.
-                    client.head.clear();
-                    proxy::refuse_head(&mut client, refusal, detail, &here);
-                    After::Close
-                }
-                Next::Idle => return client.wire.into_idle(),
-                Next::Silence => return None,
-            };
-            match after {
-                After::KeepAlive if settle(&mut client, &self.listener).await => client.wire.shrink(),
-                After::KeepAlive | After::Close => {
-                    part(&mut client, &self.listener).await;
-                    return None;
-                }
-                After::Abort => {
-                    abort(&client);
-                    return None;
-                }
-            }
-        }
+    /// `http` or `https`, as the client used it.
+    pub(super) fn scheme(&self) -> &'static str {
+        "http"
     }
 
     /// Takes over the listener's settings from a snapshot that is new to it.
-    fn follow(&mut self, snapshot: &Snapshot) {
+    pub(super) fn follow(&mut self, snapshot: &Snapshot) {
         if let Some(listener) = snapshot.listener(&self.place.port().bind)
             && !Arc::ptr_eq(listener, &self.listener)
         {
@@ -160,186 +53,19 @@ impl Connection {
     }
 }
 
-/// Waits for the next head. `head_by` is when the first head of a connection has to be there; of a later one the clock
-/// starts with its first byte.
-async fn next_head(client: &mut Client, listener: &Listener, head_by: Option<Instant>) -> Next {
-    let limits = &listener.limits;
-    let (mut head_by, mut idle_until) = (head_by, None);
-    let mut empty_lines = 0;
-    let Client { wire, timer, .. } = client;
-    poll_fn(|cx| {
-        loop {
-            match wire.poll_head(cx, limits.header_bytes) {
-                Poll::Ready(Ok(2)) if empty_lines < EMPTY_LINES => {
-                    empty_lines += 1;
-                    wire.skip_empty_line();
-                    continue;
-                }
-                Poll::Ready(found) => return Poll::Ready(judge(&found)),
-                Poll::Pending => {}
-            }
-            let first = wire.first_unread();
-            if let Some(refused) = first.and_then(refuse_first) {
-                return Poll::Ready(refused);
-            }
-            let now = clock::now();
-            if first.is_some() && head_by.is_none() {
-                head_by = Some(clock::after(now, limits.header_timeout));
-            }
-            let quiet_until = *idle_until.get_or_insert_with(|| clock::after(now, LINGER.min(limits.idle_timeout)));
-            let deadline = head_by.unwrap_or(quiet_until);
-            return timer.poll(cx, deadline, now).map(|()| match first {
-                Some(_) => Next::Refused(Refusal::HeadTimeout, "The request head did not arrive in time."),
-                None if head_by.is_some() => Next::Silence,
-                None => Next::Idle,
-            });
-        }
-    })
-    .await
-}
-
-fn judge(found: &Result<usize, HeadReadError>) -> Next {
-    match found {
-        Ok(len) => Next::Head(*len),
-        Err(HeadReadError::Ended { .. } | HeadReadError::Io(_)) => Next::Silence,
-        Err(HeadReadError::TooLong) => Next::Refused(Refusal::HeadTooLarge, HEAD_TOO_LONG),
-        Err(HeadReadError::Malformed(error)) => refuse_malformed(error),
-    }
-}
-
-fn refuse_malformed(error: &HeadError) -> Next {
+/// What is refused of a head that breaks its protocol, and why.
+pub(super) fn refuse_malformed(error: &HeadError) -> (Refusal, &'static str) {
     match *error {
-        HeadError::Malformed(why) => Next::Refused(Refusal::BadRequest, why),
-        HeadError::TooManyFields => Next::Refused(Refusal::HeadTooLarge, "The request head has too many fields."),
+        HeadError::Malformed(why) => (Refusal::BadRequest, why),
+        HeadError::TooManyFields => (Refusal::HeadTooLarge, "The request head has too many fields."),
     }
 }
-
-/// What can be refused by its first byte, without waiting for a line that may never end.
-fn refuse_first(byte: u8) -> Option<Next> {
-    match byte {
-        0x16 => Some(Next::Refused(Refusal::BadRequest, "This is TLS, and the listener speaks cleartext HTTP.")),
-        b'\r' => None,
-        byte if byte.is_ascii_alphabetic() || b"!#$%&'*+-.^_`|~0123456789".contains(&byte) => None,
-        _ => Some(Next::Refused(Refusal::BadRequest, "A request begins with a method.")),
-    }
-}
-
-/// Parses the head and has the request answered. A panic on the way is answered too, where nothing else was yet.
-async fn answer(client: &mut Client, len: usize, here: &Here<'_>) -> After {
-    client.peer.judge(here.listener);
-    if let Err(error) = client.head.parse(client.wire.head(len), here.listener.limits.headers) {
-        if let Next::Refused(refusal, detail) = refuse_malformed(&error) {
-            proxy::refuse_head(client, refusal, detail, here);
-        }
-        return After::Close;
-    }
-    #[cfg(not(test))]
-    let handled = contain(proxy::handle(client, len, here));
-    #[cfg(test)]
-    let handled = contain(super::tests::handle(client, len, here));
-    match handled.await {
-        Ok(after) => after,
-        Err(panicked) => {
-            here.shared.metrics.panicked();
-            tracing::error!(panic = %panicked.message, "a request panicked; please report this with the lines above");
-            if client.wire.touched {
-                return After::Abort;
-            }
-            proxy::answer_panicked(client);
-            After::Close
-        }
-    }
-}
-
-/// Gets a connection ready for its next request: what was answered is written out, what is left of the body is read and
-/// dropped. False if that does not succeed within its bounds.
-async fn settle(client: &mut Client, listener: &Listener) -> bool {
-    let Client { wire, timer, .. } = client;
-    if !wire.is_flushed() {
-        let flushed = within(timer, listener.limits.idle_timeout, poll_fn(|cx| wire.poll_flush(cx))).await;
-        if !matches!(flushed, Some(Ok(()))) {
-            return false;
-        }
-    }
-    if wire.body_is_done() {
-        return true;
-    }
-    let mut dropped = 0;
-    let emptied = poll_fn(|cx| {
-        loop {
-            match ready!(wire.poll_body(cx)) {
-                Ok(0) => return Poll::Ready(true),
-                Ok(n) if dropped <= DRAIN_BYTES => {
-                    wire.use_body(n);
-                    dropped += n as u64;
-                }
-                _ => return Poll::Ready(false),
-            }
-        }
-    });
-    within(timer, SETTLE_TIME, emptied).await.unwrap_or(false)
-}
-
-/// Ends a connection so that the last answer arrives. Closing a socket with unread bytes sends a reset, which can destroy
-/// an answer on its way; so we end our direction, then read and drop a bounded amount for a bounded time (RFC 9112 §9.6).
-async fn part(client: &mut Client, listener: &Listener) {
-    let wire = &mut client.wire;
-    let flushed = within(&mut client.timer, listener.limits.idle_timeout, poll_fn(|cx| wire.poll_shutdown(cx))).await;
-    if !matches!(flushed, Some(Ok(()))) {
-        return;
-    }
-    let mut dropped = 0;
-    let drained = poll_fn(|cx| {
-        loop {
-            wire.drop_unread();
-            match wire.poll_more(cx, crate::net::buffer::LARGE) {
-                Poll::Ready(Ok(n)) if n > 0 && dropped < PART_BYTES => dropped += n as u64,
-                Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    });
-    within(&mut client.timer, PART_TIME, drained).await;
-}
-
-/// Ends a connection visibly broken. Where the end of the connection would be the end of the answer, only a reset says so.
-fn abort(client: &Client) {
-    if client.wire.ends_answer_by_closing() {
-        client.wire.io().socket().reset_on_close();
-    }
-}
-
-/// `future`, unless `span` passes first.
-async fn within<T>(timer: &mut Timer, span: Duration, future: impl Future<Output = T>) -> Option<T> {
-    let deadline = clock::after(clock::now(), span);
-    let mut future = pin!(future);
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => timer.poll(cx, deadline, clock::now()).map(|()| None),
-    })
-    .await
-}
-
-/// How long a connection stays busy without a request: long enough that a client in full swing finds everything in place,
-/// short enough that thousands of quiet ones never hold their buffers at the same time.
-const LINGER: Duration = Duration::from_millis(10);
 
 /// How long a quiet connection stays open once the gateway or its listener is going.
-const LAST_CALL: Duration = Duration::from_secs(1);
-
-/// Empty lines dropped before a request line (RFC 9112 §2.2 asks for at least one).
-const EMPTY_LINES: u32 = 2;
-
-/// For reading the rest of a request's body.
-const SETTLE_TIME: Duration = Duration::from_secs(5);
+pub(super) const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// For the client to close after our last answer.
-const PART_TIME: Duration = Duration::from_secs(2);
-
-/// Bytes read and dropped meanwhile.
-const PART_BYTES: u64 = 4 * DRAIN_BYTES;
-
-const HEAD_TOO_LONG: &str = "The request head is longer than this listener takes.";
+pub(super) const PART_TIME: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {

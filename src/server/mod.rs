@@ -10,6 +10,8 @@ pub mod addresses;
 pub mod arrival;
 pub mod proxy_protocol;
 pub mod connection;
+mod http1;
+mod http2;
 pub mod contain;
 pub mod limits;
 #[cfg(test)]

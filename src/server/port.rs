@@ -4,7 +4,6 @@ use super::addresses::Addresses;
 use super::listening::{self, Listening, SocketFile};
 use crate::clock;
 use crate::config::{Bind, Listener};
-use crate::net::io::Address;
 use crate::observe::metrics::{ConnectionRefused, ListenerMetrics};
 use crate::proxy::identity::Origin;
 use std::fmt;
@@ -64,6 +63,8 @@ pub struct Door {
 pub struct Place {
     port: Arc<Port>,
     metrics: ListenerMetrics,
+    /// As metrics call it.
+    protocol: &'static str,
     /// Where the connection comes from: the other end of its socket, until its PROXY header says otherwise.
     origin: Origin,
     /// It is counted among the addresses.
@@ -149,13 +150,13 @@ impl Port {
     }
 
     /// A place for a connection that comes from there.
-    pub fn enter(self: &Arc<Self>, from: Address) -> Place {
+    pub fn enter(self: &Arc<Self>, from: Origin) -> Place {
         self.open.fetch_add(1, Ordering::Relaxed);
         let Settings { listener, metrics } = self.settings();
-        metrics.opened(PROTOCOL);
+        metrics.opened(HTTP1);
         let age = listener.limits.connection_age;
         let ends_at = age.map(|age| clock::after(clock::now(), spread(age, fastrand::f64())));
-        Place { port: Arc::clone(self), metrics, origin: from.into(), counted: false, ends_at }
+        Place { port: Arc::clone(self), metrics, protocol: HTTP1, origin: from, counted: false, ends_at }
     }
 
     /// What the file says of it; what it said last, once it is gone from there.
@@ -260,6 +261,13 @@ impl Drop for Door {
 // === impl Place ===
 
 impl Place {
+    /// The connection turned out to speak this protocol.
+    pub fn speaks(&mut self, protocol: &'static str) {
+        self.metrics.closed(self.protocol);
+        self.metrics.opened(protocol);
+        self.protocol = protocol;
+    }
+
     /// Where the connection came in.
     pub fn port(&self) -> &Port {
         &self.port
@@ -332,7 +340,7 @@ impl Drop for Place {
         if let (true, Some(ip)) = (self.counted, self.origin.address.ip()) {
             self.port.addresses.leave(ip);
         }
-        self.metrics.closed(PROTOCOL);
+        self.metrics.closed(self.protocol);
         self.port.room.notify_waiters();
     }
 }
@@ -353,13 +361,14 @@ fn spread(age: Duration, draw: f64) -> Duration {
 /// Between two log lines about refused connections of a port. The metric counts each.
 const SAID_EVERY: Duration = Duration::from_secs(10);
 
-/// The protocol as metrics call it.
-const PROTOCOL: &str = "http1";
+/// What a connection is taken to speak until it shows otherwise, as metrics call it.
+const HTTP1: &str = "http1";
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{self, ProcessEnvironment};
+    use crate::net::io::Address;
     use crate::observe::metrics::Metrics;
     use std::future::Future;
     use std::pin::pin;
@@ -384,7 +393,7 @@ mod tests {
         let mut is_empty = || empty.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
         assert!(!is_empty(), "the kernel may still have completed a connection");
         doors.pop();
-        let place = port.enter(Address::Unix);
+        let place = port.enter(Address::Unix.into());
         doors.pop();
         assert!(!is_empty());
         drop(place);

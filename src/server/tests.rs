@@ -3,18 +3,19 @@
 
 use crate::config::ProcessEnvironment;
 use crate::gateway::{Gateway, Source};
-use crate::proxy::{self, After, Client, Here};
+use crate::net::side::Side;
+use crate::proxy::{self, After, Desk, Here};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Handles a request, and panics before or after where the field `x-panic` says so.
-pub(super) async fn handle(client: &mut Client, len: usize, here: &Here<'_>) -> After {
-    let asked = |client: &Client, when: &[u8]| client.head.fields.named(b"x-panic").any(|value| value == when);
-    assert!(!asked(client, b"before"), "a panic before the answer");
-    let after = proxy::handle(client, len, here).await;
-    assert!(!asked(client, b"after"), "a panic after the answer");
+pub(super) async fn handle(client: Side<'_>, desk: &mut Desk, here: &Here<'_>) -> After {
+    let asked = |desk: &Desk, when: &[u8]| desk.head.fields.named(b"x-panic").any(|value| value == when);
+    assert!(!asked(desk, b"before"), "a panic before the answer");
+    let after = proxy::handle(client, desk, here).await;
+    assert!(!asked(desk, b"after"), "a panic after the answer");
     after
 }
 

@@ -40,7 +40,17 @@ pub struct Target {
     whereabouts: Whereabouts,
     /// The version of the PROXY header that goes first.
     proxy_protocol: Option<ProxyVersion>,
-    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    tls: Option<Secured>,
+}
+
+/// How an `https` provider is met.
+#[derive(Debug)]
+struct Secured {
+    /// Offers by ALPN what the provider may speak.
+    config: Arc<ClientConfig>,
+    /// Offers HTTP/1 only.
+    http1: Arc<ClientConfig>,
+    name: ServerName<'static>,
 }
 
 /// Where a connection leads.
@@ -91,16 +101,30 @@ struct Race<'a> {
     failure: Option<(SocketAddr, io::Error)>,
 }
 
+/// What a TLS handshake begins with.
+type Handshake<'a> = (&'a Arc<ClientConfig>, &'a ServerName<'static>);
+
 type Opening = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 
-/// Opens a connection to `target`, ready for a request, by `deadline`. Where the target wants a PROXY header, the
-/// connection begins with one that says what `announce` does, and is good for that client only.
+/// Opens a connection to `target`, ready for a request, by `deadline`. It is for whoever comes: where the target wants a
+/// PROXY header, that names nobody.
 ///
 /// # Errors
 /// When no address of it could be connected to in time, or TLS failed.
-pub async fn connect(target: &Target, announce: &Announce, deadline: Instant) -> Result<Io, ConnectError> {
+pub async fn connect(target: &Target, deadline: Instant) -> Result<Io, ConnectError> {
     // A handshake's state is large and rarely there: apart, it is not part of every request's own future.
-    Box::pin(open(target, announce, deadline)).await
+    let tls = target.tls.as_ref().map(|tls| (&tls.config, &tls.name));
+    Box::pin(open(target, tls, &Announce::default(), deadline)).await
+}
+
+/// As [`connect`], for a connection that has to speak HTTP/1: it alone is offered by ALPN. Where the target wants a PROXY
+/// header, the connection begins with one that says what `announce` does, and is good for that client only.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_http1(target: &Target, announce: &Announce, deadline: Instant) -> Result<Io, ConnectError> {
+    let tls = target.tls.as_ref().map(|tls| (&tls.http1, &tls.name));
+    Box::pin(open(target, tls, announce, deadline)).await
 }
 
 // === impl Target ===
@@ -127,11 +151,7 @@ impl Target {
     }
 
     fn at(whereabouts: Whereabouts, url: &ProviderUrl, tls: &ProviderTls) -> Result<Self, TlsError> {
-        let secured = if url.scheme.is_tls() {
-            Some((tls::client_config(tls)?, tls::server_name(tls, url.host())?))
-        } else {
-            None
-        };
+        let secured = if url.scheme.is_tls() { Some(Secured::new(tls, url.host())?) } else { None };
         Ok(Target { authority: url.address.to_string().into(), whereabouts, proxy_protocol: None, tls: secured })
     }
 
@@ -146,6 +166,32 @@ impl Target {
     pub fn is_private(&self) -> bool {
         self.proxy_protocol.is_some()
     }
+
+    /// Offers these protocols by ALPN, the most wanted first, where there is TLS. HTTP/1.1 alone is what a new target offers.
+    #[must_use]
+    pub fn offering(mut self, protocols: &[&[u8]]) -> Self {
+        if let Some(secured) = &mut self.tls {
+            secured.config = offering(&secured.config, protocols);
+        }
+        self
+    }
+}
+
+// === impl Secured ===
+
+impl Secured {
+    fn new(tls: &ProviderTls, host: &str) -> Result<Self, TlsError> {
+        let config = tls::client_config(tls)?;
+        let http1 = offering(&config, &[b"http/1.1"]);
+        Ok(Secured { config, http1, name: tls::server_name(tls, host)? })
+    }
+}
+
+/// The same configuration with another ALPN list; sessions are shared.
+fn offering(config: &ClientConfig, protocols: &[&[u8]]) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    Arc::new(config)
 }
 
 // === impl ConnectError ===
@@ -167,6 +213,26 @@ impl ConnectError {
     #[must_use]
     pub fn is_ours(&self) -> bool {
         self.token == "proxy_internal_error"
+    }
+
+    /// The same once more, for each of those who waited for the connection.
+    pub(super) fn again(&self) -> Self {
+        let source = match self.source.raw_os_error() {
+            Some(code) => io::Error::from_raw_os_error(code),
+            None => io::Error::new(self.source.kind(), self.source.to_string()),
+        };
+        ConnectError { kind: self.kind, token: self.token, doing: self.doing.clone(), hint: self.hint, source }
+    }
+
+    /// The connection is there, but HTTP/2 over it is not.
+    pub(super) fn http2(target: &Target, token: &'static str, hint: &'static str, source: io::Error) -> Self {
+        let doing = format!("HTTP/2 with {}", target.authority);
+        ConnectError { kind: ConnectErrorKind::Other, token, doing, hint, source }
+    }
+
+    pub(super) fn late_http2(target: &Target) -> Self {
+        let doing = format!("HTTP/2 with {}", target.authority);
+        ConnectError { kind: ConnectErrorKind::Timeout, token: "connection_timeout", doing, hint: "", source: late() }
     }
 
     fn late_dns(target: &Target) -> Self {
@@ -311,7 +377,12 @@ impl<'a> Race<'a> {
     }
 }
 
-async fn open(target: &Target, announce: &Announce, deadline: Instant) -> Result<Io, ConnectError> {
+async fn open(
+    target: &Target,
+    tls: Option<Handshake<'_>>,
+    announce: &Announce,
+    deadline: Instant,
+) -> Result<Io, ConnectError> {
     let (mut socket, address) = match &target.whereabouts {
         Whereabouts::Network(resolver) => {
             let addresses = resolve(target, resolver, deadline).await?;
@@ -323,7 +394,7 @@ async fn open(target: &Target, announce: &Announce, deadline: Instant) -> Result
     if let Some(version) = target.proxy_protocol {
         send_header(target, version, announce, &mut socket, deadline).await?;
     }
-    let Some((config, name)) = &target.tls else { return Ok(Io::Plain(socket)) };
+    let Some((config, name)) = tls else { return Ok(Io::Plain(socket)) };
     let handshake = TlsConnector::from(Arc::clone(config)).connect(name.clone(), socket);
     match timeout_at(deadline.into(), handshake).await {
         Ok(Ok(stream)) => Ok(Io::TlsClient(Box::new(stream))),

@@ -1,10 +1,12 @@
-//! One address, and the connections to it that wait to be used again.
+//! One address, and the connections to it: those of HTTP/1 that wait to be used again, those of HTTP/2 that are shared.
 
-use super::connect::{self, ConnectError, Target};
+use super::connect::{ConnectError, Target};
 use super::idle::Idle;
+use super::multiplex::{Approach, Given, Multiplex, Seat, Speaks, Terms};
 use super::tls::TlsError;
 use crate::clock;
-use crate::config;
+use crate::config::{self, Protocols, Scheme};
+use crate::net::io::Io;
 use crate::net::proxy_header::Announce;
 use crate::net::wire::Wire;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,15 +17,17 @@ use std::time::{Duration, Instant};
 /// connection belongs to the runtime it was opened in.
 #[derive(Debug)]
 pub struct Endpoint {
-    target: Target,
+    approach: Arc<Approach>,
     keep: Duration,
     workers: Box<[Shelf]>,
 }
 
-/// One worker's idle connections. The lock is never contended: only that worker's thread takes it.
+/// One worker's connections. The lock is never contended: only that worker's thread takes it.
 #[derive(Debug)]
 struct Shelf {
     idle: Mutex<Idle<Wire>>,
+    /// Those of HTTP/2, in use and idle.
+    shared: Arc<Multiplex>,
     /// A task is there that closes what has waited too long.
     tidied: AtomicBool,
     /// Connections that are not idle yet, see [`Endpoint::rest`].
@@ -40,6 +44,15 @@ pub struct Connection {
     born: Instant,
 }
 
+/// What a request is sent on.
+#[derive(Debug)]
+pub enum Hand {
+    /// A connection of its own.
+    Http1(Connection),
+    /// A stream's place on one that others share.
+    Http2(Seat),
+}
+
 // === impl Endpoint ===
 
 impl Endpoint {
@@ -48,19 +61,80 @@ impl Endpoint {
     /// # Errors
     /// A certificate or name that cannot be used.
     pub fn new(provider: &config::Provider, workers: usize) -> Result<Self, TlsError> {
+        let target = Target::new(&provider.url, &provider.tls)?.announcing(provider.proxy_protocol);
+        let (speaks, offers): (_, &[&[u8]]) = match (provider.url.scheme, provider.protocols) {
+            // A connection that names one client is shared with nobody, so it need not be one that can be.
+            _ if target.is_private() => (Speaks::Http1, &[b"http/1.1"]),
+            (Scheme::H2c, _) => (Speaks::Http2, &[]),
+            (Scheme::Https, Protocols { http2: true, http1: true }) => {
+                (Speaks::Alpn { http1: true }, &[b"h2", b"http/1.1"])
+            }
+            (Scheme::Https, Protocols { http2: true, http1: false }) => (Speaks::Alpn { http1: false }, &[b"h2"]),
+            (Scheme::Http | Scheme::Https, _) => (Speaks::Http1, &[b"http/1.1"]),
+        };
+        let target = target.offering(offers);
+        let approach = Approach::new(target, speaks, Terms::new(&provider.connections));
+        Ok(Endpoint::with(approach, &provider.connections, workers))
+    }
+
+    /// An endpoint that is reached so.
+    pub(super) fn with(approach: Approach, connections: &config::ProviderConnections, workers: usize) -> Self {
+        let approach = Arc::new(approach);
         let shelf = || Shelf {
-            idle: Mutex::new(Idle::new(&provider.connections)),
+            idle: Mutex::new(Idle::new(connections)),
+            shared: Arc::new(Multiplex::new(Arc::clone(&approach))),
             tidied: AtomicBool::new(false),
             resting: AtomicUsize::new(0),
         };
-        Ok(Endpoint {
-            target: Target::new(&provider.url, &provider.tls)?.announcing(provider.proxy_protocol),
-            keep: provider.connections.idle_timeout,
-            workers: (0..workers).map(|_| shelf()).collect(),
-        })
+        let workers = (0..workers).map(|_| shelf()).collect();
+        Endpoint { approach, keep: connections.idle_timeout, workers }
     }
 
-    /// An idle connection of this worker that is still alive, the youngest first.
+    /// A free place on what is open now: on a shared connection, else an idle connection of HTTP/1.
+    ///
+    /// Where few places are left, the next connection is opened in the background.
+    pub fn acquire(&self, worker: usize, now: Instant) -> Option<Hand> {
+        if let Some(seat) = self.workers[worker].shared.seat(now) {
+            return Some(Hand::Http2(seat));
+        }
+        self.reuse(worker, now).map(Hand::Http1)
+    }
+
+    /// Opens a connection by `deadline`, for the client that `announce` names, speaking what the provider speaks; for HTTP/2, as few as all who ask need. Opening
+    /// one that others wait for too may take `patience`, whenever the first of them gives up.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn open(
+        &self,
+        worker: usize,
+        announce: &Announce,
+        patience: Duration,
+        deadline: Instant,
+    ) -> Result<Hand, ConnectError> {
+        let shared = &self.workers[worker].shared;
+        let given = if self.approach.may_share() { shared.wait(patience, deadline).await? } else { Given::Direct };
+        let given = match given {
+            Given::Direct => shared.direct(patience, deadline).await?,
+            given => given,
+        };
+        match given {
+            Given::Seat(seat) => Ok(Hand::Http2(seat)),
+            Given::Http1(io) => Ok(Hand::Http1(Connection::new(io))),
+            // Whoever opens a connection gets it.
+            Given::Direct => self.open_http1(announce, deadline).await.map(Hand::Http1),
+        }
+    }
+
+    /// A new connection that speaks HTTP/1, for what HTTP/2 does not carry. No worker is named: it is the caller's alone.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn open_http1(&self, announce: &Announce, deadline: Instant) -> Result<Connection, ConnectError> {
+        self.approach.open_http1(announce, deadline).await.map(Connection::new)
+    }
+
+    /// An idle connection of HTTP/1 of this worker that is still alive, the youngest first.
     pub fn reuse(&self, worker: usize, now: Instant) -> Option<Connection> {
         let mut waiting = self.workers[worker].idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some((mut wire, born)) = waiting.take(now) {
@@ -71,21 +145,12 @@ impl Endpoint {
         None
     }
 
-    /// A new connection, for the client that `announce` names.
-    ///
-    /// # Errors
-    /// See [`ConnectError`].
-    pub async fn open(&self, announce: &Announce, deadline: Instant) -> Result<Connection, ConnectError> {
-        let io = connect::connect(&self.target, announce, deadline).await?;
-        Ok(Connection { wire: Wire::to_provider(io), reused: false, born: clock::now() })
-    }
-
     /// As [`Endpoint::keep`], once the connection has been silent for a moment; for answers to HEAD.
     ///
     /// There are providers that send the body all the same, right behind the head. Used at once, the connection would
     /// carry the next request, and that body, which whoever wrote the resource chose, would pass for its answer.
     pub fn rest(self: &Arc<Self>, worker: usize, connection: Connection, hint: Option<Duration>) {
-        if self.target.is_private() {
+        if self.approach.is_private() {
             return;
         }
         let endpoint = Arc::clone(self);
@@ -105,7 +170,7 @@ impl Endpoint {
     /// with a PROXY header is closed: whatever it carries is that one client's.
     pub fn keep(self: &Arc<Self>, worker: usize, mut connection: Connection, hint: Option<Duration>, now: Instant) {
         let keep = hint.map_or(self.keep, |hint| self.keep.min(hint.saturating_sub(Duration::from_secs(1))));
-        if keep.is_zero() || self.target.is_private() || !connection.wire.is_quiet() {
+        if keep.is_zero() || self.approach.is_private() || !connection.wire.is_quiet() {
             return;
         }
         connection.wire.shrink();
@@ -114,6 +179,23 @@ impl Endpoint {
         if !place.tidied.swap(true, Ordering::AcqRel) {
             tokio::spawn(tidy(Arc::clone(self), worker));
         }
+    }
+}
+
+impl Drop for Endpoint {
+    /// What runs may end; idle connections close at once.
+    fn drop(&mut self) {
+        for shelf in &self.workers {
+            shelf.shared.close();
+        }
+    }
+}
+
+// === impl Connection ===
+
+impl Connection {
+    fn new(io: Io) -> Self {
+        Connection { wire: Wire::to_provider(io), reused: false, born: clock::now() }
     }
 }
 

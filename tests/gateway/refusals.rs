@@ -373,7 +373,6 @@ const AMBIGUOUS: &[&str] = &[
     " GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     "G(T / HTTP/1.1\r\nHost: a\r\n\r\n",
     "GET HTTP/1.1\r\nHost: a\r\n\r\n",
-    "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
     // Target
     "GET a HTTP/1.1\r\nHost: a\r\n\r\n",

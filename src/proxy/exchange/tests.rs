@@ -4,6 +4,7 @@
 use super::*;
 use crate::http1::head::RequestHead;
 use crate::net::io::Io;
+use crate::net::wire::Wire;
 use crate::proxy::frame;
 use std::future::Future;
 use std::pin::pin;
@@ -51,7 +52,8 @@ async fn play(request: &str, limits: Limits, scene: impl AsyncFnOnce(Stage<'_>))
     let (mut head, mut answer, mut scratch) = (RequestHead::default(), ResponseHead::default(), String::new());
     head.parse(up.head(len), 100).expect("a valid head");
     let request = frame::check(&head, &mut scratch).expect("a valid request");
-    up.begin_body(len, request.length, u64::MAX);
+    up.use_head(len);
+    up.begin_body(request.length, u64::MAX);
     down.out().extend_from_slice(b"HEAD\r\n\r\n");
     down.begin_answer(request.length);
     let start = clock::now();
@@ -70,7 +72,7 @@ async fn play(request: &str, limits: Limits, scene: impl AsyncFnOnce(Stage<'_>))
         client_idle: seconds(limits.client_idle),
         min_body_rate: limits.min_body_rate,
     };
-    let exchange = Exchange::new(&mut up, &mut down, &mut answer, terms, start);
+    let exchange = Exchange::new(Side::Http1(&mut up), Side::Http1(&mut down), &mut answer, terms, start);
     scene(Stage { exchange, client, provider, start }).await;
 }
 
@@ -151,7 +153,7 @@ async fn of_first_byte_and_the_routes_timeout_the_shorter_counts() {
 async fn waiting_for_the_clients_body_counts_neither_for_the_route_nor_for_the_provider() {
     play(&post(40_960), Limits { timeout: 150, ..LIMITS }, async |mut stage| {
         stage.client_sends(&vec![b'x'; 40_000]).await;
-        stage.until(|exchange| exchange.up == Up::AwaitClient && exchange.client.body_read == 40_000).await;
+        stage.until(|exchange| exchange.up == Up::AwaitClient && exchange.client.body_read() == 40_000).await;
         // 40,000 bytes at 1 KiB a second.
         assert_eq!(stage.next(1), is(40.1, "ClientBodyTooSlow"));
         stage.client_sends(&[b'x'; 960]).await;
@@ -170,10 +172,10 @@ async fn a_bodys_rate_is_judged_once_ten_seconds_have_passed() {
         stage.until(|exchange| exchange.up == Up::AwaitClient).await;
         assert_eq!(stage.next(0), is(10.0, "ClientBodyTooSlow"));
         stage.client_sends(&[b'x'; 5 * 1024]).await;
-        stage.until(|exchange| exchange.client.body_read == 5 * 1024).await;
+        stage.until(|exchange| exchange.client.body_read() == 5 * 1024).await;
         assert_eq!(stage.next(9), is(10.0, "ClientBodyTooSlow"));
         stage.client_sends(&vec![b'x'; 20 * 1024]).await;
-        stage.until(|exchange| exchange.client.body_read == 25 * 1024).await;
+        stage.until(|exchange| exchange.client.body_read() == 25 * 1024).await;
         assert_eq!(stage.next(9), is(25.0, "ClientBodyTooSlow"));
     })
     .await;
@@ -186,7 +188,7 @@ async fn a_committed_answer_may_pause_for_the_providers_idle_time() {
         stage.until(streams).await;
         assert_eq!(stage.next(1), is(61.0, "Idle"), "the route's timeout is over once the answer is committed");
         stage.provider_sends(b"more").await;
-        stage.until(|exchange| exchange.client.body_written == 9).await;
+        stage.until(|exchange| exchange.client.body_written() == 9).await;
         assert_eq!(stage.next(50), is(110.0, "Idle"));
     })
     .await;
@@ -228,7 +230,7 @@ async fn a_provider_is_not_blamed_for_the_time_a_client_took() {
         while total == 0 || streams(&stage.exchange) {
             stage.provider_sends(&[b'x'; 4096]).await;
             total += 4096;
-            stage.until(|exchange| exchange.client.body_written == total).await;
+            stage.until(|exchange| exchange.client.body_written() == total).await;
         }
         assert_eq!(stage.next(5), is(80.0, "ClientGone"));
         drain(&mut stage).await;
@@ -243,7 +245,7 @@ async fn without_a_minimum_rate_a_body_may_take_its_time_as_long_as_it_comes() {
         stage.until(|exchange| exchange.up == Up::AwaitClient).await;
         assert_eq!(stage.next(0), is(75.0, "ClientBodyTooSlow"));
         stage.client_sends(b"x").await;
-        stage.until(|exchange| exchange.client.body_read == 1).await;
+        stage.until(|exchange| exchange.client.body_read() == 1).await;
         assert_eq!(stage.next(70), is(145.0, "ClientBodyTooSlow"));
     })
     .await;
@@ -269,7 +271,7 @@ async fn a_tunnel_may_be_quiet_for_the_providers_idle_time_and_has_no_minimum_ra
         stage.provider_sends(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\n\r\n").await;
         stage.until(|exchange| exchange.phase == Phase::Tunnel).await;
         stage.client_sends(b"ping").await;
-        stage.until(|exchange| exchange.client.body_read == 4).await;
+        stage.until(|exchange| exchange.client.body_read() == 4).await;
         assert_eq!(stage.next(40), is(100.0, "Idle"));
     })
     .await;

@@ -1,0 +1,285 @@
+//! Heads between the two versions: RFC 9113 §8, RFC 8441 §5.
+
+use crate::http1::encode;
+use crate::http1::fields::{Fields, Known};
+use crate::http1::head::{HeadError, RequestHead, ResponseHead};
+use bytes::Bytes;
+use h2::ext::Protocol;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, request, response};
+
+/// Fills `head` with a request that came in HTTP/2; `ends` where its frame said that nothing follows.
+///
+/// The authority becomes Host, crumbs of Cookie become one field (RFC 9113 §8.2.3), and the extended CONNECT that opens a
+/// WebSocket becomes the GET with `Upgrade` that it stands for (RFC 8441 §5); `key` is what that one needs of randomness.
+///
+/// # Errors
+/// What HTTP/2 does not allow in a request, or more than `max` fields.
+pub fn request(
+    head: &mut RequestHead,
+    parts: &request::Parts,
+    ends: bool,
+    max: usize,
+    key: u128,
+) -> Result<(), HeadError> {
+    let protocol = parts.extensions.get::<Protocol>();
+    let method = if protocol.is_some() { "GET" } else { parts.method.as_str() };
+    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    // An answer to a refusal needs the method and the target.
+    head.begin(method, target.as_bytes(), ends);
+    if parts.headers.len() > max {
+        return Err(HeadError::TooManyFields);
+    }
+    if parts.method == Method::CONNECT && protocol.is_none() {
+        head.begin("CONNECT", b"", ends);
+        return Ok(());
+    }
+    if target.is_empty() {
+        return Err(HeadError::Malformed("the request has no :path"));
+    }
+    host(&mut head.fields, parts)?;
+    for (name, value) in &parts.headers {
+        if *name != header::HOST && *name != header::COOKIE {
+            head.fields.push(name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+    cookie(&mut head.fields, &parts.headers);
+    match protocol.map(Protocol::as_str) {
+        None => connection_is_not_named(&head.fields),
+        Some("websocket") => {
+            connection_is_not_named(&head.fields)?;
+            head.fields.push(b"upgrade", b"websocket");
+            head.fields.push(b"connection", b"upgrade");
+            head.fields.push(b"sec-websocket-key", websocket_key(key).as_bytes());
+            Ok(())
+        }
+        Some(_) => Err(HeadError::Malformed("the only protocol that a stream can be switched to is websocket")),
+    }
+}
+
+/// The authority is the Host; where a Host came as well, both have to agree (RFC 9113 §8.3.1).
+fn host(fields: &mut Fields, parts: &request::Parts) -> Result<(), HeadError> {
+    let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let mut hosts = parts.headers.get_all(header::HOST).iter().map(HeaderValue::as_bytes);
+    let (host, another) = (hosts.next(), hosts.next());
+    if another.is_some() {
+        return Err(HeadError::Malformed("Host is given more than once"));
+    }
+    if let (Some(authority), Some(host)) = (authority, host)
+        && !authority.eq_ignore_ascii_case(host)
+    {
+        return Err(HeadError::Malformed(":authority names another host than Host"));
+    }
+    match authority.or(host) {
+        Some(value) => fields.push(b"host", value),
+        None => return Err(HeadError::Malformed("neither :authority nor Host is there")),
+    }
+    Ok(())
+}
+
+fn cookie(fields: &mut Fields, headers: &HeaderMap) {
+    let mut crumbs = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    let Some(first) = crumbs.next() else { return };
+    let mut cookie = first.to_vec();
+    for crumb in crumbs {
+        cookie.extend_from_slice(b"; ");
+        cookie.extend_from_slice(crumb);
+    }
+    fields.push(b"cookie", &cookie);
+}
+
+/// RFC 9113 §8.2.2: fields of a connection have no place in HTTP/2, but for `TE: trailers`.
+fn connection_is_not_named(fields: &Fields) -> Result<(), HeadError> {
+    let forbidden = [
+        Known::Connection,
+        Known::KeepAlive,
+        Known::ProxyConnection,
+        Known::TransferEncoding,
+        Known::Upgrade,
+        Known::Http2Settings,
+    ];
+    if forbidden.iter().any(|known| fields.has(*known)) {
+        return Err(HeadError::Malformed("a field that belongs to a connection stands in an HTTP/2 message"));
+    }
+    if fields.values(Known::Te).any(|te| !te.eq_ignore_ascii_case(b"trailers")) {
+        return Err(HeadError::Malformed("TE may only say trailers in HTTP/2"));
+    }
+    Ok(())
+}
+
+/// Fills `head` with an answer that came in HTTP/2. `asked` is the key of the WebSocket this answers: the 200 that opens it
+/// becomes the 101 it stands for.
+///
+/// # Errors
+/// What HTTP/2 does not allow in an answer, or more than `max` fields.
+pub fn answer(
+    head: &mut ResponseHead,
+    parts: &response::Parts,
+    ends: bool,
+    max: usize,
+    asked: Option<&[u8]>,
+) -> Result<(), HeadError> {
+    if parts.headers.len() > max {
+        return Err(HeadError::TooManyFields);
+    }
+    let opened = asked.filter(|_| parts.status.is_success());
+    head.begin(if opened.is_some() { 101 } else { parts.status.as_u16() }, ends);
+    for (name, value) in &parts.headers {
+        head.fields.push(name.as_str().as_bytes(), value.as_bytes());
+    }
+    connection_is_not_named(&head.fields)?;
+    if let Some(key) = opened {
+        head.fields.push(b"upgrade", b"websocket");
+        head.fields.push(b"connection", b"upgrade");
+        head.fields.push(b"sec-websocket-accept", websocket_accept(key).as_bytes());
+    }
+    Ok(())
+}
+
+/// What field lines say, as HTTP/2 takes it: `name: value` and CR LF each, as [`encode::field`] writes them.
+pub fn fields(lines: Vec<u8>) -> HeaderMap {
+    let lines = Bytes::from(lines);
+    let mut map = HeaderMap::with_capacity(FIELDS_EXPECTED);
+    let mut start = 0;
+    for end in memchr::memchr_iter(b'\n', &lines) {
+        let line = &lines[start..end - 1];
+        if let Some(colon) = memchr::memchr(b':', line) {
+            let value = lines.slice(start + colon + 2..end - 1);
+            // Both were checked where they came from; what HTTP/2 cannot say all the same is left out.
+            if let (Ok(name), Ok(value)) =
+                (HeaderName::from_bytes(&line[..colon]), HeaderValue::from_maybe_shared(value))
+            {
+                let _: Result<bool, _> = map.try_append(name, value);
+            }
+        }
+        start = end + 1;
+    }
+    map
+}
+
+/// The trailers that came.
+pub fn trailers(map: &HeaderMap) -> Fields {
+    let mut fields = Fields::default();
+    for (name, value) in map {
+        fields.push(name.as_str().as_bytes(), value.as_bytes());
+    }
+    fields
+}
+
+/// The trailers that may pass on.
+pub fn trailer_map(fields: &Fields) -> HeaderMap {
+    let mut lines = Vec::new();
+    encode::trailers(&mut lines, fields);
+    self::fields(lines)
+}
+
+/// Takes the fields out of an opening handshake that a WebSocket in HTTP/2 does without (RFC 8441 §5).
+pub fn drop_upgrade(map: &mut HeaderMap) {
+    map.remove(header::UPGRADE);
+    map.remove(header::CONNECTION);
+    map.remove(header::SEC_WEBSOCKET_KEY);
+    map.remove(header::SEC_WEBSOCKET_ACCEPT);
+}
+
+/// A key for an opening handshake (RFC 6455 §4.1): 16 random bytes in Base64.
+fn websocket_key(random: u128) -> String {
+    base64(&random.to_be_bytes())
+}
+
+/// What a server answers to that key (RFC 6455 §4.2.2).
+pub fn websocket_accept(key: &[u8]) -> String {
+    let mut text = key.to_vec();
+    text.extend_from_slice(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    base64(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, &text).as_ref())
+}
+
+/// RFC 4648 §4. Used for one field of a handshake; not worth a dependency.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let bits = group.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        for place in 0..4 {
+            let letter = LETTERS[(bits >> (18 - 6 * place) & 63) as usize];
+            text.push(if place <= group.len() { char::from(letter) } else { '=' });
+        }
+    }
+    text
+}
+
+/// Room made for the fields of a head before they are counted.
+const FIELDS_EXPECTED: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn parsed(request: Request<()>) -> Result<RequestHead, HeadError> {
+        let mut head = RequestHead::default();
+        let (parts, ()) = request.into_parts();
+        super::request(&mut head, &parts, true, 100, 7).map(|()| head)
+    }
+
+    fn get(fields: &[(&str, &str)]) -> Request<()> {
+        let mut request = Request::get("https://one.test/a?b");
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).expect("a request")
+    }
+
+    fn listed(head: &RequestHead) -> Vec<(String, String)> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        head.fields.iter().map(|(_, name, value)| (text(name), text(value))).collect()
+    }
+
+    #[test]
+    fn the_authority_becomes_the_host() {
+        let head = parsed(get(&[("host", "ONE.test")])).expect("they agree");
+        assert_eq!((head.method(), head.target()), ("GET", &b"/a?b"[..]));
+        assert_eq!(listed(&head), [("host".to_owned(), "one.test".to_owned())]);
+        assert!(parsed(get(&[("host", "two.test")])).is_err());
+    }
+
+    #[test]
+    fn crumbs_of_a_cookie_become_one_field() {
+        let head = parsed(get(&[("cookie", "a=1"), ("x", "y"), ("cookie", "b=2")])).expect("a request");
+        assert!(listed(&head).contains(&("cookie".to_owned(), "a=1; b=2".to_owned())));
+    }
+
+    #[test]
+    fn fields_of_a_connection_are_refused() {
+        for field in ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"] {
+            assert!(parsed(get(&[(field, "x")])).is_err(), "{field}");
+        }
+        assert!(parsed(get(&[("te", "gzip")])).is_err());
+        assert!(parsed(get(&[("te", "trailers")])).is_ok());
+    }
+
+    #[test]
+    fn an_extended_connect_is_the_upgrade_it_stands_for() {
+        let mut request = Request::connect("https://one.test/chat").body(()).expect("a request");
+        request.extensions_mut().insert(Protocol::from_static("websocket"));
+        let head = parsed(request).expect("a WebSocket");
+        assert_eq!(head.method(), "GET");
+        assert!(head.fields.lists(Known::Upgrade, b"websocket") && head.fields.lists(Known::Connection, b"upgrade"));
+    }
+
+    #[test]
+    fn a_key_is_answered_as_the_standard_shows() {
+        assert_eq!(websocket_accept(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(websocket_key(0).len(), 24);
+    }
+
+    #[test]
+    fn field_lines_become_fields() {
+        let mut lines = Vec::new();
+        encode::field(&mut lines, b"X-One", b"a: b");
+        encode::field(&mut lines, b"set-cookie", b"1");
+        encode::field(&mut lines, b"Set-Cookie", b"");
+        let map = fields(lines);
+        assert_eq!(map["x-one"], "a: b");
+        assert_eq!(map.get_all("set-cookie").iter().count(), 2);
+    }
+}

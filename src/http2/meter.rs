@@ -1,0 +1,246 @@
+//! What a peer's frames may cost: frames that move no data have to be paid for by traffic.
+//!
+//! HTTP/2 lets a peer make work for nothing: PING and SETTINGS that have to be acknowledged, streams opened only to be
+//! reset (CVE-2023-44487), PRIORITY, CONTINUATION. None of it is wrong by itself, so none of it can be refused by itself.
+//! A connection has an account instead. Bytes of messages, either way, pay into it, and so does time, slowly; frames that
+//! only steer are paid from it. Clients that measure the path with a PING for every few kilobytes (gRPC does) stay far in
+//! credit, a flood is overdrawn within a second. The library bounds the rest: header lists, small DATA frames, resets it is
+//! made to send (CVE-2025-8671).
+
+use std::time::Instant;
+
+/// The account of one connection, and where in the peer's frames it stands.
+#[derive(Debug)]
+pub struct Meter {
+    /// Bytes until the next frame's head.
+    skip: usize,
+    head: [u8; FRAME_HEAD],
+    have: usize,
+    credit: u64,
+    debt: u64,
+    refilled: Instant,
+    block: Block,
+}
+
+/// Whether a header block is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Block {
+    /// No.
+    Closed,
+    /// The last frame of it is being read, and ends with `skip`.
+    Ending,
+    /// CONTINUATION has to follow.
+    Open,
+}
+
+/// Frame types (RFC 9113 §6).
+mod frame {
+    pub(super) const DATA: u8 = 0;
+    pub(super) const HEADERS: u8 = 1;
+    pub(super) const RST_STREAM: u8 = 3;
+    pub(super) const SETTINGS: u8 = 4;
+    pub(super) const PING: u8 = 6;
+    pub(super) const GOAWAY: u8 = 7;
+    pub(super) const WINDOW_UPDATE: u8 = 8;
+    pub(super) const CONTINUATION: u8 = 9;
+}
+
+// === impl Meter ===
+
+impl Meter {
+    /// The account of a connection whose frames begin after `preface` bytes.
+    pub fn new(preface: usize, now: Instant) -> Self {
+        Meter {
+            skip: preface,
+            head: [0; FRAME_HEAD],
+            have: 0,
+            credit: CREDIT_MAX,
+            debt: 0,
+            refilled: now,
+            block: Block::Closed,
+        }
+    }
+
+    /// These bytes came from the peer.
+    pub fn received(&mut self, mut bytes: &[u8]) {
+        loop {
+            let passed = self.skip.min(bytes.len());
+            self.skip -= passed;
+            bytes = &bytes[passed..];
+            if self.skip == 0 && self.block == Block::Ending {
+                self.block = Block::Closed;
+            }
+            if bytes.is_empty() {
+                return;
+            }
+            let taken = (FRAME_HEAD - self.have).min(bytes.len());
+            self.head[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
+            self.have += taken;
+            bytes = &bytes[taken..];
+            if self.have == FRAME_HEAD {
+                self.have = 0;
+                self.begin_frame();
+            }
+        }
+    }
+
+    fn begin_frame(&mut self) {
+        let [a, b, c, kind, flags, ..] = self.head;
+        let len = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        self.skip = len;
+        let acknowledges = flags & FLAG_ACK != 0;
+        match kind {
+            frame::DATA | frame::HEADERS => self.earn(len),
+            frame::RST_STREAM => self.debt += COST_RESET,
+            frame::SETTINGS | frame::PING if !acknowledges => self.debt += COST_ANSWERED,
+            frame::CONTINUATION | frame::GOAWAY => self.debt += COST_ANSWERED,
+            frame::WINDOW_UPDATE => self.debt += COST_WINDOW,
+            // Acknowledgements nobody asked for, PRIORITY, and what we do not know.
+            _ => self.debt += COST_OTHER,
+        }
+        if kind == frame::HEADERS || kind == frame::CONTINUATION {
+            let ends = flags & FLAG_END_HEADERS != 0;
+            self.block = match (ends, len) {
+                (false, _) => Block::Open,
+                (true, 0) => Block::Closed,
+                (true, _) => Block::Ending,
+            };
+        }
+    }
+
+    /// This many bytes went to the peer.
+    pub fn sent(&mut self, bytes: usize) {
+        self.earn(bytes);
+    }
+
+    fn earn(&mut self, bytes: usize) {
+        self.credit = (self.credit + bytes as u64).min(CREDIT_MAX);
+    }
+
+    /// Whether anything was bought since [`Meter::is_overdrawn`] was last asked.
+    pub fn owes(&self) -> bool {
+        self.debt > 0
+    }
+
+    /// Settles the account; whether it is overdrawn.
+    pub fn is_overdrawn(&mut self, now: Instant) -> bool {
+        let waited = now.saturating_duration_since(self.refilled);
+        let gift = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX).saturating_mul(CREDIT_A_SECOND) / 1000;
+        if gift > 0 {
+            self.refilled = now;
+            self.credit = self.credit.saturating_add(gift).min(CREDIT_MAX);
+        }
+        let overdrawn = self.debt > self.credit;
+        self.credit = self.credit.saturating_sub(self.debt);
+        self.debt = 0;
+        overdrawn
+    }
+
+    /// Whether the peer owes the rest of a header block: until it comes, nothing else may be sent on the connection.
+    pub fn is_in_header_block(&self) -> bool {
+        self.block != Block::Closed
+    }
+}
+
+/// Bytes of a frame's head (RFC 9113 §4.1).
+const FRAME_HEAD: usize = 9;
+
+const FLAG_ACK: u8 = 0x1;
+
+const FLAG_END_HEADERS: u8 = 0x4;
+
+/// What an account holds at most, and begins with: a thousand resets, four thousand PINGs.
+const CREDIT_MAX: u64 = 256 * 1024;
+
+/// What time pays: thirty resets a second, or a hundred PINGs.
+const CREDIT_A_SECOND: u64 = 8 * 1024;
+
+/// A stream given up: a request that was begun for nothing.
+const COST_RESET: u64 = 256;
+
+/// A frame that we have to answer, or to keep.
+const COST_ANSWERED: u64 = 64;
+
+/// A frame that changes what we may send. Receivers send one for little data.
+const COST_WINDOW: u64 = 8;
+
+/// Any other frame.
+const COST_OTHER: u64 = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use std::time::Duration;
+
+    fn frame(kind: u8, flags: u8, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0, (len >> 8) as u8, len as u8, kind, flags, 0, 0, 0, 1];
+        bytes.resize(FRAME_HEAD + len, b'x');
+        bytes
+    }
+
+    /// How many of these frames a connection takes at once.
+    fn taken(bytes: &[u8]) -> usize {
+        let now = clock::now();
+        let mut meter = Meter::new(0, now);
+        (0..100_000)
+            .find(|_| {
+                meter.received(bytes);
+                meter.is_overdrawn(now)
+            })
+            .unwrap_or(usize::MAX)
+    }
+
+    #[test]
+    fn floods_are_overdrawn_and_traffic_is_not() {
+        assert_eq!(taken(&frame(frame::PING, 0, 8)), 4096);
+        assert_eq!(taken(&frame(frame::SETTINGS, 0, 6)), 4096);
+        assert_eq!(taken(&frame(2, 0, 5)), 16 * 1024);
+        let reset = [frame(frame::HEADERS, 5, 40), frame(frame::RST_STREAM, 0, 4)].concat();
+        assert!((1000..1500).contains(&taken(&reset)), "{}", taken(&reset));
+        let measured = [frame(frame::DATA, 0, 4096), frame(frame::PING, 0, 8), frame(frame::WINDOW_UPDATE, 0, 4)];
+        assert_eq!(taken(&measured.concat()), usize::MAX);
+    }
+
+    #[test]
+    fn what_is_sent_pays_for_what_comes() {
+        let now = clock::now();
+        let mut meter = Meter::new(0, now);
+        for _ in 0..100_000 {
+            meter.received(&frame(frame::WINDOW_UPDATE, 0, 4));
+            meter.received(&frame(frame::WINDOW_UPDATE, 0, 4));
+            meter.sent(29);
+            assert!(!meter.is_overdrawn(now));
+        }
+    }
+
+    #[test]
+    fn time_pays_slowly() {
+        let start = clock::now();
+        let mut meter = Meter::new(0, start);
+        for second in 0..600 {
+            for _ in 0..100 {
+                meter.received(&frame(frame::PING, 0, 8));
+            }
+            assert!(!meter.is_overdrawn(start + Duration::from_secs(second)));
+        }
+    }
+
+    #[test]
+    fn frames_are_found_however_the_bytes_are_cut() {
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        bytes.extend(frame(frame::SETTINGS, 0, 18));
+        bytes.extend(frame(frame::HEADERS, 0, 10));
+        for cut in 0..bytes.len() {
+            let mut meter = Meter::new(24, clock::now());
+            meter.received(&bytes[..cut]);
+            meter.received(&bytes[cut..]);
+            assert!(meter.is_in_header_block(), "{cut}");
+            assert_eq!(meter.debt, COST_ANSWERED, "{cut}");
+            meter.received(&frame(frame::CONTINUATION, FLAG_END_HEADERS, 3)[..11]);
+            assert!(meter.is_in_header_block(), "{cut}");
+            meter.received(b"x");
+            assert!(!meter.is_in_header_block(), "{cut}");
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! A client connection in HTTP/2: one task drives it, and each of its requests has a task of its own.
+//!
+//! The driver accepts streams, watches what the peer owes, and ends the connection in two steps, so that no request that was
+//! on its way is lost: a GOAWAY that names no last stream, and, once the peer has shown that it saw it, one that does (RFC
+//! 9113 §6.8). A request is answered by the same [`proxy::handle`] as in HTTP/1.
+
+use super::connection::{Connection, LAST_CALL, PART_TIME, refuse_malformed};
+use super::contain::contain;
+use crate::clock;
+use crate::config::Listener;
+use crate::http2::heads;
+use crate::net::frames::{Frames, Gauge};
+use crate::net::io::Io;
+use crate::net::side::Side;
+use crate::net::stream::{SEND_BYTES, Stream};
+use crate::net::timer::Timer;
+use crate::proxy::identity::Peer;
+use crate::proxy::snapshot::Snapshot;
+use crate::proxy::{self, After, DRAIN_BYTES, Desk, Here, Shared};
+use arc_swap::ArcSwap;
+use arc_swap::cache::Cache;
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::Request;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::time::timeout_at;
+
+/// Looks for a newer snapshot with one load, and counts references only when there is one.
+type Snapshots<'a> = Cache<&'a ArcSwap<Snapshot>, Arc<Snapshot>>;
+
+/// What a connection's requests share with its driver.
+#[derive(Debug)]
+struct Common {
+    connection: Connection,
+    /// Requests that are being answered.
+    requests: AtomicUsize,
+}
+
+/// A request counted in [`Common::requests`] until it is dropped.
+struct Counted(Arc<Common>);
+
+/// One request, as it was accepted.
+struct Accepted {
+    common: Counted,
+    snapshot: Arc<Snapshot>,
+    listener: Arc<Listener>,
+}
+
+/// Drives a connection.
+struct Driver<'a> {
+    h2: h2::server::Connection<Frames, Bytes>,
+    common: &'a Arc<Common>,
+    gauge: Arc<Gauge>,
+    listener: Arc<Listener>,
+    timer: Timer,
+    /// What [`Gauge::moved`] said last, and when that changed.
+    moved: (u64, Instant),
+    /// Since when the peer owes the rest of a header block.
+    owing: Option<Instant>,
+    ending: Ending,
+}
+
+/// How far the end of a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// It goes on.
+    No,
+    /// The peer was told to open no more streams.
+    Told(Instant),
+    /// It is closed for what the peer did.
+    Closed(Instant),
+}
+
+/// Serves a connection whose first bytes are HTTP/2's; `before` are those that were read already. The rest of the preface
+/// has to come until `by`.
+pub(super) async fn serve(mut connection: Connection, io: Io, before: Vec<u8>, by: Instant) {
+    connection.place.speaks("http2");
+    let frames = Frames::new(io, before, PREFACE_BYTES, clock::now());
+    let gauge = frames.gauge();
+    let listener = Arc::clone(&connection.listener);
+    let handshake = builder(&listener).handshake(frames);
+    let Ok(Ok(h2)) = timeout_at(by.into(), handshake).await else { return };
+    let common = Arc::new(Common { connection, requests: AtomicUsize::new(0) });
+    let (port, worker) = (common.connection.place.port(), &common.connection.worker);
+    let mut driver = Driver {
+        h2,
+        common: &common,
+        gauge,
+        listener,
+        timer: Timer::default(),
+        moved: (0, clock::now()),
+        owing: None,
+        ending: Ending::No,
+    };
+    let mut closes = pin!(port.closes());
+    let mut snapshots = Cache::new(&worker.shared.snapshot);
+    poll_fn(|cx| {
+        let closing = port.is_closing() || closes.as_mut().poll(cx).is_ready();
+        driver.poll(closing, &mut snapshots, cx)
+    })
+    .await;
+}
+
+fn builder(listener: &Listener) -> h2::server::Builder {
+    let limits = &listener.limits;
+    let mut builder = h2::server::Builder::new();
+    builder
+        .max_concurrent_streams(limits.h2_streams)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BYTES)
+        .enable_connect_protocol();
+    builder
+}
+
+// === impl Driver ===
+
+impl Driver<'_> {
+    /// Ready once the connection is over.
+    fn poll(&mut self, closing: bool, snapshots: &mut Snapshots<'_>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match self.h2.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => self.begin(request, respond, snapshots),
+                Poll::Ready(Some(Err(error))) => {
+                    tracing::debug!(%error, "an HTTP/2 connection broke");
+                    return Poll::Ready(());
+                }
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Pending => {
+                    let now = clock::now();
+                    if !self.ends(closing, now) {
+                        return self.watch_time(now, cx);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives a request a task of its own.
+    fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>, snapshots: &mut Snapshots<'_>) {
+        let snapshot = snapshots.load();
+        if let Some(listener) = snapshot.listener(&self.common.connection.place.port().bind)
+            && !Arc::ptr_eq(listener, &self.listener)
+        {
+            self.listener = Arc::clone(listener);
+        }
+        self.common.requests.fetch_add(1, Ordering::Relaxed);
+        let accepted = Accepted {
+            common: Counted(Arc::clone(self.common)),
+            snapshot: Arc::clone(snapshot),
+            listener: Arc::clone(&self.listener),
+        };
+        tokio::spawn(accepted.answer(request, respond));
+    }
+
+    /// Begins to end the connection where that is due; whether it did so just now.
+    fn ends(&mut self, closing: bool, now: Instant) -> bool {
+        let moved = self.gauge.moved();
+        if moved != self.moved.0 || self.is_busy() {
+            self.moved = (moved, now);
+        }
+        match self.ending {
+            Ending::No | Ending::Told(_) if self.gauge.is_overdrawn() => {
+                tracing::debug!("an HTTP/2 connection is closed: its frames cost more than they carry");
+                self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                self.ending = Ending::Closed(now);
+                true
+            }
+            Ending::No if closing || self.is_old(now) || self.idle_at() <= now => {
+                self.h2.graceful_shutdown();
+                self.ending = Ending::Told(now);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.common.requests.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether it has come to `limits.connection_age`.
+    fn is_old(&self, now: Instant) -> bool {
+        self.common.connection.place.ends_at().is_some_and(|at| at <= now)
+    }
+
+    /// When nothing will have moved for the listener's `idle_timeout`, with no request under way.
+    fn idle_at(&self) -> Instant {
+        clock::after(self.moved.1, self.listener.limits.idle_timeout)
+    }
+
+    /// Whether the peer's time is up; wakes up for the next deadline.
+    fn watch_time(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = self.next_deadline(now);
+        if deadline <= now {
+            return Poll::Ready(());
+        }
+        if self.timer.poll(cx, deadline, now).is_ready() {
+            // Only just now, and perhaps not the deadline: ask again, with the time it is.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    /// When the connection is cut, as far as can be said now.
+    fn next_deadline(&mut self, now: Instant) -> Instant {
+        self.owing = if self.gauge.is_in_headers() { self.owing.or(Some(now)) } else { None };
+        let idle = self.idle_at();
+        let mut deadline = match self.ending {
+            Ending::No => self.common.connection.place.ends_at().map_or(idle, |at| idle.min(at)),
+            // What was answered still waits for the peer to take it.
+            Ending::Told(_) if self.is_busy() || self.gauge.is_blocked() => idle,
+            Ending::Told(since) => clock::after(since.max(self.moved.1), LAST_CALL),
+            Ending::Closed(since) => clock::after(since, PART_TIME),
+        };
+        if let Some(since) = self.owing {
+            deadline = deadline.min(clock::after(since, self.listener.limits.header_timeout));
+        }
+        deadline
+    }
+}
+
+// === impl Accepted ===
+
+impl Accepted {
+    /// Takes the request to its one answer.
+    async fn answer(self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        let (parts, body) = request.into_parts();
+        let ends = body.is_end_stream();
+        let mut stream = Stream::of_client(respond, body);
+        let mut desk = Desk::default();
+        let connection = &self.common.0.connection;
+        let mut peer = Peer::new(connection.place.origin(), connection.scheme());
+        peer.judge(&self.listener);
+        let here = Here {
+            shared: &connection.worker.shared,
+            snapshot: &self.snapshot,
+            listener: &self.listener,
+            peer: &peer,
+            worker: connection.worker.index,
+            closing: connection.place.port().closed(),
+        };
+        let max = self.listener.limits.headers;
+        let after = match heads::request(&mut desk.head, &parts, ends, max, fastrand::u128(..)) {
+            Ok(()) => handle(&mut stream, &mut desk, &here).await,
+            Err(error) => {
+                let (refusal, detail) = refuse_malformed(&error);
+                proxy::refuse_head(&mut Side::Http2(&mut stream), &desk.head, refusal, detail, &here);
+                After::Close
+            }
+        };
+        drop(parts);
+        finish(&mut stream, after, &self.listener, &mut desk.timer).await;
+    }
+}
+
+/// Has the request answered. A panic on the way is answered too, where nothing else was yet.
+async fn handle(stream: &mut Stream, desk: &mut Desk, here: &Here<'_>) -> After {
+    match contain(proxy::handle(Side::Http2(stream), desk, here)).await {
+        Ok(after) => after,
+        Err(panicked) => {
+            report(&panicked.message, here.shared);
+            if stream.touched {
+                return After::Abort;
+            }
+            proxy::answer_panicked(&mut Side::Http2(stream), &desk.head);
+            After::Close
+        }
+    }
+}
+
+/// Ends a stream whose answer was written; an answer that is not complete ends visibly.
+async fn finish(stream: &mut Stream, after: After, listener: &Listener, timer: &mut Timer) {
+    if after == After::Abort {
+        return stream.reset(Reason::INTERNAL_ERROR);
+    }
+    if !stream.is_complete() && !see_off(stream, listener, timer).await {
+        return stream.reset(Reason::CANCEL);
+    }
+    // There are clients that take a stream for failed where it is given up before all of their body was read, as RFC 9113
+    // §8.1 allows after a complete answer. A little of it costs less than the misunderstanding.
+    let until = clock::after(clock::now(), SETTLE_TIME);
+    let max = stream.body_read + DRAIN_BYTES;
+    let emptied = poll_fn(|cx| {
+        if stream.poll_drain(cx, max).is_ready() {
+            return Poll::Ready(());
+        }
+        timer.poll(cx, until, clock::now())
+    });
+    emptied.await;
+}
+
+/// Hands over what waits, as long as the client goes on taking some; whether all of it was.
+async fn see_off(stream: &mut Stream, listener: &Listener, timer: &mut Timer) -> bool {
+    let mut until = clock::after(clock::now(), listener.limits.idle_timeout);
+    let mut departed = stream.departed();
+    let sent = poll_fn(|cx| {
+        if let Poll::Ready(sent) = stream.poll_flush(cx) {
+            return Poll::Ready(sent.is_ok());
+        }
+        let now = clock::now();
+        if stream.departed() != departed {
+            departed = stream.departed();
+            until = clock::after(now, listener.limits.idle_timeout);
+        }
+        timer.poll(cx, until, now).map(|()| false)
+    });
+    sent.await
+}
+
+fn report(panic: &str, shared: &Shared) {
+    shared.metrics.panicked();
+    tracing::error!(%panic, "a request panicked; please report this with the lines above");
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// For reading the rest of a request's body.
+const SETTLE_TIME: Duration = Duration::from_secs(5);
+
+/// Bytes of the client's preface (RFC 9113 §3.4).
+const PREFACE_BYTES: usize = 24;
+
+/// Bytes of a request's body that wait for a provider.
+const STREAM_WINDOW: u32 = 128 * 1024;
+
+/// The same for all requests of a connection together.
+const CONNECTION_WINDOW: u32 = 512 * 1024;
