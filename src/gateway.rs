@@ -520,13 +520,12 @@ fn cannot_listen(name: &str, bind: &Bind, error: &io::Error) -> String {
             "ports below 1024 need CAP_NET_BIND_SERVICE: grant it, or choose a higher port"
         }
         (Bind::Tcp(_), E::AddrNotAvailable) => "this machine does not have that address: choose another `bind`",
-        (Bind::Tcp(_), _) => "choose another `bind`",
         (Bind::Unix(_), E::NotFound) => "create its folder, or choose another `bind`",
         (Bind::Unix(_), E::PermissionDenied) => {
             "the user that runs the gateway has to be able to write to its folder, and to connect to a socket that is there"
         }
         (Bind::Unix(_), E::AlreadyExists) => "it is not removed: choose another `bind`, or remove it yourself",
-        (Bind::Unix(_), _) => "choose another `bind`",
+        _ => "choose another `bind`",
     };
     format!("listener `{name}` cannot listen on {bind}: {error}; {next}")
 }

@@ -89,6 +89,9 @@ pub fn write_v2(out: &mut Vec<u8>, announce: &Announce) {
 // === impl Announce ===
 
 impl Announce {
+    /// For a connection that is on nobody's behalf that could be named.
+    pub const NOBODY: Announce = Announce { client: None, local: None };
+
     /// Both addresses in one family, which is all that a header can say; a mixed pair becomes IPv6.
     fn pair(&self) -> Option<(SocketAddr, SocketAddr)> {
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());

@@ -25,8 +25,8 @@ pub(super) struct Connection {
 /// Serves one connection to its end.
 pub fn serve(mut socket: Socket, place: Place, worker: Arc<Worker>) -> impl Future<Output = ()> + Send {
     let listener = place.port().listener();
-    let mut connection = Connection { place, worker, listener };
-    // Not an `async fn`: that would keep what it is given beside what becomes of it, for as long as the connection lives.
+    // Boxed, and not an `async fn`: each future it goes through would keep room for it, for as long as the connection lives.
+    let mut connection = Box::new(Connection { place, worker, listener });
     async move {
         if arrival::admit(&mut socket, &mut connection.place).await {
             let by = clock::after(clock::now(), connection.listener.limits.header_timeout);

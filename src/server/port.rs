@@ -355,7 +355,7 @@ fn shared(socket: Listening, workers: usize) -> io::Result<Vec<Listening>> {
 /// `age`, a tenth more or less; `draw` is from 0 to 1.
 fn spread(age: Duration, draw: f64) -> Duration {
     let tenth = age / 10;
-    (age - tenth).saturating_add((2 * tenth).mul_f64(draw))
+    age.saturating_sub(tenth).saturating_add((2 * tenth).mul_f64(draw))
 }
 
 /// Between two log lines about refused connections of a port. The metric counts each.
@@ -415,7 +415,7 @@ mod tests {
         let now = clock::now();
         assert_eq!(said.due(now), Some(0));
         assert_eq!(said.due(now), None);
-        assert_eq!(said.due(now + SAID_EVERY - Duration::from_nanos(1)), None);
+        assert_eq!(said.due(now + SAID_EVERY.saturating_sub(Duration::from_nanos(1))), None);
         assert_eq!(said.due(now + SAID_EVERY), Some(2));
         assert_eq!(said.due(now + 2 * SAID_EVERY), Some(0));
     }

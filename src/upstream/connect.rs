@@ -114,7 +114,7 @@ type Opening = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 pub async fn connect(target: &Target, deadline: Instant) -> Result<Io, ConnectError> {
     // A handshake's state is large and rarely there: apart, it is not part of every request's own future.
     let tls = target.tls.as_ref().map(|tls| (&tls.config, &tls.name));
-    Box::pin(open(target, tls, &Announce::default(), deadline)).await
+    Box::pin(open(target, tls, &Announce::NOBODY, deadline)).await
 }
 
 /// As [`connect`], for a connection that has to speak HTTP/1: it alone is offered by ALPN. Where the target wants a PROXY
@@ -439,7 +439,7 @@ async fn send_header(
 
 async fn resolve(target: &Target, resolver: &Resolver, deadline: Instant) -> Result<Arc<[SocketAddr]>, ConnectError> {
     match timeout_at(deadline.into(), resolver.resolve(clock::now())).await {
-        Ok(resolved) => resolved.map_err(|error| ConnectError::dns(target, error)),
+        Ok(answer) => answer.map_err(|error| ConnectError::dns(target, error)),
         Err(_) => Err(ConnectError::late_dns(target)),
     }
 }

@@ -20,8 +20,6 @@ use tokio::runtime::Handle;
 use tokio_rustls::TlsAcceptor;
 
 const AMPLE: Duration = Duration::from_secs(20);
-/// For tests without PROXY headers.
-const NOBODY: Announce = Announce { client: None, local: None };
 const SOON: Duration = Duration::from_millis(30);
 
 // Frame types and flags (RFC 9113 §6), settings (§6.5.2), and one answer's head: `:status: 200` of the static table.
@@ -189,7 +187,7 @@ async fn ample<F: Future>(future: F) -> F::Output {
 }
 
 async fn open(endpoint: &Endpoint) -> Result<Seat, ConnectError> {
-    seated(endpoint.open(0, &NOBODY, AMPLE, clock::now() + AMPLE).await)
+    seated(endpoint.open(0, &Announce::NOBODY, AMPLE, clock::now() + AMPLE).await)
 }
 
 fn seated(hand: Result<Hand, ConnectError>) -> Result<Seat, ConnectError> {
@@ -450,7 +448,7 @@ async fn a_deadline_ends_one_wait_and_not_the_opening() {
     let port = Port::new().await;
     let endpoint = port.endpoint(terms());
     let mut patient = Box::pin(open(&endpoint));
-    let hurried = endpoint.open(0, &NOBODY, AMPLE, clock::now() + SOON);
+    let hurried = endpoint.open(0, &Announce::NOBODY, AMPLE, clock::now() + SOON);
     let mut wired = None;
     let error = {
         let mut hurried = Box::pin(hurried);
@@ -469,7 +467,7 @@ async fn a_deadline_ends_one_wait_and_not_the_opening() {
 async fn an_opening_ends_when_its_patience_does() {
     let port = Port::new().await;
     let endpoint = port.endpoint(terms());
-    let (seat, mut wired) = tokio::join!(endpoint.open(0, &NOBODY, SOON, clock::now() + AMPLE), port.wired());
+    let (seat, mut wired) = tokio::join!(endpoint.open(0, &Announce::NOBODY, SOON, clock::now() + AMPLE), port.wired());
     let error = seated(seat).expect_err("no SETTINGS");
     assert_eq!(error.kind(), ConnectErrorKind::Timeout);
     wired.end().await;
@@ -996,7 +994,9 @@ impl Tls {
 async fn open_at_once(endpoint: &Arc<Endpoint>, count: usize) -> Vec<Hand> {
     let one = || {
         let endpoint = Arc::clone(endpoint);
-        tokio::spawn(async move { endpoint.open(0, &NOBODY, AMPLE, clock::now() + AMPLE).await.expect("a connection") })
+        tokio::spawn(async move {
+            endpoint.open(0, &Announce::NOBODY, AMPLE, clock::now() + AMPLE).await.expect("a connection")
+        })
     };
     let opening: Vec<_> = (0..count).map(|_| one()).collect();
     let mut hands = Vec::new();
@@ -1035,7 +1035,7 @@ async fn where_alpn_chooses_http1_everyone_gets_a_connection_of_their_own() {
 async fn a_connection_for_http1_is_had_beside_the_shared_ones() {
     let (endpoint, seen) = tls(&[b"h2", b"http/1.1"], true).await.serve();
     let _hands = open_at_once(&endpoint, 1).await;
-    let own = ample(endpoint.open_http1(&NOBODY, clock::now() + AMPLE)).await.expect("a connection");
+    let own = ample(endpoint.open_http1(&Announce::NOBODY, clock::now() + AMPLE)).await.expect("a connection");
     assert!(!own.wire.io().chose_http2());
     until(|| seen[0].load(Ordering::Relaxed) == 1).await;
     assert_eq!(seen[1].load(Ordering::Relaxed), 1);
@@ -1044,7 +1044,7 @@ async fn a_connection_for_http1_is_had_beside_the_shared_ones() {
 #[tokio::test]
 async fn a_provider_that_must_speak_http2_and_does_not_is_an_error() {
     let (endpoint, _seen) = tls(&[], false).await.serve();
-    let error = endpoint.open(0, &NOBODY, AMPLE, clock::now() + AMPLE).await.expect_err("no HTTP/2");
+    let error = endpoint.open(0, &Announce::NOBODY, AMPLE, clock::now() + AMPLE).await.expect_err("no HTTP/2");
     assert_eq!(error.token(), "tls_protocol_error");
     let told = error.to_string();
     assert!(
