@@ -4,6 +4,9 @@
 //! longer than the protocol allows, and a checksum that is there has to be right. The source is HAProxy's
 //! `doc/proxy-protocol.txt`, whose sections are named below.
 //!
+//! The crate `proxy-header` does not do: it takes any byte after `PROXY`, signs before ports, lines beyond 107 bytes and
+//! wrong checksums. It is what the tests compare with.
+//!
 //! Bytes in, meaning out: nothing here reads a socket. While [`parse`] wants more, every byte it was shown belongs to the
 //! header, so a reader may take them from the socket and never takes one too many.
 
