@@ -7,7 +7,7 @@ use crate::admin::{
     self, Check, ConfigStatus, Control, OnDisk, ProviderView, Readiness, Rejected, Reloaded, Reloading, Version,
 };
 use crate::clock;
-use crate::config::{self, Bind, Config, Environment, Loaded, Problems, Protocols, Scheme, UnknownEnvironment};
+use crate::config::{self, Bind, Config, Environment, Inputs, Loaded, Problems, UnknownEnvironment};
 use crate::observe::families::UNROUTED;
 use crate::observe::logs::{Logs, Prepared};
 use crate::observe::metrics::Metrics;
@@ -15,10 +15,12 @@ use crate::proxy::Shared;
 use crate::proxy::snapshot::Snapshot;
 use crate::server::limits;
 use crate::server::port::{Opened, Port};
+use crate::server::tls::Terminator;
 use crate::server::worker::{self, Order, Worker};
 use crate::upstream::registry::Registry;
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -79,6 +81,8 @@ struct State {
     leaving: Vec<Arc<Port>>,
     applied: Version,
     on_disk: OnDisk,
+    /// What the latest attempt was read from.
+    seen: Arc<Inputs>,
 }
 
 /// Where each worker takes orders.
@@ -90,7 +94,11 @@ struct Built {
     snapshot: Arc<Snapshot>,
     log: Prepared,
     opened: Vec<Opened>,
+    terminators: Terminators,
 }
+
+/// TLS of the listeners that speak it.
+type Terminators = HashMap<Bind, Arc<Terminator>>;
 
 // === impl Source ===
 
@@ -170,6 +178,18 @@ impl Gateway {
         move || core.reload_if_changed()
     }
 
+    /// Says which files make up the configuration, for a watcher: those it is applied from, and those of an attempt that
+    /// was rejected, which may be put right.
+    pub fn files(&self) -> impl Fn() -> Vec<PathBuf> + Send + Sync + use<> {
+        let core = Arc::clone(&self.core);
+        move || {
+            let applied = core.config();
+            let state = core.state();
+            let tried = state.seen.files().map(std::path::Path::to_owned);
+            std::iter::once(core.source.path.clone()).chain(tried).chain(applied.files.iter().cloned()).collect()
+        }
+    }
+
     /// Client connections open now, on all listeners.
     pub fn connections(&self) -> usize {
         let state = self.core.state();
@@ -217,6 +237,7 @@ impl Core {
         let count = loaded.config.workers.map_or_else(limits::cores, usize::from);
         let notes: Vec<Value> = loaded.notes.iter().map(value).collect();
         let version = version(&loaded);
+        let seen = Arc::clone(&loaded.inputs);
         let built = build(loaded, &Registry::default(), &[], count, &metrics, &logs).map_err(StartError::Build)?;
         let first = Arc::clone(&built.snapshot.config);
         let shared = Arc::new(Shared {
@@ -233,6 +254,7 @@ impl Core {
             leaving: Vec::new(),
             applied: version.clone(),
             on_disk,
+            seen,
         };
         let core = Arc::new_cyclic(|me| Core {
             me: Weak::clone(me),
@@ -263,31 +285,34 @@ impl Core {
         if self.shared.draining.load(Ordering::Relaxed) {
             return Err(going());
         }
-        // Before the file is read: what is written to it meanwhile must look new to whoever compares.
-        let on_disk = hash_of_file(&self.source.path);
         let loaded = config::load(&self.source.path, self.source.environment.as_ref());
+        // What was read, not what stands there by now: what is written meanwhile must look new to whoever compares.
+        let seen = Arc::clone(inputs(&loaded));
         let result = loaded.map_err(|problems| rejected(&problems)).and_then(|loaded| self.replace(loaded));
         let now = clock::wall();
         self.shared.metrics.reloaded(result.is_ok(), now);
         let mut state = self.state();
+        let hash = seen.hash();
+        state.seen = seen;
         match &result {
             Ok(reloaded) => {
-                state.on_disk = OnDisk { hash: Some(reloaded.hash.clone()), seen_at: now, error: None };
+                state.on_disk = OnDisk { hash, seen_at: now, error: None };
                 warn_of(&reloaded.notes);
                 let changed = paths(&reloaded.changes);
                 tracing::info!(hash = %reloaded.hash, %changed, "the configuration is applied");
             }
             Err(rejected) => {
-                state.on_disk = OnDisk { hash: on_disk, seen_at: now, error: Some(shown(rejected)) };
+                state.on_disk = OnDisk { hash, seen_at: now, error: Some(shown(rejected)) };
                 tracing::error!(problems = %rejected.rendered.trim_end(), "the configuration is rejected; the one before stays applied");
             }
         }
         result
     }
 
-    /// What a watcher calls: the folder has changed, perhaps the file has.
+    /// What a watcher calls: something has happened around the files, perhaps one of them has changed.
     fn reload_if_changed(&self) {
-        if !self.config().reload_watch || hash_of_file(&self.source.path) == self.state().on_disk.hash {
+        let seen = Arc::clone(&self.state().seen);
+        if !self.config().reload_watch || !seen.have_changed(self.source.environment.as_ref()) {
             return;
         }
         // The outcome is in the log, the metrics and the API.
@@ -335,9 +360,15 @@ impl Core {
         }
         state.leaving.retain(|port| !port.is_over());
         state.leaving.extend(leave);
-        for port in &state.ports {
+        for port in state.ports.iter().chain(built.opened.iter().map(|(port, _)| port)) {
             for listener in config.listeners.iter().filter(|listener| listener.bind == port.bind) {
-                port.follow(listener, self.shared.metrics.listener(&listener.name));
+                let metrics = self.shared.metrics.listener(&listener.name);
+                let terminator = built.terminators.get(&port.bind).cloned();
+                metrics.certificates(&[]);
+                if let Some(terminator) = &terminator {
+                    terminator.announce(clock::wall());
+                }
+                port.follow(listener, metrics, terminator);
             }
         }
         for (port, sockets) in built.opened {
@@ -427,9 +458,10 @@ impl Control for Core {
 
     fn config(&self) -> ConfigStatus {
         let file = config::load(&self.source.path, self.source.environment.as_ref());
-        let hash = file.as_ref().map_or_else(|_| hash_of_file(&self.source.path), |loaded| Some(loaded.hash.clone()));
+        let inputs = Arc::clone(inputs(&file));
+        let hash = inputs.hash();
         let state = self.state();
-        let known = hash == state.on_disk.hash;
+        let known = inputs == state.seen;
         let (error, diff) = match file {
             // What only an attempt to apply it shows, such as an address in use, is known from the latest attempt.
             Ok(loaded) => (
@@ -453,6 +485,8 @@ impl Control for Core {
     fn check(&self, yaml: &[u8]) -> Result<Vec<Value>, Rejected> {
         let loaded =
             config::parse("request body", yaml, &UnknownEnvironment).map_err(|problems| rejected(&problems))?;
+        verify(&loaded.config)
+            .map_err(|message| Rejected { problems: vec![json!({ "message": message })], rendered: message })?;
         Ok(loaded.notes.iter().map(value).collect())
     }
 }
@@ -473,8 +507,8 @@ fn build(
     logs: &Logs,
 ) -> Result<Built, String> {
     let config = Arc::new(loaded.config);
-    not_built(&config)?;
     let (registry, pools) = registry.build(&config, workers, metrics).map_err(|error| error.to_string())?;
+    let terminators = terminators(&config, ports, metrics)?;
     let log = logs.prepare(&config.log).map_err(|error| format!("log: {error}"))?;
     let mut opened: Vec<Opened> = Vec::new();
     for listener in &config.listeners {
@@ -487,29 +521,33 @@ fn build(
         }
     }
     let snapshot = Arc::new(Snapshot::new(config, &pools, metrics));
-    Ok(Built { registry, snapshot, log, opened })
+    Ok(Built { registry, snapshot, log, opened, terminators })
 }
 
-/// What a file may say and this version does not do yet is refused, and never done halfway: a listener with `tls` that
-/// spoke in the clear would be worse than none.
-fn not_built(config: &Config) -> Result<(), String> {
-    let refuse = |place: String, what: &str| Err(format!("{place}: {what} is not built yet; remove it"));
+/// TLS of each listener that speaks it; what has to outlive a reload is taken over from its port.
+fn terminators(config: &Config, ports: &[Arc<Port>], metrics: &Metrics) -> Result<Terminators, String> {
+    let mut terminators = Terminators::new();
     for listener in &config.listeners {
-        let place = || format!("listener `{}`", listener.name);
-        if listener.tls.is_some() {
-            return refuse(place(), "`tls`");
-        }
+        let Some(tls) = &listener.tls else { continue };
+        let port = ports.iter().find(|port| port.bind == listener.bind);
+        let before = port.and_then(|port| port.terminator());
+        let metrics = metrics.listener(&listener.name);
+        let terminator = Terminator::build(&listener.name, tls, listener.protocols, metrics, before.as_deref())
+            .map_err(|error| format!("listener `{}`: {error}", listener.name))?;
+        terminators.insert(listener.bind.clone(), Arc::new(terminator));
     }
-    for provider in &config.providers {
-        let place = || format!("provider `{}`", provider.name);
-        if provider.url.scheme == Scheme::H2c || provider.protocols == Protocols::HTTP2 {
-            return refuse(place(), "HTTP/2");
-        }
-        if provider.tls.client.is_some() {
-            return refuse(place(), "`tls.client`");
-        }
-    }
-    Ok(())
+    Ok(terminators)
+}
+
+/// Whether everything that `config` names can be built, without touching anything that is shared: no address, no log file.
+/// What a reload would still find out is whether the machine has those to give.
+///
+/// # Errors
+/// What a reload would say.
+pub fn verify(config: &Config) -> Result<(), String> {
+    let metrics = Metrics::new();
+    Registry::default().build(config, 1, &metrics).map_err(|error| error.to_string())?;
+    terminators(config, &[], &metrics).map(drop)
 }
 
 fn cannot_listen(name: &str, bind: &Bind, error: &io::Error) -> String {
@@ -543,11 +581,24 @@ fn spawn_workers(count: usize, shared: &Arc<Shared>) -> io::Result<(Inboxes, Vec
 /// The admin listener has a thread and a runtime of its own: whatever it does, requests do not wait for it.
 fn serve_admin(listener: TcpListener, control: Arc<Core>, stop: watch::Receiver<bool>) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.spawn(look_at_certificates(Arc::downgrade(&control)));
     std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
         if let Err(error) = runtime.block_on(admin::serve(listener, control, stop)) {
             tracing::error!(%error, "the admin listener has ended; restart the gateway");
         }
     })
+}
+
+/// Says once a day which certificates end soon; a reload says it as well.
+async fn look_at_certificates(core: Weak<Core>) {
+    loop {
+        tokio::time::sleep(DAY).await;
+        let Some(core) = core.upgrade() else { return };
+        let ports = core.state().ports.clone();
+        for terminator in ports.iter().filter_map(|port| port.terminator()) {
+            terminator.announce(clock::wall());
+        }
+    }
 }
 
 fn version(loaded: &Loaded) -> Version {
@@ -599,13 +650,19 @@ fn value(of: &impl serde::Serialize) -> Value {
     serde_json::to_value(of).unwrap_or_default()
 }
 
-/// The hash of the file's bytes as they are now.
-fn hash_of_file(path: &std::path::Path) -> Option<String> {
-    config::hash_file(path).ok()
+/// What was read, whatever came of it.
+fn inputs(loaded: &Result<Loaded, Problems>) -> &Arc<Inputs> {
+    match loaded {
+        Ok(loaded) => &loaded.inputs,
+        Err(problems) => &problems.inputs,
+    }
 }
 
 /// What a reload is told once a drain has begun.
 const GOING: &str = "the gateway is going and takes no new configuration";
+
+/// Between two looks at the certificates.
+const DAY: Duration = Duration::from_hours(24);
 
 /// Changes that a log line names.
 const CHANGES_LOGGED: usize = 10;

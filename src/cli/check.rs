@@ -1,6 +1,7 @@
 //! `sluice check`: every problem of a configuration, by the code that a start and a reload use.
 
 use crate::config::{self, Environment, Loaded, Problem, Problems};
+use crate::gateway;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -9,7 +10,10 @@ use std::path::Path;
 pub fn check(path: &Path, env: &dyn Environment, out: &mut dyn Write, colour: bool) -> i32 {
     let name = path.display().to_string();
     let (written, code) = match config::load(path, env) {
-        Ok(loaded) => (success(&name, &loaded, out, colour), 0),
+        Ok(loaded) => match gateway::verify(&loaded.config) {
+            Ok(()) => (success(&name, &loaded, out, colour), 0),
+            Err(message) => (writeln!(out, "{name}: {message}"), 1),
+        },
         Err(problems) => (failure(&problems, out, colour), 1),
     };
     if written.is_ok() { code } else { 1 }

@@ -35,7 +35,7 @@ fn serve(source: &Source) -> Result<i32, String> {
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(version, pid = std::process::id(), config = %source.path.display(), "sluice is running");
     report(&gateway, files);
-    let watch = watch(&gateway, source);
+    let watch = watch(&gateway);
     let whole = runtime.block_on(live(&gateway, &mut signals));
     drop(watch);
     gateway.stop();
@@ -123,13 +123,13 @@ fn reopen_logs(gateway: &Gateway) {
     }
 }
 
-/// Watches the file; without a watch, signals and the API still reload.
-fn watch(gateway: &Gateway, source: &Source) -> Option<Watch> {
+/// Watches the configuration and the files it names; without a watch, signals and the API still reload.
+fn watch(gateway: &Gateway) -> Option<Watch> {
     let reload = gateway.reloader();
-    let watch = Watch::start(&source.path, gateway.reloader());
+    let watch = Watch::start(gateway.files(), gateway.reloader());
     // It may have changed between the start and the watch.
     reload();
-    watch.map_err(|error| tracing::warn!(%error, "the file is not watched; reload by SIGHUP or the API")).ok()
+    watch.map_err(|error| tracing::warn!(%error, "the configuration is not watched; reload by SIGHUP or the API")).ok()
 }
 
 /// What this machine gives us, once, where an operator looks first.

@@ -1,16 +1,16 @@
 //! What only the whole shows: names written twice, settings that can have no effect, routes that nothing reaches.
 
+use super::certificate::{self, Chain};
 use super::conform::{At, Context};
 use super::file::Entry;
 use super::problem::{Span, shown};
 use super::reader::Reader;
 use super::scalar;
 use super::types::{
-    Action, Admin, Bind, HostPattern, Listener, Match, PathPattern, Pool, ProviderUrl, Rewrite, Route, Token,
-    ValueMatch,
+    Action, Admin, Bind, HostPattern, Listener, Match, PathPattern, Pool, Protocols, ProviderUrl, Rewrite, Route,
+    Scheme, Token, ValueMatch,
 };
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use rustls::sign::SigningKey;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -80,7 +80,8 @@ pub(super) fn addresses(top: &Reader<'_>, listeners: &[Placed<Arc<Listener>>], a
             continue;
         }
         if let Some((_, line)) = taken.get(bind) {
-            let help = format!("the listener on line {line} has it; choose another port");
+            let other = if bind.tcp().is_some() { "port" } else { "path" };
+            let help = format!("the listener on line {line} has it; choose another {other}");
             cx.report.add(placed.span, &*placed.at, format!("{}: this address is taken", placed.at), Some(help));
         } else {
             taken.insert(bind, (placed.at.clone(), placed.span.line));
@@ -133,19 +134,58 @@ pub(super) fn repeats(reader: &Reader<'_>, name: &'static str, cx: &mut Context<
     }
 }
 
-/// `unix` among the trusted proxies of a listener that has no unix socket.
-pub(super) fn unix_without_socket(reader: &Reader<'_>, bind: &Bind, cx: &mut Context<'_>) {
-    // An address that is not known here may be anything.
-    if bind.tcp().is_none() || reader.text("bind").is_none() {
+/// Settings of a listener that have no effect, or do not go together.
+pub(super) fn in_listener(reader: &Reader<'_>, listener: &Listener, cx: &mut Context<'_>) {
+    let limits = reader.child("limits");
+    let inert = |reader: &Reader<'_>, name: &str, beside: &str, help: &str, cx: &mut Context<'_>| {
+        let Some(entry) = reader.entry(name) else { return };
+        let message = format!("{}: `{name}` has no effect {beside}", reader.at);
+        cx.problem(entry.key_span, &reader.at.key(name), message, Some(help.into()));
+    };
+    if !listener.protocols.http2 {
+        let help = "add `http2` there, or remove it";
+        inert(&limits, "h2_streams", "without `http2` in `protocols`", help, cx);
+    }
+    // A bind that is not known here may be either.
+    if reader.text("bind").is_none() {
         return;
     }
-    for (index, node) in reader.items("trusted_proxies").iter().enumerate() {
-        if node.scalar().is_some_and(|scalar| !scalar.is_unknown() && *scalar.text == *scalar::UNIX) {
-            let list = reader.at.key("trusted_proxies");
-            let at = list.item(index);
-            let message = format!("{at}: `unix` has no effect on a listener that is at an address");
-            cx.problem(node.span, &at, message, Some("remove it, or name the proxy's address".into()));
+    match (&listener.bind, listener.proxy_protocol) {
+        (Bind::Tcp(_), true) if reader.items("trusted_proxies").is_empty() => {
+            let Some(entry) = reader.entry("proxy_protocol") else { return };
+            let at = reader.at.key("proxy_protocol");
+            let message = format!("{at}: nobody is trusted to send a PROXY header");
+            let help = "list the proxies in front of this listener under `trusted_proxies`".to_owned();
+            cx.problem(entry.node.span, &at, message, Some(help));
         }
+        (Bind::Unix(_), false) => {
+            let help = "its peers have no address; remove it";
+            inert(&limits, "connections_per_address", "on a unix socket without `proxy_protocol`", help, cx);
+        }
+        _ => {}
+    }
+    proxies_elsewhere(reader, listener, cx);
+}
+
+/// Trusted proxies that can be no peer of a listener: `unix` at an address, addresses on a unix socket where nobody
+/// announces any.
+fn proxies_elsewhere(reader: &Reader<'_>, listener: &Listener, cx: &mut Context<'_>) {
+    for (index, node) in reader.items("trusted_proxies").iter().enumerate() {
+        let Some(scalar) = node.scalar().filter(|scalar| !scalar.is_unknown()) else { continue };
+        let is_unix = *scalar.text == *scalar::UNIX;
+        let (beside, help) = match (&listener.bind, listener.proxy_protocol) {
+            (Bind::Tcp(_), _) if is_unix => {
+                ("on a listener that is at an address", "remove it, or name the proxy's address")
+            }
+            (Bind::Unix(_), false) if !is_unix => (
+                "on a unix socket without `proxy_protocol`",
+                "its peers have no address; write `unix` to believe whoever may open the socket, or remove it",
+            ),
+            _ => continue,
+        };
+        let list = reader.at.key("trusted_proxies");
+        let at = list.item(index);
+        cx.problem(node.span, &at, format!("{at}: `{}` has no effect {beside}", scalar.text), Some(help.into()));
     }
 }
 
@@ -172,17 +212,29 @@ pub(super) fn token_or_tokens(reader: &Reader<'_>, some: bool, cx: &mut Context<
 }
 
 /// Settings of a provider that can have no effect. Looks only at what the provider itself says.
-pub(super) fn inert_in_provider(own: &Reader<'_>, url: Option<&ProviderUrl>, cx: &mut Context<'_>) {
-    if let (Some(entry), Some(false)) = (own.entry("tls"), url.map(|url| url.scheme.is_tls())) {
-        let message = format!("{}: `tls` has no effect on an http:// provider", own.at);
-        cx.problem(
-            entry.key_span,
-            &own.at.key("tls"),
-            message,
-            Some("write `https://` in its `url`, or remove it".into()),
-        );
+pub(super) fn inert_in_provider(
+    own: &Reader<'_>,
+    url: Option<&ProviderUrl>,
+    protocols: Protocols,
+    cx: &mut Context<'_>,
+) {
+    let inert = |reader: &Reader<'_>, name: &str, beside: &str, help: &str, cx: &mut Context<'_>| {
+        let Some(entry) = reader.entry(name) else { return };
+        let message = format!("{}: `{name}` has no effect {beside}", reader.at);
+        cx.problem(entry.key_span, &reader.at.key(name), message, Some(help.into()));
+    };
+    if let Some(scheme) = url.map(|url| url.scheme).filter(|scheme| !scheme.is_tls()) {
+        let article = if scheme == Scheme::Http { "an http" } else { "an h2c" };
+        let on = format!("on {article}:// provider");
+        inert(own, "tls", &on, "write `https://` in its `url`, or remove it", cx);
+        inert(own, "protocols", &on, "its `url` says what is spoken: `http://` or `h2c://`; remove it", cx);
     }
     let connections = own.child("connections");
+    if url.is_some() && !protocols.http2 {
+        for name in ["streams", "ping"] {
+            inert(&connections, name, "without HTTP/2", "it is about HTTP/2 connections; remove it", cx);
+        }
+    }
     if connections.text("idle") == Some("0") {
         for name in ["idle_timeout", "max_age"] {
             let Some(entry) = connections.entry(name) else { continue };
@@ -284,16 +336,51 @@ pub(super) fn answer(reader: &Reader<'_>, cx: &mut Context<'_>) {
     cx.problem(entry.key_span, &reader.at.key("body"), message, Some("remove it, or choose another status".into()));
 }
 
-/// Whether a PEM file holds a certificate that can be read.
-pub(super) fn holds_certificate(pem: &[u8]) -> bool {
-    let mut any = false;
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        if certificate.is_err() {
-            return false;
-        }
-        any = true;
+/// A certificate and a key that are not a pair.
+pub(super) fn pair(reader: &Reader<'_>, chain: &Chain, key: Arc<dyn SigningKey>, cx: &mut Context<'_>) {
+    let Err(wrong) = certificate::belongs(chain, key) else { return };
+    let span = reader.entry("key").map_or(reader.head, |entry| entry.node.span);
+    cx.problem(span, &reader.at, format!("{}: {}", reader.at, wrong.what), Some(wrong.help));
+}
+
+/// Certificates of the file that `name` names which have expired, or are from the future: legal, and soon noticed.
+pub(super) fn out_of_time(reader: &Reader<'_>, name: &str, chain: &Chain, cx: &mut Context<'_>) {
+    let Some(entry) = reader.entry(name) else { return };
+    let at = reader.at.key(name);
+    for what in certificate::out_of_time(chain, cx.env.now()) {
+        cx.report.note(entry.node.span, at.to_string(), format!("{at}: {what}"), Some("renew it".into()));
     }
-    any
+}
+
+/// What the certificates of one listener are for: nothing at all, or what another is for.
+#[derive(Default)]
+pub(super) struct CertificateNames {
+    seen: HashMap<(String, String), u32>,
+}
+
+impl CertificateNames {
+    /// Notes what is odd about the names of one more certificate.
+    pub(super) fn look(&mut self, reader: &Reader<'_>, chain: &Chain, cx: &mut Context<'_>) {
+        let Some(entry) = reader.entry("cert") else { return };
+        let at = reader.at.key("cert");
+        let (names, kind) = certificate::names(chain);
+        if names.is_empty() {
+            let message = format!("{at}: the certificate names no host");
+            let help = "clients look only at its subjectAltName, and refuse it".to_owned();
+            cx.report.note(entry.node.span, at.to_string(), message, Some(help));
+        }
+        let line = entry.node.span.line;
+        for name in names {
+            let first = *self.seen.entry((name.clone(), kind.clone())).or_insert(line);
+            // Once for each certificate: the next names say the same.
+            if first != line {
+                let message = format!("{at}: the certificate on line {first} is for {} as well", shown(&name));
+                let help = "both have the same kind of key, so the first is shown".to_owned();
+                cx.report.note(entry.node.span, at.to_string(), message, Some(help));
+                return;
+            }
+        }
+    }
 }
 
 /// Pools that no route sends to, and providers in no pool: legal, and worth a word.

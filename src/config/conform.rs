@@ -5,6 +5,7 @@
 
 use super::expand::{Environment, Origin};
 use super::file::{Entry, Node, Scalar, Value};
+use super::inputs::{Digest, digest};
 use super::merge::Budget;
 use super::problem::{MASK, Report, Span, shown};
 use super::scalar::{self, Fault, Says};
@@ -32,8 +33,6 @@ pub(super) struct Context<'a> {
     /// Compiled expressions, so that each is compiled once.
     patterns: HashMap<String, Pattern>,
     files: HashMap<PathBuf, Result<Arc<[u8]>, String>>,
-    /// Files that `${file:…}` named.
-    pub(super) expanded_files: Vec<PathBuf>,
 }
 
 /// The keys on the way to a value.
@@ -64,7 +63,6 @@ impl<'a> Context<'a> {
             expanded: false,
             patterns: HashMap::new(),
             files: HashMap::new(),
-            expanded_files: Vec::new(),
         }
     }
 
@@ -95,12 +93,9 @@ impl<'a> Context<'a> {
         bytes
     }
 
-    /// Every file that was read or tried so far, sorted.
-    pub(super) fn files_read(&self) -> Vec<PathBuf> {
-        let mut files: Vec<PathBuf> = self.files.keys().chain(&self.expanded_files).cloned().collect();
-        files.sort_unstable();
-        files.dedup();
-        files
+    /// Every file that was read or tried so far, and what stood in it.
+    pub(super) fn files_read(&self) -> impl Iterator<Item = (PathBuf, Option<Digest>)> {
+        self.files.iter().map(|(path, read)| (path.clone(), read.as_ref().ok().map(|bytes| digest(bytes))))
     }
 
     /// Adds a problem at `at`.
@@ -191,10 +186,13 @@ fn unknown_key(entry: &Entry, keys: &'static [Key], at: &At<'_>, cx: &mut Contex
         let help = keys.iter().any(|key| key.name == name).then(|| format!("write `{name}: …`, with a colon"));
         return cx.problem(entry.key_span, &at.key(name), format!("unknown key `{name} …`{}", at.within()), help);
     }
-    let elsewhere = elsewhere(&entry.key, keys);
+    let elsewhere = elsewhere(&entry.key, keys, cx);
+    let synonym = SYNONYMS.iter().find(|(word, _)| *word == &*entry.key).map(|(_, name)| *name);
     let nearest = match elsewhere {
         Some(_) => None,
-        None => cx.suggest.nearest(&entry.key, keys.iter().map(|key| key.name)),
+        None => synonym
+            .filter(|name| keys.iter().any(|key| key.name == *name))
+            .or_else(|| cx.suggest.nearest(&entry.key, keys.iter().map(|key| key.name))),
     };
     let meant = keys.iter().find(|key| Some(key.name) == nearest);
     match elsewhere.as_ref().map(|(key, _)| *key).or(meant) {
@@ -215,16 +213,29 @@ fn run_together<'k>(entry: &'k Entry, cx: &mut Context<'_>) -> Option<&'k str> {
     Some(name)
 }
 
-/// Where a key that is unknown here would be known: one level down, or at the top.
-fn elsewhere(name: &str, keys: &'static [Key]) -> Option<(&'static Key, String)> {
+/// Where a key that is unknown here would be known: one level down, at the top, or in the one place that has it.
+fn elsewhere(name: &str, keys: &'static [Key], cx: &mut Context<'_>) -> Option<(&'static Key, String)> {
     let find = |keys: &'static [Key]| keys.iter().find(|key| key.name == name && key.built);
     for key in keys.iter().filter(|key| key.built) {
-        let Kind::Object(within) = &key.kind else { continue };
+        let (Kind::Object(within) | Kind::List(Kind::Object(within), ..)) = &key.kind else { continue };
         if let Some(found) = find(within) {
             return Some((found, format!("it belongs in `{}`", key.name)));
         }
     }
-    find(shape::ROOT).map(|found| (found, "it belongs at the top of the file".to_owned()))
+    if let Some(found) = find(shape::ROOT) {
+        return Some((found, "it belongs at the top of the file".to_owned()));
+    }
+    if !cx.suggest.may_compare(KEYS_ABOUT) {
+        return None;
+    }
+    let mut places = Vec::new();
+    shape::places(name, &mut places);
+    match places[..] {
+        [(key, parent)] if keys.iter().all(|key| key.name != parent) => {
+            Some((key, format!("it belongs in `{parent}`")))
+        }
+        _ => None,
+    }
 }
 
 /// A mapping whose keys are the user's.
@@ -434,6 +445,9 @@ fn known_word(text: &str, plain: bool, words: &[Word], cx: &mut Context<'_>) -> 
         Some(_) => Ok(()),
         None => {
             let fault = Fault::expected(expected());
+            if matches!(text, "h2" | "h2c" | "HTTP/2") && words.iter().any(|word| word.word == "http2") {
+                return Err(fault.help("write `http2`"));
+            }
             let built = words.iter().filter(|word| word.built).map(|word| word.word);
             match cx.did_you_mean(text, built) {
                 Some(help) => Err(fault.help(help)),
@@ -496,6 +510,20 @@ fn hide(node: &Node, cx: &mut Context<'_>) {
     }
 }
 
+/// What other programs call a key of ours that no slip of the fingers leads to.
+const SYNONYMS: [(&str, &str); 9] = [
+    ("alpn", "protocols"),
+    ("certificate", "cert"),
+    ("client_auth", "client_ca"),
+    ("client_certificate", "client"),
+    ("mtls", "client_ca"),
+    ("private_key", "key"),
+    ("tls_version", "min_version"),
+    ("verify_client", "client_ca"),
+    ("minimum_version", "min_version"),
+];
+/// About as many keys as the shape has, by all ways to them.
+const KEYS_ABOUT: usize = 300;
 /// Fields in one mapping of them.
 const FIELDS_MAX: usize = 1000;
 const UNQUOTE: &str = "remove the quotes: what is quoted is text";

@@ -3,6 +3,7 @@
 //! Types were checked by [`super::conform`]; a value that failed there is read as its default here and not mentioned
 //! again. Defaults come from the shape, so that no number stands in two places.
 
+use super::certificate::{self, Chain, Wrong};
 use super::check::{self, Placed};
 use super::conform::{At, Context};
 use super::expand::Origin;
@@ -58,7 +59,7 @@ pub(super) fn config(root: &Node, cx: &mut Context<'_>) -> Config {
         pools: pools.into_iter().map(Arc::new).collect(),
         routes: routes.into_iter().map(|placed| placed.what).collect(),
         redacted: std::mem::take(&mut cx.redacted),
-        files: cx.files_read(),
+        files: Vec::new(),
     }
 }
 
@@ -174,11 +175,9 @@ fn listener(reader: &Reader<'_>, cx: &mut Context<'_>) -> Option<Listener> {
     let limits = reader.child("limits");
     check::repeats(reader, "protocols", cx);
     check::repeats(reader, "trusted_proxies", cx);
-    let bind = reader.text("bind").and_then(|text| scalar::bind(text).ok()).unwrap_or(Bind::Tcp(ANY_FREE));
-    check::unix_without_socket(reader, &bind, cx);
-    Some(Listener {
+    let listener = Listener {
         name: reader.text("name").unwrap_or("?").into(),
-        bind,
+        bind: reader.text("bind").and_then(|text| scalar::bind(text).ok()).unwrap_or(Bind::Tcp(ANY_FREE)),
         protocols: protocols(reader),
         tls: reader.has("tls").then(|| Arc::new(listener_tls(&reader.child("tls"), cx))),
         proxy_protocol: reader.boolean("proxy_protocol"),
@@ -196,7 +195,9 @@ fn listener(reader: &Reader<'_>, cx: &mut Context<'_>) -> Option<Listener> {
             h2_streams: limits.integer("h2_streams") as u32,
             connection_age: limits.duration_or_off("connection_age"),
         },
-    })
+    };
+    check::in_listener(reader, &listener, cx);
+    Some(listener)
 }
 
 /// The list `protocols`, which is both where it is not written.
@@ -216,8 +217,12 @@ fn listener_tls(reader: &Reader<'_>, cx: &mut Context<'_>) -> ListenerTls {
     let list = reader.at.key("certificates");
     let keys = object_keys(reader, "certificates");
     let mut certificates = Vec::new();
+    let mut names = check::CertificateNames::default();
     for (index, node) in reader.items("certificates").iter().enumerate() {
-        certificates.extend(certificate(&Reader::new(Some(node), keys, list.item(index), head_of(node)), cx));
+        let each = Reader::new(Some(node), keys, list.item(index), head_of(node));
+        let Some((certificate, chain)) = certificate(&each, cx) else { continue };
+        names.look(&each, &chain, cx);
+        certificates.push(certificate);
     }
     ListenerTls {
         certificates,
@@ -229,13 +234,22 @@ fn listener_tls(reader: &Reader<'_>, cx: &mut Context<'_>) -> ListenerTls {
 }
 
 /// A certificate and its key, read and looked into.
-fn certificate(reader: &Reader<'_>, cx: &mut Context<'_>) -> Option<Certificate> {
+fn certificate(reader: &Reader<'_>, cx: &mut Context<'_>) -> Option<(Certificate, Chain)> {
     reader.node?;
     let whole = reader.require("cert", cx) & reader.require("key", cx);
     let cert = named_file(reader, "cert", cx);
     let key = named_file(reader, "key", cx);
-    let ((cert_path, cert), (key_path, key)) = (cert?, key?);
-    whole.then(|| Certificate { cert_path, key_path, cert, key: SecretBytes::new(key) })
+    let chain = cert.as_ref().and_then(|(_, pem)| fits(certificate::chain(pem), reader, "cert", cx));
+    let signing = key.as_ref().and_then(|(_, pem)| fits(certificate::key(pem), reader, "key", cx));
+    let ((cert_path, cert), (key_path, key), chain) = (cert?, key?, chain?);
+    check::pair(reader, &chain, signing?, cx);
+    check::out_of_time(reader, "cert", &chain, cx);
+    whole.then(|| (Certificate { cert_path, key_path, cert, key: SecretBytes::new(key) }, chain))
+}
+
+/// What was found in the file that `name` names; reports what is wrong with it.
+fn fits<T>(found: Result<T, Wrong>, reader: &Reader<'_>, name: &str, cx: &mut Context<'_>) -> Option<T> {
+    found.map_err(|wrong| file_problem(reader, name, &wrong.what, wrong.help, cx)).ok()
 }
 
 /// The file that `name` names: its path from here, and its bytes. Reports one that cannot be read.
@@ -332,7 +346,12 @@ fn provider(name: &str, reader: &Reader<'_>, own: &Reader<'_>, cx: &mut Context<
         reader.require("url", cx);
     }
     let url = reader.text("url").and_then(|text| scalar::provider_url(text).ok());
-    check::inert_in_provider(own, url.as_ref(), cx);
+    let protocols = match url.as_ref().map(|url| url.scheme) {
+        Some(Scheme::Http) => Protocols::HTTP1,
+        Some(Scheme::H2c) => Protocols::HTTP2,
+        Some(Scheme::Https) | None => protocols(reader),
+    };
+    check::inert_in_provider(own, url.as_ref(), protocols, cx);
     let (timeouts, connections, tls) = (reader.child("timeouts"), reader.child("connections"), reader.child("tls"));
     let url = url.unwrap_or_else(|| ProviderUrl {
         scheme: Scheme::Http,
@@ -342,11 +361,7 @@ fn provider(name: &str, reader: &Reader<'_>, own: &Reader<'_>, cx: &mut Context<
     check::repeats(reader, "protocols", cx);
     Provider {
         name: name.into(),
-        protocols: match url.scheme {
-            Scheme::Http => Protocols::HTTP1,
-            Scheme::H2c => Protocols::HTTP2,
-            Scheme::Https => protocols(reader),
-        },
+        protocols,
         url,
         headers: header_rules(&reader.child("headers"), "host:", cx),
         timeouts: ProviderTimeouts {
@@ -363,7 +378,7 @@ fn provider(name: &str, reader: &Reader<'_>, own: &Reader<'_>, cx: &mut Context<
         tls: ProviderTls {
             ca: authorities(&tls, "ca", cx),
             server_name: tls.text("server_name").and_then(|text| scalar::host(text).ok()),
-            client: tls.has("client").then(|| certificate(&tls.child("client"), cx)).flatten(),
+            client: tls.has("client").then(|| certificate(&tls.child("client"), cx)).flatten().map(|(pair, _)| pair),
         },
         connections: ProviderConnections {
             idle: connections.integer("idle") as usize,
@@ -377,13 +392,10 @@ fn provider(name: &str, reader: &Reader<'_>, own: &Reader<'_>, cx: &mut Context<
 
 /// The certificates of authorities in the file that `name` names, looked into.
 fn authorities(tls: &Reader<'_>, name: &str, cx: &mut Context<'_>) -> Option<Arc<[u8]>> {
-    let (_, bytes) = named_file(tls, name, cx)?;
-    if check::holds_certificate(&bytes) {
-        return Some(bytes);
-    }
-    let help = "a PEM file begins with `-----BEGIN CERTIFICATE-----`".to_owned();
-    file_problem(tls, name, "holds no certificate", help, cx);
-    None
+    let (_, pem) = named_file(tls, name, cx)?;
+    let chain = fits(certificate::authorities(&pem), tls, name, cx)?;
+    check::out_of_time(tls, name, &chain, cx);
+    Some(pem)
 }
 
 fn pools(entries: &[Entry], top: &Reader<'_>, providers: &Defined, cx: &mut Context<'_>) -> Vec<Pool> {

@@ -23,7 +23,7 @@ pub fn effective(config: &Config) -> Value {
     let mut dump = json!({
         "version": 1,
         "workers": config.workers.map_or(json!("auto"), |workers| json!(workers)),
-        "listeners": config.listeners.iter().map(|listener| self::listener(listener)).collect::<Vec<_>>(),
+        "listeners": config.listeners.iter().map(|listener| self::listener(listener, &mut secrets)).collect::<Vec<_>>(),
         "admin": admin(&config.admin, &mut secrets),
         "shutdown": { "delay": duration(config.shutdown_delay), "grace": duration(config.shutdown_grace) },
         "reload": { "watch": config.reload_watch },
@@ -48,7 +48,7 @@ fn trusted_proxies(listener: &Listener) -> Vec<String> {
     ranges.chain(listener.trusts_unix.then(|| "unix".to_owned())).collect()
 }
 
-fn listener(listener: &Listener) -> Value {
+fn listener(listener: &Listener, secrets: &mut Map<String, Value>) -> Value {
     let limits = &listener.limits;
     let mut dump = json!({
         "name": &*listener.name,
@@ -70,7 +70,7 @@ fn listener(listener: &Listener) -> Value {
         },
     });
     if let Some(tls) = &listener.tls {
-        dump["tls"] = listener_tls(tls);
+        dump["tls"] = listener_tls(tls, &format!("listeners[{}].tls", listener.name), secrets);
     }
     dump
 }
@@ -149,15 +149,16 @@ fn provider(provider: &Provider, secrets: &mut Map<String, Value>) -> Value {
         };
     }
     if provider.tls != ProviderTls::default() {
-        dump["tls"] = tls(&provider.tls);
+        dump["tls"] = tls(&provider.tls, &format!("{path}.tls"), secrets);
     }
     dump
 }
 
-/// Certificates by their digest, keys not at all: a key that changed has another certificate.
-fn listener_tls(tls: &ListenerTls) -> Value {
+fn listener_tls(tls: &ListenerTls, path: &str, secrets: &mut Map<String, Value>) -> Value {
+    let each = tls.certificates.iter().enumerate();
+    let certificates = each.map(|(index, each)| certificate(each, &format!("{path}.certificates[{index}]"), secrets));
     let mut dump = json!({
-        "certificates": tls.certificates.iter().map(certificate).collect::<Vec<_>>(),
+        "certificates": certificates.collect::<Vec<_>>(),
         "min_version": match tls.min_version {
             TlsVersion::V12 => "1.2",
             TlsVersion::V13 => "1.3",
@@ -171,15 +172,18 @@ fn listener_tls(tls: &ListenerTls) -> Value {
     dump
 }
 
-fn certificate(certificate: &Certificate) -> Value {
+/// Its path and the digest of what was read there; of the key only the path, and a fingerprint beside the settings.
+fn certificate(certificate: &Certificate, path: &str, secrets: &mut Map<String, Value>) -> Value {
+    let path = format!("{path}.key");
+    secrets.insert(path.clone(), fingerprint(&path, certificate.key.expose()).into());
     json!({
-        "cert": certificate.cert_path.display().to_string(),
+        "cert": format!("{} sha256:{}", certificate.cert_path.display(), super::hash(&certificate.cert)),
         "key": certificate.key_path.display().to_string(),
     })
 }
 
 /// The certificates by their digest: that is what changes when the file does.
-fn tls(tls: &ProviderTls) -> Value {
+fn tls(tls: &ProviderTls, path: &str, secrets: &mut Map<String, Value>) -> Value {
     let mut dump = Map::new();
     if let Some(ca) = &tls.ca {
         dump.insert("ca".into(), format!("sha256:{}", super::hash(ca)).into());
@@ -188,7 +192,7 @@ fn tls(tls: &ProviderTls) -> Value {
         dump.insert("server_name".into(), name.as_str().into());
     }
     if let Some(client) = &tls.client {
-        dump.insert("client".into(), certificate(client));
+        dump.insert("client".into(), certificate(client, &format!("{path}.client"), secrets));
     }
     Value::Object(dump)
 }
@@ -288,7 +292,7 @@ fn fields(fields: &[(String, Secret)], path: &str, secrets: &mut Map<String, Val
 
 /// `***`, and a fingerprint beside the settings.
 fn secret(secret: &Secret, path: &str, secrets: &mut Map<String, Value>) -> Value {
-    secrets.insert(path.to_owned(), fingerprint(path, secret.expose()).into());
+    secrets.insert(path.to_owned(), fingerprint(path, secret.expose().as_bytes()).into());
     MASK.into()
 }
 
@@ -319,15 +323,15 @@ fn redact(dump: &mut Value, pointer: &str, secrets: &mut Map<String, Value>) {
     }
     let is_masked = value.as_str() == Some(MASK);
     if !is_masked && !value.is_object() && !value.is_array() {
-        secrets.insert(path.clone(), fingerprint(&path, &value.to_string()).into());
+        secrets.insert(path.clone(), fingerprint(&path, value.to_string().as_bytes()).into());
         *value = MASK.into();
     }
 }
 
-/// 32 bits that differ where the text does, under a key nobody knows.
-fn fingerprint(path: &str, text: &str) -> String {
+/// 32 bits that differ where the bytes do, under a key nobody knows.
+fn fingerprint(path: &str, bytes: &[u8]) -> String {
     static KEY: OnceLock<RandomState> = OnceLock::new();
-    let hash = KEY.get_or_init(RandomState::new).hash_one((path, text));
+    let hash = KEY.get_or_init(RandomState::new).hash_one((path, bytes));
     format!("{:08x}", hash as u32)
 }
 

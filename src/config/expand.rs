@@ -3,10 +3,13 @@
 //! Because parsing comes first, a variable can become a number or a token but never a key, a list or a comment. A `$`
 //! before anything else is itself, so that a pattern may end in one.
 
+use super::inputs::{Digest, digest};
 use super::problem::{Report, Span, shown};
+use crate::clock;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// Where values from outside the file come from.
 pub trait Environment {
@@ -22,6 +25,11 @@ pub trait Environment {
     /// Whether values are known at all. Where not, `${…}` passes every check and no file is read.
     fn is_known(&self) -> bool {
         true
+    }
+
+    /// The time by which a certificate has expired.
+    fn now(&self) -> SystemTime {
+        clock::wall()
     }
 }
 
@@ -91,7 +99,7 @@ pub(super) struct Expander<'a> {
     /// Whether anything was expanded.
     pub(super) used: bool,
     /// Files that were read or tried.
-    pub(super) files: Vec<PathBuf>,
+    pub(super) files: Vec<(PathBuf, Option<Digest>)>,
 }
 
 // === impl Expander ===
@@ -134,7 +142,7 @@ fn pieces(
     origin: &mut Origin,
     base: &Path,
     env: &dyn Environment,
-    files: &mut Vec<PathBuf>,
+    files: &mut Vec<(PathBuf, Option<Digest>)>,
 ) -> Result<String, (String, String)> {
     let mut out = String::new();
     let mut rest = text;
@@ -164,7 +172,7 @@ fn reference(
     inside: &str,
     base: &Path,
     env: &dyn Environment,
-    files: &mut Vec<PathBuf>,
+    files: &mut Vec<(PathBuf, Option<Digest>)>,
 ) -> Result<Option<String>, (String, String)> {
     if let Some(path) = inside.strip_prefix("file:") {
         return file(path, base, env, files);
@@ -212,7 +220,7 @@ fn file(
     path: &str,
     base: &Path,
     env: &dyn Environment,
-    files: &mut Vec<PathBuf>,
+    files: &mut Vec<(PathBuf, Option<Digest>)>,
 ) -> Result<Option<String>, (String, String)> {
     if !env.is_known() {
         return Ok(None);
@@ -221,8 +229,10 @@ fn file(
         let help = "check the path and who may read it; a relative path starts at this file's folder".to_owned();
         (format!("the file {} cannot be read: {why}", shown(path)), help)
     };
-    files.push(base.join(path));
-    let bytes = env.read_file(&base.join(path)).map_err(|error| trouble(error.to_string()))?;
+    let whole = base.join(path);
+    let read = env.read_file(&whole);
+    files.push((whole, read.as_ref().ok().map(|bytes| digest(bytes))));
+    let bytes = read.map_err(|error| trouble(error.to_string()))?;
     let mut text = String::from_utf8(bytes).map_err(|_| trouble("it is not UTF-8".to_owned()))?;
     if text.ends_with('\n') {
         text.pop();

@@ -5,6 +5,7 @@
 //! `problem` and `excerpt` say what is wrong. The shape is one table; `schema`, the documentation and the defaults come
 //! from it.
 
+mod certificate;
 mod check;
 mod conform;
 mod decode;
@@ -13,6 +14,7 @@ mod effective;
 mod excerpt;
 mod expand;
 mod file;
+mod inputs;
 mod merge;
 mod problem;
 mod reader;
@@ -27,6 +29,7 @@ pub use diff::{Change, diff};
 pub use effective::effective;
 pub use excerpt::Excerpt;
 pub use expand::{Environment, ProcessEnvironment, UnknownEnvironment};
+pub use inputs::Inputs;
 pub use problem::{Problem, Problems};
 pub use schema::{key_table, schema};
 pub use secret::{Secret, SecretBytes};
@@ -37,6 +40,7 @@ use problem::Report;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A configuration that was read, and what is worth knowing about it.
 #[derive(Debug, Clone)]
@@ -47,6 +51,8 @@ pub struct Loaded {
     pub hash: String,
     /// What is legal and may surprise.
     pub notes: Vec<Problem>,
+    /// What it was read from.
+    pub inputs: Arc<Inputs>,
 }
 
 /// Reads the file at `path`.
@@ -57,16 +63,8 @@ pub fn load(path: &Path, env: &dyn Environment) -> Result<Loaded, Problems> {
     let name = path.display().to_string();
     match read(path) {
         Ok(bytes) => parse(&name, &bytes, env),
-        Err(error) => Err(unreadable(&name, &error)),
+        Err(error) => Err(Problems { inputs: Arc::new(Inputs::of_file(path, None)), ..unreadable(&name, &error) }),
     }
-}
-
-/// The hash that [`load`] would give the file at `path` now.
-///
-/// # Errors
-/// The file cannot be read.
-pub fn hash_file(path: &Path) -> std::io::Result<String> {
-    read(path).map(|bytes| hash(&bytes))
 }
 
 /// Reads `bytes` as the file called `name`; relative paths in it start at that file's folder.
@@ -76,27 +74,31 @@ pub fn hash_file(path: &Path) -> std::io::Result<String> {
 pub fn parse(name: &str, bytes: &[u8], env: &dyn Environment) -> Result<Loaded, Problems> {
     let base = Path::new(name).parent().unwrap_or(Path::new(""));
     let mut report = Report::default();
+    let mut inputs = Inputs::of_file(Path::new(name), Some(bytes));
     let text = file::decode(bytes, &mut report);
-    let config = text.and_then(|text| tree(text, base, env, &mut report));
-    let notes = report.finish(name, text.unwrap_or_default())?;
-    match config {
-        Some(config) => Ok(Loaded { config, hash: hash(bytes), notes }),
-        None => Err(Problems::of_file(name, "the file cannot be read".into(), "see the lines above")),
+    let config = text.and_then(|text| tree(text, base, env, &mut report, &mut inputs));
+    let inputs = Arc::new(inputs);
+    match (report.finish(name, text.unwrap_or_default()), config) {
+        (Ok(notes), Some(config)) => Ok(Loaded { config, hash: hash(bytes), notes, inputs }),
+        (Ok(_), None) => Err(Problems::of_file(name, "the file cannot be read".into(), "see the lines above")),
+        (Err(problems), _) => Err(Problems { inputs, ..problems }),
     }
 }
 
 /// Text to configuration. What is returned means something only where nothing was reported.
-fn tree(text: &str, base: &Path, env: &dyn Environment, report: &mut Report) -> Option<Config> {
+fn tree(text: &str, base: &Path, env: &dyn Environment, report: &mut Report, inputs: &mut Inputs) -> Option<Config> {
     let mut expander = expand::Expander::new(base, env);
-    let root = file::read(text, &mut |text, span, report| expander.expand(text, span, report), report)?;
+    let root = file::read(text, &mut |text, span, report| expander.expand(text, span, report), report);
+    inputs.extend(expander.files.into_iter());
+    let root = root?;
     let mut cx = Context::new(std::mem::take(report), env, base);
     cx.expanded = expander.used;
-    cx.expanded_files = expander.files;
     cx.report.shape_known();
     conform::conform(&root, &shape::FILE, &At::TOP, &mut cx);
     let config = root.entries().is_some().then(|| decode::config(&root, &mut cx));
+    inputs.extend(cx.files_read());
     *report = cx.report;
-    config
+    config.map(|config| Config { files: inputs.named().map(Path::to_owned).collect(), ..config })
 }
 
 /// The bytes of the file, at most one more than [`parse`] takes.
@@ -116,7 +118,7 @@ fn unreadable(name: &str, error: &std::io::Error) -> Problems {
 }
 
 fn hash(bytes: &[u8]) -> String {
-    hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref())
+    hex(&inputs::digest(bytes))
 }
 
 /// Lower-case hexadecimal.

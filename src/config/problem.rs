@@ -5,9 +5,11 @@
 //! value is masked whose key is not known to be harmless.
 
 use super::excerpt::{Excerpt, Lines};
+use super::inputs::Inputs;
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 
 /// One thing wrong with the configuration, or worth knowing about it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -40,6 +42,9 @@ pub struct Problems {
     pub problems: Vec<Problem>,
     /// Further problems, not listed.
     pub more: usize,
+    /// What was read, as far as reading came.
+    #[serde(skip)]
+    pub inputs: Arc<Inputs>,
 }
 
 /// A part of the file: lines and columns count from 1, the end is exclusive.
@@ -123,7 +128,8 @@ impl Report {
 
     /// Adds something worth knowing that stops nothing.
     pub(super) fn note(&mut self, span: Span, path: impl Into<String>, message: String, help: Option<String>) {
-        if self.notes.len() < PROBLEMS_MAX {
+        let tail = message.split_once(": ").map_or(&*message, |(_, tail)| tail).to_owned();
+        if self.notes.len() < PROBLEMS_MAX && self.said.insert((span, tail)) {
             self.notes.push(Found { span, message, path: path.into(), help });
         }
     }
@@ -153,7 +159,7 @@ impl Report {
             return Ok(problems(self.notes, &lines, true));
         }
         let problems = problems(self.found, &lines, false);
-        Err(Problems { file: file.to_owned(), problems, more: self.more })
+        Err(Problems { file: file.to_owned(), problems, more: self.more, inputs: Arc::default() })
     }
 }
 
@@ -191,7 +197,7 @@ impl Problems {
         report.add(Span::FILE, "", message, Some(help.to_owned()));
         match report.finish(file, "") {
             Err(problems) => problems,
-            Ok(problems) => Problems { file: file.to_owned(), problems, more: 0 },
+            Ok(problems) => Problems { file: file.to_owned(), problems, more: 0, inputs: Arc::default() },
         }
     }
 }

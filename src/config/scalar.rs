@@ -175,12 +175,16 @@ pub(super) fn tls_version(text: &str) -> Result<TlsVersion, Fault> {
 /// `127.0.0.1:8080`, `[::1]:8080`.
 pub(super) fn tcp_bind(text: &str) -> Result<SocketAddr, Fault> {
     if text.starts_with("unix:") {
-        return Err(Fault::says("this one is not a unix socket").help("write an address and a port: `127.0.0.1:9900`"));
+        return Err(Fault::says("the admin listener is never on a unix socket")
+            .help("write an address and a port: `127.0.0.1:9900`"));
     }
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
     let fault = Fault::expected("an address and port");
+    if text.starts_with('/') {
+        return Err(fault.help(format!("for a unix socket write `unix:{text}`")));
+    }
     let Some((host, port)) = text.rsplit_once(':') else {
         let help = match text.parse::<u16>() {
             Ok(port) => format!("did you mean `127.0.0.1:{port}`? (`0.0.0.0:{port}` for every address)"),

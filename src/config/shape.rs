@@ -210,6 +210,24 @@ pub(super) fn is_harmless(key: &str) -> bool {
     found && !secret && !matches!(key, "key" | "redis" | "webhook" | "otlp" | "url" | "body")
 }
 
+/// Every built key of the name with the key it stands under, each pair once.
+pub(super) fn places(name: &str, found: &mut Vec<(&'static Key, &'static str)>) {
+    fn find(keys: &'static [Key], name: &str, found: &mut Vec<(&'static Key, &'static str)>) {
+        for parent in keys.iter().filter(|key| key.built) {
+            inner(&parent.kind, &mut |keys| {
+                let matching = keys.iter().filter(|key| key.built && key.name == name);
+                for key in matching.map(|key| (key, parent.name)) {
+                    if !found.iter().any(|known| std::ptr::eq(known.0, key.0) && known.1 == key.1) {
+                        found.push(key);
+                    }
+                }
+                find(keys, name, found);
+            });
+        }
+    }
+    find(ROOT, name, found);
+}
+
 /// Calls `visit` with the keys of every object directly within `kind`.
 pub(super) fn inner(kind: &'static Kind, visit: &mut impl FnMut(&'static [Key])) {
     match kind {

@@ -13,6 +13,13 @@ impl Suggest {
         Suggest { left: COMPARISONS_MAX }
     }
 
+    /// Whether there is time for a search as long as `comparisons`.
+    pub(super) fn may_compare(&mut self, comparisons: usize) -> bool {
+        let left = self.left.checked_sub(comparisons);
+        self.left = left.unwrap_or(self.left);
+        left.is_some()
+    }
+
     /// The candidate most like `word`, if one is like it at all. The first wins a tie.
     pub(super) fn nearest<'a>(&mut self, word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
         if word.len() > WORD_MAX {

@@ -96,14 +96,14 @@ pub struct ListenerTls {
     pub handshakes: usize,
 }
 
-/// A certificate with its chain, and the key that belongs to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A certificate with its chain, and the key that belongs to it. Two that differ in a byte of a file differ.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Certificate {
     /// Where the certificate was read.
     pub cert_path: PathBuf,
     /// Where the key was read.
     pub key_path: PathBuf,
-    /// PEM: the certificate itself, then its chain.
+    /// PEM, checked: the certificate itself, then its chain.
     pub cert: Arc<[u8]>,
     /// PEM, not encrypted; its public half is the certificate's.
     pub key: SecretBytes,
@@ -473,6 +473,17 @@ impl Config {
     #[must_use]
     pub fn provider(&self, index: usize) -> &Arc<Provider> {
         &self.providers[index]
+    }
+}
+
+// === impl Certificate ===
+
+impl std::fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Certificate")
+            .field("cert", &self.cert_path)
+            .field("key", &self.key_path)
+            .finish_non_exhaustive()
     }
 }
 

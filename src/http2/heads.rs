@@ -6,7 +6,7 @@ use crate::http1::head::{HeadError, RequestHead, ResponseHead};
 use bytes::Bytes;
 use h2::ext::Protocol;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, request, response};
+use http::{Method, StatusCode, request, response};
 
 /// Fills `head` with a request that came in HTTP/2; `ends` where its frame said that nothing follows.
 ///
@@ -37,9 +37,14 @@ pub fn request(
     if target.is_empty() {
         return Err(HeadError::Malformed("the request has no :path"));
     }
+    if parts.uri.scheme_str().is_some_and(|scheme| !scheme.starts_with(|first: char| first.is_ascii_alphabetic())) {
+        return Err(HeadError::Malformed(":scheme is no scheme"));
+    }
+    fields_are_valid(&parts.headers).map_err(HeadError::Malformed)?;
     host(&mut head.fields, parts)?;
     for (name, value) in &parts.headers {
-        if *name != header::HOST && *name != header::COOKIE {
+        let ours = protocol.is_some() && *name == header::SEC_WEBSOCKET_KEY;
+        if *name != header::HOST && *name != header::COOKIE && !ours {
             head.fields.push(name.as_str().as_bytes(), value.as_bytes());
         }
     }
@@ -88,6 +93,24 @@ fn cookie(fields: &mut Fields, headers: &HeaderMap) {
     fields.push(b"cookie", &cookie);
 }
 
+/// What the library lets pass of RFC 9113 §8.1.1 and §8.2.1: space around a value, a quotation mark in a name, and an empty
+/// `Content-Length`, which it reads as 0.
+fn fields_are_valid(fields: &HeaderMap) -> Result<(), &'static str> {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    for (name, value) in fields {
+        if is_space(value.as_bytes().first()) || is_space(value.as_bytes().last()) {
+            return Err("a field value begins or ends with white space");
+        }
+        if name.as_str().contains('"') {
+            return Err("a field name is not a token");
+        }
+        if value.is_empty() && *name == header::CONTENT_LENGTH {
+            return Err("Content-Length is empty");
+        }
+    }
+    Ok(())
+}
+
 /// RFC 9113 §8.2.2: fields of a connection have no place in HTTP/2, but for `TE: trailers`.
 fn connection_is_not_named(fields: &Fields) -> Result<(), HeadError> {
     let forbidden = [
@@ -122,8 +145,13 @@ pub fn answer(
     if parts.headers.len() > max {
         return Err(HeadError::TooManyFields);
     }
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        // RFC 9113 §8.6.
+        return Err(HeadError::Malformed("HTTP/2 has no 101"));
+    }
     let opened = asked.filter(|_| parts.status.is_success());
     head.begin(if opened.is_some() { 101 } else { parts.status.as_u16() }, ends);
+    fields_are_valid(&parts.headers).map_err(HeadError::Malformed)?;
     for (name, value) in &parts.headers {
         head.fields.push(name.as_str().as_bytes(), value.as_bytes());
     }
@@ -158,12 +186,16 @@ pub fn fields(lines: Vec<u8>) -> HeaderMap {
 }
 
 /// The trailers that came.
-pub fn trailers(map: &HeaderMap) -> Fields {
+///
+/// # Errors
+/// What is wrong with them.
+pub fn trailers(map: &HeaderMap) -> Result<Fields, &'static str> {
+    fields_are_valid(map)?;
     let mut fields = Fields::default();
     for (name, value) in map {
         fields.push(name.as_str().as_bytes(), value.as_bytes());
     }
-    fields
+    Ok(fields)
 }
 
 /// The trailers that may pass on.

@@ -6,7 +6,11 @@
 //! only steer are paid from it. Clients that measure the path with a PING for every few kilobytes (gRPC does) stay far in
 //! credit, a flood is overdrawn within a second. The library bounds the rest: header lists, small DATA frames, resets it is
 //! made to send (CVE-2025-8671).
+//!
+//! The library answers nearly every broken frame with PROTOCOL_ERROR. What RFC 9113 gives a code of its own, and what can be
+//! seen at a frame's head, is therefore judged here.
 
+use h2::Reason;
 use std::time::Instant;
 
 /// The account of one connection, and where in the peer's frames it stands.
@@ -20,6 +24,11 @@ pub struct Meter {
     debt: u64,
     refilled: Instant,
     block: Block,
+    /// No frame has come yet.
+    first: bool,
+    /// Of the SETTINGS frame that is being read, the part of a setting that has come.
+    setting: Option<([u8; SETTING], usize)>,
+    broken: Option<Reason>,
 }
 
 /// Whether a header block is under way.
@@ -37,6 +46,7 @@ enum Block {
 mod frame {
     pub(super) const DATA: u8 = 0;
     pub(super) const HEADERS: u8 = 1;
+    pub(super) const PRIORITY: u8 = 2;
     pub(super) const RST_STREAM: u8 = 3;
     pub(super) const SETTINGS: u8 = 4;
     pub(super) const PING: u8 = 6;
@@ -58,28 +68,43 @@ impl Meter {
             debt: 0,
             refilled: now,
             block: Block::Closed,
+            first: true,
+            setting: None,
+            broken: None,
         }
     }
 
-    /// These bytes came from the peer.
-    pub fn received(&mut self, mut bytes: &[u8]) {
+    /// These bytes came from the peer. How many of them may be read: all of them, but for a frame that [`Meter::broken`]
+    /// speaks of, and what follows it.
+    pub fn received(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
         loop {
-            let passed = self.skip.min(bytes.len());
+            let passed = self.skip.min(bytes.len() - at);
+            if self.setting.is_some() {
+                self.read_settings(&bytes[at..at + passed]);
+            }
+            if self.broken.is_some() {
+                return at;
+            }
             self.skip -= passed;
-            bytes = &bytes[passed..];
+            at += passed;
             if self.skip == 0 && self.block == Block::Ending {
                 self.block = Block::Closed;
             }
-            if bytes.is_empty() {
-                return;
+            if at == bytes.len() {
+                return at;
             }
-            let taken = (FRAME_HEAD - self.have).min(bytes.len());
-            self.head[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
+            let start = at;
+            let taken = (FRAME_HEAD - self.have).min(bytes.len() - at);
+            self.head[self.have..self.have + taken].copy_from_slice(&bytes[at..at + taken]);
             self.have += taken;
-            bytes = &bytes[taken..];
+            at += taken;
             if self.have == FRAME_HEAD {
                 self.have = 0;
                 self.begin_frame();
+            }
+            if self.broken.is_some() {
+                return start;
             }
         }
     }
@@ -89,6 +114,14 @@ impl Meter {
         let len = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         self.skip = len;
         let acknowledges = flags & FLAG_ACK != 0;
+        if std::mem::take(&mut self.first) && (kind != frame::SETTINGS || acknowledges) {
+            // RFC 9113 §3.4.
+            self.broken = Some(Reason::PROTOCOL_ERROR);
+        } else if self.block != Block::Open && !has_room(kind, flags, len) {
+            // Inside a header block any other frame is an error already, and not this one.
+            self.broken = Some(Reason::FRAME_SIZE_ERROR);
+        }
+        self.setting = (kind == frame::SETTINGS && len > 0).then_some(([0; SETTING], 0));
         match kind {
             frame::DATA | frame::HEADERS => self.earn(len),
             frame::RST_STREAM => self.debt += COST_RESET,
@@ -106,6 +139,24 @@ impl Meter {
                 (true, _) => Block::Ending,
             };
         }
+    }
+
+    /// Reads what SETTINGS say, for the one value that has a code of its own (RFC 9113 §6.5.2).
+    fn read_settings(&mut self, bytes: &[u8]) {
+        let Some((setting, have)) = &mut self.setting else { return };
+        for byte in bytes {
+            setting[*have] = *byte;
+            *have = (*have + 1) % SETTING;
+            let [a, b, top, ..] = *setting;
+            if *have == 0 && u16::from_be_bytes([a, b]) == INITIAL_WINDOW_SIZE && top & 0x80 != 0 {
+                self.broken = Some(Reason::FLOW_CONTROL_ERROR);
+            }
+        }
+    }
+
+    /// What the peer's last frame broke, if it did: the connection has to end with this.
+    pub fn broken(&self) -> Option<Reason> {
+        self.broken
     }
 
     /// This many bytes went to the peer.
@@ -142,12 +193,40 @@ impl Meter {
     }
 }
 
+/// Whether a frame can be this long: RFC 9113 §4.2 and §6. PRIORITY would be an error of its stream only; §5.4.1 lets it be
+/// one of the connection.
+fn has_room(kind: u8, flags: u8, len: usize) -> bool {
+    let padding = usize::from(flags & FLAG_PADDED != 0);
+    match kind {
+        frame::DATA => len >= padding,
+        frame::HEADERS if flags & FLAG_PRIORITY != 0 => len >= padding + 5,
+        frame::HEADERS => len >= padding,
+        frame::PRIORITY => len == 5,
+        frame::RST_STREAM | frame::WINDOW_UPDATE => len == 4,
+        frame::SETTINGS if flags & FLAG_ACK != 0 => len == 0,
+        frame::SETTINGS => len.is_multiple_of(SETTING),
+        frame::PING => len == 8,
+        frame::GOAWAY => len >= 8,
+        _ => true,
+    }
+}
+
 /// Bytes of a frame's head (RFC 9113 §4.1).
 const FRAME_HEAD: usize = 9;
 
 const FLAG_ACK: u8 = 0x1;
 
 const FLAG_END_HEADERS: u8 = 0x4;
+
+const FLAG_PADDED: u8 = 0x8;
+
+const FLAG_PRIORITY: u8 = 0x20;
+
+/// Bytes of one setting: two of its name, four of its value.
+const SETTING: usize = 6;
+
+/// SETTINGS_INITIAL_WINDOW_SIZE: at most 2^31-1.
+const INITIAL_WINDOW_SIZE: u16 = 4;
 
 /// What an account holds at most, and begins with: a thousand resets, four thousand PINGs.
 const CREDIT_MAX: u64 = 256 * 1024;
@@ -173,6 +252,13 @@ mod tests {
     use crate::clock;
     use std::time::Duration;
 
+    /// A connection whose SETTINGS have come.
+    fn meter(now: Instant) -> Meter {
+        let mut meter = Meter::new(0, now);
+        assert_eq!(meter.received(&frame(frame::SETTINGS, 0, 0)), FRAME_HEAD);
+        meter
+    }
+
     fn frame(kind: u8, flags: u8, len: usize) -> Vec<u8> {
         let mut bytes = vec![0, (len >> 8) as u8, len as u8, kind, flags, 0, 0, 0, 1];
         bytes.resize(FRAME_HEAD + len, b'x');
@@ -182,7 +268,8 @@ mod tests {
     /// How many of these frames a connection takes at once.
     fn taken(bytes: &[u8]) -> usize {
         let now = clock::now();
-        let mut meter = Meter::new(0, now);
+        let mut meter = meter(now);
+        meter.debt = 0;
         (0..100_000)
             .find(|_| {
                 meter.received(bytes);
@@ -205,7 +292,7 @@ mod tests {
     #[test]
     fn what_is_sent_pays_for_what_comes() {
         let now = clock::now();
-        let mut meter = Meter::new(0, now);
+        let mut meter = meter(now);
         for _ in 0..100_000 {
             meter.received(&frame(frame::WINDOW_UPDATE, 0, 4));
             meter.received(&frame(frame::WINDOW_UPDATE, 0, 4));
@@ -217,7 +304,7 @@ mod tests {
     #[test]
     fn time_pays_slowly() {
         let start = clock::now();
-        let mut meter = Meter::new(0, start);
+        let mut meter = meter(start);
         for second in 0..600 {
             for _ in 0..100 {
                 meter.received(&frame(frame::PING, 0, 8));
@@ -241,6 +328,41 @@ mod tests {
             assert!(meter.is_in_header_block(), "{cut}");
             meter.received(b"x");
             assert!(!meter.is_in_header_block(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_broken_frame_is_found_however_the_bytes_are_cut_and_goes_no_further() {
+        let window = |value: u32| [&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4][..], &value.to_be_bytes()].concat();
+        let cases = [
+            (frame(frame::PING, 0, 7), Some(Reason::FRAME_SIZE_ERROR)),
+            (frame(frame::SETTINGS, FLAG_ACK, 6), Some(Reason::FRAME_SIZE_ERROR)),
+            (frame(frame::HEADERS, FLAG_PRIORITY | FLAG_PADDED, 5), Some(Reason::FRAME_SIZE_ERROR)),
+            (frame(frame::HEADERS, FLAG_PRIORITY | FLAG_PADDED, 6), None),
+            (frame(frame::GOAWAY, 0, 8), None),
+            (frame(0xee, 0, 1), None),
+            (window(0x7fff_ffff), None),
+            (window(0x8000_0000), Some(Reason::FLOW_CONTROL_ERROR)),
+        ];
+        for (broken, reason) in cases {
+            let bytes = [frame(frame::SETTINGS, 0, 0), broken].concat();
+            for cut in 0..bytes.len() {
+                let mut meter = Meter::new(0, clock::now());
+                let first = meter.received(&bytes[..cut]);
+                let both = if first < cut { first } else { first + meter.received(&bytes[cut..]) };
+                assert_eq!(meter.broken(), reason, "{cut}");
+                assert_eq!(both == bytes.len(), reason.is_none(), "{cut}");
+                assert!(both >= FRAME_HEAD, "what came before is read: {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn settings_come_first() {
+        for (kind, flags) in [(frame::PING, 0), (frame::HEADERS, 5), (frame::SETTINGS, FLAG_ACK)] {
+            let mut meter = Meter::new(0, clock::now());
+            assert_eq!(meter.received(&frame(kind, flags, 8)), 0);
+            assert_eq!(meter.broken(), Some(Reason::PROTOCOL_ERROR));
         }
     }
 }

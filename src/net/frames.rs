@@ -4,10 +4,11 @@ use super::io::Io;
 use crate::clock;
 use crate::http2::meter::Meter;
 use bytes::{Buf, Bytes};
+use h2::Reason;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -25,10 +26,12 @@ pub struct Frames {
 }
 
 /// What whoever drives the connection can see of its stream.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Gauge {
-    /// Bit set of [`OVERDRAWN`], [`IN_HEADERS`], [`BLOCKED`].
+    /// Bit set of [`IN_HEADERS`], [`BLOCKED`].
     state: AtomicU8,
+    /// The code of [`Gauge::verdict`]; 0 where there is none.
+    verdict: AtomicU32,
     /// Reads and writes that moved something.
     moved: AtomicU64,
 }
@@ -38,7 +41,7 @@ pub struct Gauge {
 impl Frames {
     /// Frames of a peer that begin after `preface` bytes; `before` was read already.
     pub fn new(io: Io, before: Vec<u8>, preface: usize, now: Instant) -> Self {
-        let gauge = Arc::new(Gauge { state: AtomicU8::new(0), moved: AtomicU64::new(0) });
+        let gauge = Arc::new(Gauge::default());
         Frames { io, before: before.into(), meter: Meter::new(preface, now), gauge, unflushed: false }
     }
 
@@ -47,13 +50,17 @@ impl Frames {
         Arc::clone(&self.gauge)
     }
 
-    fn look(&mut self, bytes: &[u8]) {
-        self.meter.received(bytes);
+    /// Looks at bytes that came; how many of them may be read on.
+    fn look(&mut self, bytes: &[u8]) -> usize {
+        let good = self.meter.received(bytes);
         self.gauge.moved.fetch_add(1, Ordering::Relaxed);
-        if self.meter.owes() && self.meter.is_overdrawn(clock::now()) {
-            self.gauge.set(OVERDRAWN, true);
+        if let Some(reason) = self.meter.broken() {
+            self.gauge.judge(reason);
+        } else if self.meter.owes() && self.meter.is_overdrawn(clock::now()) {
+            self.gauge.judge(Reason::ENHANCE_YOUR_CALM);
         }
         self.gauge.set(IN_HEADERS, self.meter.is_in_header_block());
+        good
     }
 
     fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -74,7 +81,7 @@ impl Frames {
 impl AsyncRead for Frames {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.gauge.is_overdrawn() {
+        if this.gauge.verdict().is_some() {
             // Not one frame more is read. Whoever drives the connection says so to the peer.
             return Poll::Pending;
         }
@@ -86,8 +93,11 @@ impl AsyncRead for Frames {
             buf.put_slice(&this.before[..len]);
             this.before.advance(len);
         }
-        this.look(&buf.filled()[start..]);
-        Poll::Ready(Ok(()))
+        let came = buf.filled().len() - start;
+        let good = this.look(&buf.filled()[start..]);
+        buf.set_filled(start + good);
+        // Nothing at all would be the end of the stream.
+        if good == 0 && came > 0 { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 }
 
@@ -128,9 +138,11 @@ impl AsyncWrite for Frames {
 // === impl Gauge ===
 
 impl Gauge {
-    /// The peer sent more frames without traffic than it may.
-    pub fn is_overdrawn(&self) -> bool {
-        self.has(OVERDRAWN)
+    /// What the connection has to end with: the peer sent a frame that cannot be, or more frames without traffic than it may
+    /// (ENHANCE_YOUR_CALM).
+    pub fn verdict(&self) -> Option<Reason> {
+        let code = self.verdict.load(Ordering::Relaxed);
+        (code != 0).then(|| Reason::from(code))
     }
 
     /// The peer owes the rest of a header block.
@@ -148,6 +160,10 @@ impl Gauge {
         self.moved.load(Ordering::Relaxed)
     }
 
+    fn judge(&self, reason: Reason) {
+        self.verdict.store(reason.into(), Ordering::Relaxed);
+    }
+
     fn has(&self, bit: u8) -> bool {
         self.state.load(Ordering::Relaxed) & bit != 0
     }
@@ -159,8 +175,6 @@ impl Gauge {
     }
 }
 
-const OVERDRAWN: u8 = 1;
+const IN_HEADERS: u8 = 1;
 
-const IN_HEADERS: u8 = 2;
-
-const BLOCKED: u8 = 4;
+const BLOCKED: u8 = 2;

@@ -82,6 +82,20 @@ impl Io {
         }
     }
 
+    /// Whether something can be read, the end of the stream included; wakes the task when it can. What a TLS session has
+    /// decrypted already is there too, and the kernel knows nothing of it.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let is_waiting = match self {
+            Io::Plain(_) => true,
+            Io::TlsServer(stream) => stream.get_ref().1.wants_read(),
+            Io::TlsClient(stream) => stream.get_ref().1.wants_read(),
+        };
+        if is_waiting { self.socket().poll_read_ready(cx) } else { Poll::Ready(Ok(())) }
+    }
+
     /// Whether the peer has ended the stream, also where bytes that it sent before are unread: asks the kernel, since reading
     /// would only tell behind them. The end of a peer whose bytes the kernel no longer takes is not known to anyone.
     #[must_use]

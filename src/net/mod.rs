@@ -5,6 +5,7 @@
 //! socket and a provider's, so backpressure is simply not reading.
 
 pub mod io;
+pub mod tls;
 pub mod buffer;
 pub mod wire;
 pub mod stream;

@@ -141,6 +141,12 @@ impl Side<'_> {
         }
     }
 
+    /// Whether [`Side::poll_gone`] tells that the peer leaves at any time, whatever is unread.
+    #[inline]
+    pub fn says_that_it_leaves(&self) -> bool {
+        matches!(self, Side::Http2(_))
+    }
+
     /// Whether the peer has left, where it is not watched.
     pub fn has_hung_up(&self) -> bool {
         match self {

@@ -8,7 +8,7 @@ use super::wire::{HeadReadError, ReadError};
 use crate::http1::fields::Fields;
 use crate::http1::framing::Length;
 use crate::http1::head::{HeadError, ResponseHead};
-use crate::http2::fault::Fault;
+use crate::http2::fault::{Broke, judge};
 use crate::http2::heads;
 use bytes::Bytes;
 use h2::client::ResponseFuture;
@@ -80,11 +80,12 @@ impl Stream {
         Stream { respond: Some(respond), ..Stream::new(Receiving::Body(body)) }
     }
 
-    /// A request that was sent; `ended` where its head was all of it. `key` is that of a WebSocket's opening handshake.
-    pub fn to_provider(answer: ResponseFuture, body: SendStream<Bytes>, ended: bool, key: Option<&[u8]>) -> Self {
+    /// A request that was sent; `open` where its body follows. `key` is that of a WebSocket's opening handshake, on which
+    /// nothing is sent before it is answered.
+    pub fn to_provider(answer: ResponseFuture, body: SendStream<Bytes>, open: bool, key: Option<&[u8]>) -> Self {
         Stream {
             send: Some(body),
-            open: !ended,
+            open,
             key: key.map(Into::into),
             touched: true,
             ..Stream::new(Receiving::Head(answer))
@@ -127,14 +128,20 @@ impl Stream {
         let Receiving::Head(answer) = &mut self.receiving else {
             return Poll::Ready(Err(HeadReadError::Ended { partial: false }));
         };
-        if let Poll::Ready(Some(interim)) = answer.poll_informational(cx) {
+        let read = if let Poll::Ready(Some(interim)) = answer.poll_informational(cx) {
             let (parts, ()) = interim.map_err(|error| head_error(&error))?.into_parts();
-            return Poll::Ready(heads::answer(head, &parts, false, max, None).map_err(HeadReadError::Malformed));
+            heads::answer(head, &parts, false, max, None)
+        } else {
+            let (parts, body) = ready!(Pin::new(answer).poll(cx)).map_err(|error| head_error(&error))?.into_parts();
+            let ends = body.is_end_stream();
+            self.receiving = Receiving::Body(body);
+            heads::answer(head, &parts, ends, max, self.key.as_deref())
+        };
+        if read.is_err() {
+            // What the library lets pass and we do not is as malformed as what it finds (RFC 9113 §8.1.1).
+            self.reset(Reason::PROTOCOL_ERROR);
         }
-        let (parts, body) = ready!(Pin::new(answer).poll(cx)).map_err(|error| head_error(&error))?.into_parts();
-        let ends = body.is_end_stream();
-        self.receiving = Receiving::Body(body);
-        Poll::Ready(heads::answer(head, &parts, ends, max, self.key.as_deref()).map_err(HeadReadError::Malformed))
+        Poll::Ready(read.map_err(HeadReadError::Malformed))
     }
 
     /// The body that follows the head has this length, and may be at most `limit` bytes long.
@@ -161,7 +168,7 @@ impl Stream {
                 self.piece = piece.map_err(|error| read_error(&error))?;
             } else {
                 let trailers = ready!(body.poll_trailers(cx)).map_err(|error| read_error(&error))?;
-                self.trailers = trailers.map(|map| heads::trailers(&map));
+                self.trailers = trailers.map(|map| heads::trailers(&map)).transpose().map_err(ReadError::Framing)?;
                 self.reading = Reading::Done;
             }
         }
@@ -245,6 +252,7 @@ impl Stream {
         self.reading = Reading::Body(None);
         self.read_limit = u64::MAX;
         self.left = None;
+        self.open = self.send.is_some();
     }
 
     // --- writing ---
@@ -418,17 +426,17 @@ impl Stream {
 }
 
 fn head_error(error: &h2::Error) -> HeadReadError {
-    match Fault::of(error) {
-        Fault::Refused => HeadReadError::Refused,
-        Fault::Broke(_) => HeadReadError::Malformed(HeadError::Malformed("the answer breaks HTTP/2")),
-        Fault::Reset(_) | Fault::Lost => HeadReadError::Ended { partial: false },
+    match judge(error) {
+        Broke::Refused(_) => HeadReadError::Refused,
+        Broke::Protocol(_) => HeadReadError::Malformed(HeadError::Malformed("the answer breaks HTTP/2")),
+        Broke::Reset(_) | Broke::Lost | Broke::Ours => HeadReadError::Ended { partial: false },
     }
 }
 
 fn read_error(error: &h2::Error) -> ReadError {
-    match Fault::of(error) {
-        Fault::Broke(_) => ReadError::Framing("the body breaks HTTP/2"),
-        Fault::Refused | Fault::Reset(_) | Fault::Lost => ReadError::Ended,
+    match judge(error) {
+        Broke::Protocol(_) => ReadError::Framing("the body breaks HTTP/2"),
+        Broke::Refused(_) | Broke::Reset(_) | Broke::Lost | Broke::Ours => ReadError::Ended,
     }
 }
 

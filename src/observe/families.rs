@@ -75,6 +75,10 @@ mod table {
         "Client connections open now.");
     pub(in crate::observe) const CONNECTIONS_REFUSED: Family = Family::counter("sluice_connections_refused_total", &["listener", "reason"],
         "Client connections closed before their first request, by reason.");
+    pub(in crate::observe) const TLS_HANDSHAKES: Family = Family::counter("sluice_tls_handshakes_total", &["listener", "result"],
+        "Handshakes with clients that ended: full, resumed, or why they failed.");
+    pub(in crate::observe) const TLS_CERTIFICATE_EXPIRY: Family = Family::gauge("sluice_tls_certificate_expiry_timestamp_seconds", &["listener", "certificate"],
+        "When a listener's certificate ends, in seconds since 1970.");
     pub(in crate::observe) const PANICS: Family = Family::counter("sluice_panics_total", &[],
         "Panics that were contained; each one is a defect worth reporting.");
     pub(in crate::observe) const RELOAD_SUCCESSFUL: Family = Family::gauge("sluice_config_last_reload_successful", &[],
@@ -118,6 +122,8 @@ pub const ALL: &[Family] = &[
     IN_FLIGHT,
     CONNECTIONS,
     CONNECTIONS_REFUSED,
+    TLS_HANDSHAKES,
+    TLS_CERTIFICATE_EXPIRY,
     PANICS,
     RELOAD_SUCCESSFUL,
     RELOAD_SUCCESS_TIME,

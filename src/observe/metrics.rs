@@ -30,6 +30,8 @@ pub struct Metrics {
     in_flight: IntGaugeVec,
     connections: IntGaugeVec,
     connections_refused: IntCounterVec,
+    tls_handshakes: IntCounterVec,
+    tls_certificate_expiry: IntGaugeVec,
     panics: IntCounter,
     reload_successful: IntGauge,
     reload_success_time: Gauge,
@@ -81,6 +83,12 @@ struct ListenerSeries {
     by_reason: [IntCounter; ConnectionRefused::ALL.len()],
     // Protocols seen so far: a handful, all written in our source.
     by_protocol: Mutex<Vec<(&'static str, IntGauge)>>,
+    tls_handshakes: IntCounterVec,
+    // Results seen so far: also few, also ours.
+    by_result: Mutex<Vec<(&'static str, IntCounter)>>,
+    tls_certificate_expiry: IntGaugeVec,
+    // Labels of the certificates shown now.
+    certificates: Mutex<Vec<Box<str>>>,
 }
 
 /// Why a client's connection is closed before its first request.
@@ -124,6 +132,8 @@ impl Metrics {
             in_flight: gauges(&registry, families::IN_FLIGHT),
             connections: gauges(&registry, families::CONNECTIONS),
             connections_refused: counters(&registry, families::CONNECTIONS_REFUSED),
+            tls_handshakes: counters(&registry, families::TLS_HANDSHAKES),
+            tls_certificate_expiry: gauges(&registry, families::TLS_CERTIFICATE_EXPIRY),
             panics: counter(&registry, families::PANICS),
             reload_successful: gauge(&registry, families::RELOAD_SUCCESSFUL),
             reload_success_time: float_gauge(&registry, families::RELOAD_SUCCESS_TIME),
@@ -169,13 +179,17 @@ impl Metrics {
         }
         let gone: Vec<_> = resolved.listeners.extract_if(|name, _| !listeners.contains(&&**name)).collect();
         for (name, listener) in gone {
-            for (protocol, _) in listener.0.by_protocol().iter() {
-                // Only a series that is not there can fail to be removed.
+            // Only a series that is not there can fail to be removed.
+            for (protocol, _) in locked(&listener.0.by_protocol).iter() {
                 let _ = self.connections.remove_label_values(&[&*name, protocol]);
             }
             for reason in ConnectionRefused::ALL {
                 let _ = self.connections_refused.remove_label_values(&[&*name, reason.as_str()]);
             }
+            for (result, _) in locked(&listener.0.by_result).iter() {
+                let _ = self.tls_handshakes.remove_label_values(&[&*name, result]);
+            }
+            listener.certificates(&[]);
         }
     }
 
@@ -247,6 +261,10 @@ impl Metrics {
             by_reason: ConnectionRefused::ALL
                 .map(|reason| self.connections_refused.with_label_values(&[name, reason.as_str()])),
             by_protocol: Mutex::default(),
+            tls_handshakes: self.tls_handshakes.clone(),
+            by_result: Mutex::default(),
+            tls_certificate_expiry: self.tls_certificate_expiry.clone(),
+            certificates: Mutex::default(),
         }))
     }
 
@@ -336,11 +354,37 @@ impl ListenerMetrics {
             self.0.by_reason[place].inc();
         }
     }
+
+    /// A handshake ended like this.
+    pub fn handshake(&self, result: &'static str) {
+        let mut known = locked(&self.0.by_result);
+        if let Some((_, counter)) = known.iter().find(|(name, _)| *name == result) {
+            return counter.inc();
+        }
+        let counter = self.0.tls_handshakes.with_label_values(&[&*self.0.name, result]);
+        counter.inc();
+        known.push((result, counter));
+    }
+
+    /// These are its certificates now, and when they end; those shown before are not any more.
+    pub fn certificates(&self, certificates: &[(&str, SystemTime)]) {
+        let mut shown = locked(&self.0.certificates);
+        for label in shown.drain(..) {
+            // Only a series that is not there can fail to be removed.
+            let _ = self.0.tls_certificate_expiry.remove_label_values(&[&*self.0.name, &*label]);
+        }
+        for (label, ends) in certificates {
+            let seconds = ends.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let gauge = self.0.tls_certificate_expiry.with_label_values(&[&*self.0.name, label]);
+            gauge.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+            shown.push((*label).into());
+        }
+    }
 }
 
 impl ListenerSeries {
     fn gauge(&self, protocol: &'static str) -> IntGauge {
-        let mut known = self.by_protocol();
+        let mut known = locked(&self.by_protocol);
         if let Some((_, gauge)) = known.iter().find(|(name, _)| *name == protocol) {
             return gauge.clone();
         }
@@ -348,10 +392,11 @@ impl ListenerSeries {
         known.push((protocol, gauge.clone()));
         gauge
     }
+}
 
-    fn by_protocol(&self) -> MutexGuard<'_, Vec<(&'static str, IntGauge)>> {
-        self.by_protocol.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Lists of handles are whole after any panic, so a poisoned lock is still good.
+fn locked<T>(list: &Mutex<T>) -> MutexGuard<'_, T> {
+    list.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The index into [`STATUS_CLASSES`]. A status outside 100 to 599 can only be our defect and counts as 5xx; 499 is
@@ -440,6 +485,8 @@ mod tests {
     fn every_family_of_the_table_is_shown_and_no_other() {
         let metrics = Metrics::new();
         metrics.listener("web").opened("http1");
+        metrics.listener("web").handshake("full");
+        metrics.listener("web").certificates(&[("example.com", UNIX_EPOCH)]);
         let _ = metrics.provider("alpha");
         let page = page(&metrics);
         let shown: BTreeSet<&str> = page.lines().filter(|line| line.starts_with("# HELP")).collect();
@@ -503,6 +550,8 @@ mod tests {
             metrics.route(name).end(Some(200), Duration::ZERO);
             metrics.provider(name).end(Outcome::Success, Duration::ZERO);
             metrics.listener(name).opened("http1");
+            metrics.listener(name).handshake("full");
+            metrics.listener(name).certificates(&[("example.com", UNIX_EPOCH + Duration::from_secs(7))]);
         }
         let stale = metrics.route("removed");
         metrics.retain(&["kept"], &["kept"], &["kept"]);
@@ -514,6 +563,8 @@ mod tests {
             &[
                 "sluice_requests_total{route=\"kept\",status_class=\"2xx\"} 2",
                 "sluice_connections{listener=\"kept\",protocol=\"http1\"} 1",
+                "sluice_tls_handshakes_total{listener=\"kept\",result=\"full\"} 1",
+                "sluice_tls_certificate_expiry_timestamp_seconds{certificate=\"example.com\",listener=\"kept\"} 7",
                 "sluice_requests_total{route=\"none\",status_class=\"2xx\"} 0",
             ],
         );

@@ -3,12 +3,17 @@
 use super::exchange::{Answered, Broken, Exchange, Terms};
 use super::forward::{self, Onward};
 use crate::clock;
+use crate::config::Scheme;
+use crate::http1::framing::Length;
 use crate::http1::head::ResponseHead;
+use crate::http2::fault::Broke;
 use crate::net::side::Side;
+use crate::net::stream::Stream;
 use crate::net::timer::Timer;
 use crate::policy::outcome::Outcome;
 use crate::upstream::connect::{ConnectError, ConnectErrorKind};
-use crate::upstream::endpoint::Connection;
+use crate::upstream::endpoint::{Connection, Hand};
+use crate::upstream::multiplex::Seat;
 use crate::upstream::pool::Provider;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -48,8 +53,8 @@ pub enum Cause {
     Exchange(Broken),
 }
 
-/// Makes one attempt. A pooled connection that turns out to be dead is replaced once, as part of the same attempt, where
-/// sending again is safe.
+/// Makes one attempt. A connection that turns out to be dead, or that takes no more, is replaced once, as part of the same
+/// attempt, where sending again is safe.
 ///
 /// # Errors
 /// See [`Failed`].
@@ -59,30 +64,95 @@ pub async fn attempt(
     onward: &Onward<'_>,
     provider: &Provider,
 ) -> Result<Answered, Failed> {
-    let mut connection = match provider.endpoint.reuse(lent.worker, lent.now) {
-        Some(connection) => connection,
+    let at_hand = acquire(lent, terms, provider);
+    let mut shared_before = at_hand.is_some();
+    let mut hand = match at_hand {
+        Some(hand) => hand,
         None => open(lent, terms, onward, provider).await?,
     };
     loop {
-        connection.wire.begin();
-        forward::request_head(connection.wire.out(), onward);
-        connection.wire.begin_answer(terms.request.length);
-        let mut exchange =
-            Exchange::new(lent.client.lend(), Side::Http1(&mut connection.wire), lent.answer, *terms, lent.now);
-        let ended = exchange.run(lent.timer).await;
-        let committed = exchange.committed;
-        lent.now = clock::now();
+        let (ended, unsent) = match hand {
+            Hand::Http1(connection) => over_http1(connection, lent, terms, onward, provider).await,
+            Hand::Http2(seat) => over_http2(seat, lent, terms, onward).await,
+        };
         match ended {
-            Ok(answered) => {
-                keep(provider, connection, &answered, lent, terms.request.method == "HEAD");
-                return Ok(answered);
+            Err(Failed { cause: Cause::Exchange(broken), .. })
+                if shared_before && may_send_again(&broken, unsent, &lent.client, terms) =>
+            {
+                // Not one that waits beside the dead one: the provider may have closed them all.
+                hand = open(lent, terms, onward, provider).await?;
+                shared_before = false;
             }
-            Err(Broken::Reset { silent: true }) if may_send_again(&connection, &lent.client, terms) => {
-                connection = open(lent, terms, onward, provider).await?;
-            }
-            Err(broken) => return Err(Failed { cause: Cause::Exchange(broken), committed }),
+            ended => return ended,
         }
     }
+}
+
+/// What is open already, and fit for this request.
+fn acquire(lent: &Lent<'_>, terms: &Terms<'_>, provider: &Provider) -> Option<Hand> {
+    let endpoint = &provider.endpoint;
+    if terms.request.upgrade && !is_http2_only(provider) {
+        return endpoint.reuse(lent.worker, lent.now).map(Hand::Http1);
+    }
+    endpoint.acquire(lent.worker, lent.now)
+}
+
+/// Whether the provider is never spoken to in HTTP/1.
+fn is_http2_only(provider: &Provider) -> bool {
+    let config = &provider.config;
+    config.url.scheme == Scheme::H2c || (config.url.scheme == Scheme::Https && !config.protocols.http1)
+}
+
+/// Sends the request over a connection of its own. Says beside the outcome whether not one byte had left.
+async fn over_http1(
+    mut connection: Connection,
+    lent: &mut Lent<'_>,
+    terms: &Terms<'_>,
+    onward: &Onward<'_>,
+    provider: &Provider,
+) -> (Result<Answered, Failed>, bool) {
+    connection.wire.begin();
+    forward::request_head(connection.wire.out(), onward);
+    connection.wire.begin_answer(terms.request.length);
+    let ended = exchange(Side::Http1(&mut connection.wire), lent, terms).await;
+    let unsent = !connection.wire.touched;
+    if let Ok(answered) = &ended {
+        keep(provider, connection, answered, lent, terms.request.method == "HEAD");
+    }
+    (ended, unsent)
+}
+
+/// Sends the request as a stream of a shared connection.
+async fn over_http2(
+    mut seat: Seat,
+    lent: &mut Lent<'_>,
+    terms: &Terms<'_>,
+    onward: &Onward<'_>,
+) -> (Result<Answered, Failed>, bool) {
+    let request = terms.request;
+    if request.upgrade && !(request.is_websocket() && seat.takes_extended_connect()) {
+        return (Err(Broken::NoUpgrade.into()), true);
+    }
+    let Ok(head) = forward::request_parts(onward) else { return (Err(Broken::Unsayable.into()), true) };
+    let bodiless = matches!(request.length, Length::None | Length::Exact(0));
+    let (answer, body) = match seat.send(head, bodiless && !request.upgrade) {
+        Ok(begun) => begun,
+        Err(Broke::Ours) => return (Err(Broken::Unsayable.into()), true),
+        Err(_) => return (Err(Broken::Refused.into()), true),
+    };
+    let key = request.upgrade.then(|| request.head.fields.named(b"sec-websocket-key").next()).flatten();
+    let mut stream = Stream::to_provider(answer, body, !bodiless, key);
+    stream.begin_answer(request.length, lent.client.may_trail());
+    (exchange(Side::Http2(&mut stream), lent, terms).await, false)
+}
+
+/// Runs the exchange to its end.
+async fn exchange(provider: Side<'_>, lent: &mut Lent<'_>, terms: &Terms<'_>) -> Result<Answered, Failed> {
+    let mut exchange = Exchange::new(lent.client.lend(), provider, lent.answer, *terms, lent.now);
+    let ended = exchange.run(lent.timer).await;
+    let committed = exchange.committed;
+    lent.now = clock::now();
+    ended.map_err(|broken| Failed { cause: Cause::Exchange(broken), committed })
 }
 
 /// Opens a connection, unless the client leaves first.
@@ -91,10 +161,19 @@ async fn open(
     terms: &Terms<'_>,
     onward: &Onward<'_>,
     provider: &Provider,
-) -> Result<Connection, Failed> {
-    let own = clock::after(lent.now, provider.config.timeouts.connect);
+) -> Result<Hand, Failed> {
     let announce = onward.peer.announce();
-    let mut opening = pin!(provider.endpoint.open_http1(&announce, own.min(terms.deadline)));
+    let patience = provider.config.timeouts.connect;
+    let own = clock::after(lent.now, patience);
+    let (endpoint, deadline, worker) = (&provider.endpoint, own.min(terms.deadline), lent.worker);
+    let mut opening = pin!(async {
+        // A connection that announces a client is that client's alone.
+        let alone = provider.config.proxy_protocol.is_some() || (terms.request.upgrade && !is_http2_only(provider));
+        if alone {
+            return endpoint.open_http1(&announce, deadline).await.map(Hand::Http1);
+        }
+        endpoint.open(worker, patience, deadline).await
+    });
     let opened = poll_fn(|cx| match opening.as_mut().poll(cx) {
         Poll::Ready(opened) => Poll::Ready(opened.map_err(Cause::Connect)),
         Poll::Pending => lent.client.poll_gone(cx).map(|()| Err(Cause::Exchange(Broken::ClientGone))),
@@ -119,9 +198,15 @@ fn keep(provider: &Provider, connection: Connection, answered: &Answered, lent: 
 }
 
 /// A provider closes idle connections when it likes, and our request may cross its FIN. Sending again is safe where nothing
-/// of the body is gone, and the method is idempotent or not one byte had left (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
-fn may_send_again(connection: &Connection, client: &Side<'_>, terms: &Terms<'_>) -> bool {
-    connection.reused && client.body_read() == 0 && (is_idempotent(terms.request.method) || !connection.wire.touched)
+/// of the body is gone, and the method is idempotent or not one byte had left (RFC 9110 §9.2.2, RFC 9112 §9.3.1), or where
+/// the provider says that it did nothing (RFC 9113 §8.7).
+fn may_send_again(broken: &Broken, unsent: bool, client: &Side<'_>, terms: &Terms<'_>) -> bool {
+    let safe = match broken {
+        Broken::Refused => true,
+        Broken::Reset { silent: true } => unsent || is_idempotent(terms.request.method),
+        _ => false,
+    };
+    safe && client.body_read() == 0
 }
 
 /// RFC 9110 §9.2.2.
@@ -139,12 +224,14 @@ impl Failed {
             Cause::Connect(_) => Outcome::Failure,
             Cause::Exchange(broken) => match broken {
                 Broken::ClientGone => Outcome::ClientGone,
-                // Of the last two: the provider did not have its full time, or answers longer than we care to wait.
+                // Of the deadlines: the provider did not have its full time, or answers longer than we care to wait.
                 Broken::ClientBody(_)
                 | Broken::ClientBodyTooLarge
                 | Broken::ClientBodyTooSlow
                 | Broken::Deadline
-                | Broken::StreamTimeout => Outcome::LocalRefusal,
+                | Broken::StreamTimeout
+                | Broken::NoUpgrade
+                | Broken::Unsayable => Outcome::LocalRefusal,
                 Broken::Refused | Broken::Reset { .. } | Broken::Protocol(_) | Broken::FirstByte | Broken::Idle => {
                     Outcome::Failure
                 }
@@ -164,6 +251,8 @@ impl Failed {
                 Broken::Deadline => "deadline",
                 Broken::StreamTimeout => "stream_timeout",
                 Broken::Refused => "refused",
+                Broken::NoUpgrade => "no_upgrade",
+                Broken::Unsayable => "unsayable",
                 Broken::Reset { .. } => "reset",
                 Broken::Protocol(_) => "protocol",
                 Broken::FirstByte => "first_byte_timeout",
@@ -177,6 +266,10 @@ impl Failed {
         match &self.cause {
             Cause::Connect(error) => error.to_string(),
             Cause::Exchange(Broken::Protocol(why)) => format!("the provider broke HTTP: {why}"),
+            Cause::Exchange(Broken::NoUpgrade) => {
+                "the provider speaks HTTP/2 and does not offer the upgrade there (RFC 8441)".to_owned()
+            }
+            Cause::Exchange(Broken::Unsayable) => "the request has no form in HTTP/2".to_owned(),
             Cause::Exchange(Broken::ClientBody(why)) => format!("the client's body is broken: {why}"),
             Cause::Exchange(_) => self.word().to_owned(),
         }

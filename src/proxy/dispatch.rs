@@ -156,6 +156,11 @@ fn refuse(broken: &Broken) -> Refused {
         Broken::Protocol(_) => {
             Refused::new(Refusal::Unreachable, "The provider's answer was not valid HTTP.").error("http_protocol_error")
         }
+        Broken::NoUpgrade => {
+            Refused::new(Refusal::Unreachable, "The provider cannot switch to the protocol that was asked for.")
+                .error("http_upgrade_failed")
+        }
+        Broken::Unsayable => Refused::new(Refusal::BadRequest, "The request has no form in HTTP/2."),
         Broken::FirstByte | Broken::Idle => Refused::new(Refusal::TimedOut, "The provider did not answer in time."),
         Broken::Refused | Broken::Reset { .. } | Broken::ClientGone | Broken::StreamTimeout => {
             Refused::new(Refusal::Unreachable, "The provider broke the connection before it answered.")

@@ -89,6 +89,10 @@ pub enum Broken {
     },
     /// The provider says that it did nothing with the request: sending it again is safe, whatever it is.
     Refused,
+    /// The provider speaks HTTP/2 and cannot be asked to leave it.
+    NoUpgrade,
+    /// The request has no form in the version that the provider speaks.
+    Unsayable,
     /// The provider does not speak HTTP as we accept it; says where.
     Protocol(&'static str),
     /// The provider sent no head within `first_byte`.
@@ -442,10 +446,14 @@ impl<'a> Exchange<'a> {
     }
 
     /// A client whose request is complete and that closes, or half-closes, is gone. One whose request is not complete shows
-    /// it when its body is read.
+    /// it when its body is read; in HTTP/2 it says so at any time.
     fn watch_client(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
         let complete = self.up == Up::Sent && self.phase != Phase::Tunnel;
-        if complete && self.client.poll_gone(cx).is_ready() { Err(Broken::ClientGone) } else { Ok(()) }
+        if (complete || self.client.says_that_it_leaves()) && self.client.poll_gone(cx).is_ready() {
+            Err(Broken::ClientGone)
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether a deadline has passed; wakes up for the next one.
@@ -466,6 +474,9 @@ impl<'a> Exchange<'a> {
 
     /// Whether reading from the client shows that it leaves.
     fn reads_client(&self) -> bool {
+        if self.client.says_that_it_leaves() {
+            return true;
+        }
         match self.up {
             Up::AwaitClient => true,
             Up::Sent => self.client.is_watched(),

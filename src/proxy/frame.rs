@@ -167,6 +167,11 @@ impl Request<'_> {
         Asked { host: &self.host, path, query, method, headers: &self.head.fields }
     }
 
+    /// Whether what it asks for instead of HTTP is a WebSocket.
+    pub fn is_websocket(&self) -> bool {
+        self.head.fields.lists(Known::Upgrade, b"websocket")
+    }
+
     /// How the version is spelled in logs.
     pub fn protocol(version: Version) -> &'static str {
         match version {

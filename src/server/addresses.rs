@@ -49,7 +49,7 @@ impl Addresses {
 fn key(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
-        IpAddr::V4(ip) => ip.into(),
+        ipv4 @ IpAddr::V4(_) => ipv4,
     }
 }
 

@@ -54,21 +54,40 @@ enum Left {
 }
 
 /// Serves a connection to its end. Its first head has to be there at `by`.
-pub(super) fn serve(mut connection: Box<Connection>, mut io: Io, by: Instant) -> impl Future<Output = ()> + Send {
+pub(super) async fn serve(mut connection: Connection, mut io: Io, by: Instant) {
     let mut idle_until = by;
     let mut head_by = Some(by);
-    async move {
-        while connection.wait(&io, idle_until).await {
-            // Only the first head has a deadline that began before its first byte.
-            let busy = Box::pin(connection.busy(io, head_by.take()));
-            io = match busy.await {
-                Left::Idle(idle) => idle,
-                Left::Http2(io, before) => return Box::pin(http2::serve(*connection, io, before, by)).await,
-                Left::Over => return,
-            };
-            idle_until = connection.idle_until(clock::now());
-        }
+    while connection.wait(&io, idle_until).await {
+        // Only the first head has a deadline that began before its first byte.
+        let busy = Box::pin(connection.busy(io, head_by.take()));
+        io = match busy.await {
+            Left::Idle(idle) => idle,
+            Left::Http2(io, before) => return Box::pin(http2::serve(connection, io, before, by)).await,
+            Left::Over => return,
+        };
+        idle_until = connection.idle_until(clock::now());
     }
+}
+
+/// Refuses a connection whose first bytes, which were read already, are not for this port: says why, and ends it.
+pub(super) async fn refuse(connection: Connection, io: Io, detail: &'static str) {
+    let mut client = Client {
+        wire: Wire::to_client(io),
+        desk: Desk::default(),
+        peer: Peer::new(connection.place.origin(), connection.scheme()),
+    };
+    let worker = &connection.worker;
+    let snapshot = worker.shared.snapshot.load_full();
+    let here = Here {
+        shared: &worker.shared,
+        snapshot: &snapshot,
+        listener: &connection.listener,
+        peer: &client.peer,
+        worker: worker.index,
+        closing: connection.place.port().closed(),
+    };
+    proxy::refuse_head(&mut Side::Http1(&mut client.wire), &client.desk.head, Refusal::BadRequest, detail, &here);
+    part(&mut client, &connection.listener).await;
 }
 
 // === impl Connection ===
@@ -91,7 +110,7 @@ impl Connection {
         let mut sleep = pin!(tokio::time::sleep_until(until.into()));
         let mut last_call = false;
         poll_fn(|cx| {
-            if let Poll::Ready(readable) = io.socket().poll_read_ready(cx) {
+            if let Poll::Ready(readable) = io.poll_read_ready(cx) {
                 return Poll::Ready(readable.is_ok());
             }
             if !last_call && (port.is_closing() || closes.as_mut().poll(cx).is_ready()) {
@@ -130,7 +149,7 @@ impl Connection {
             };
             let (wire, desk) = (&mut client.wire, &mut client.desk);
             let after = match next {
-                Next::Head(len) if first && self.listener.protocols.http2 && wire.head(len) == PREFACE => {
+                Next::Head(len) if first && self.takes_preface() && wire.head(len) == PREFACE => {
                     let (io, before) = client.wire.into_parts();
                     return Left::Http2(io, before);
                 }

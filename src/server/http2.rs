@@ -81,6 +81,7 @@ enum Ending {
 /// has to come until `by`.
 pub(super) async fn serve(mut connection: Connection, io: Io, before: Vec<u8>, by: Instant) {
     connection.place.speaks("http2");
+    connection.place.is_reached_at(&io);
     let frames = Frames::new(io, before, PREFACE_BYTES, clock::now());
     let gauge = frames.gauge();
     let listener = Arc::clone(&connection.listener);
@@ -101,7 +102,7 @@ pub(super) async fn serve(mut connection: Connection, io: Io, before: Vec<u8>, b
     let mut closes = pin!(port.closes());
     let mut snapshots = Cache::new(&worker.shared.snapshot);
     poll_fn(|cx| {
-        let closing = port.is_closing() || closes.as_mut().poll(cx).is_ready();
+        let closing = common.connection.place.closing().load(Ordering::Acquire) || closes.as_mut().poll(cx).is_ready();
         driver.poll(closing, &mut snapshots, cx)
     })
     .await;
@@ -166,14 +167,14 @@ impl Driver<'_> {
         if moved != self.moved.0 || self.is_busy() {
             self.moved = (moved, now);
         }
-        match self.ending {
-            Ending::No | Ending::Told(_) if self.gauge.is_overdrawn() => {
-                tracing::debug!("an HTTP/2 connection is closed: its frames cost more than they carry");
-                self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        match (self.ending, self.gauge.verdict()) {
+            (Ending::No | Ending::Told(_), Some(reason)) => {
+                tracing::debug!(%reason, "an HTTP/2 connection is closed for the frames that came on it");
+                self.h2.abrupt_shutdown(reason);
                 self.ending = Ending::Closed(now);
                 true
             }
-            Ending::No if closing || self.is_old(now) || self.idle_at() <= now => {
+            (Ending::No, None) if closing || self.idle_at() <= now => {
                 self.h2.graceful_shutdown();
                 self.ending = Ending::Told(now);
                 true
@@ -184,11 +185,6 @@ impl Driver<'_> {
 
     fn is_busy(&self) -> bool {
         self.common.requests.load(Ordering::Relaxed) > 0
-    }
-
-    /// Whether it has come to `limits.connection_age`.
-    fn is_old(&self, now: Instant) -> bool {
-        self.common.connection.place.ends_at().is_some_and(|at| at <= now)
     }
 
     /// When nothing will have moved for the listener's `idle_timeout`, with no request under way.
@@ -214,7 +210,7 @@ impl Driver<'_> {
         self.owing = if self.gauge.is_in_headers() { self.owing.or(Some(now)) } else { None };
         let idle = self.idle_at();
         let mut deadline = match self.ending {
-            Ending::No => self.common.connection.place.ends_at().map_or(idle, |at| idle.min(at)),
+            Ending::No => self.common.connection.place.ends_at().map_or(idle, |ends_at| idle.min(ends_at)),
             // What was answered still waits for the peer to take it.
             Ending::Told(_) if self.is_busy() || self.gauge.is_blocked() => idle,
             Ending::Told(since) => clock::after(since.max(self.moved.1), LAST_CALL),
@@ -245,7 +241,7 @@ impl Accepted {
             listener: &self.listener,
             peer: &peer,
             worker: connection.worker.index,
-            closing: connection.place.port().closed(),
+            closing: connection.place.closing(),
         };
         let max = self.listener.limits.headers;
         let after = match heads::request(&mut desk.head, &parts, ends, max, fastrand::u128(..)) {

@@ -10,6 +10,7 @@ pub mod addresses;
 pub mod arrival;
 pub mod proxy_protocol;
 pub mod connection;
+pub mod tls;
 mod http1;
 mod http2;
 pub mod contain;

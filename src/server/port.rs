@@ -2,8 +2,10 @@
 
 use super::addresses::Addresses;
 use super::listening::{self, Listening, SocketFile};
+use super::tls::Terminator;
 use crate::clock;
 use crate::config::{Bind, Listener};
+use crate::net::io::Io;
 use crate::observe::metrics::{ConnectionRefused, ListenerMetrics};
 use crate::proxy::identity::Origin;
 use std::fmt;
@@ -47,6 +49,8 @@ pub struct Port {
 struct Settings {
     listener: Arc<Listener>,
     metrics: ListenerMetrics,
+    /// Where it speaks TLS.
+    terminator: Option<Arc<Terminator>>,
 }
 
 /// A port that listens, and a socket of it for each worker.
@@ -130,7 +134,7 @@ impl Port {
             file,
             closed: AtomicBool::new(false),
             closing: Notify::new(),
-            settings: Mutex::new(Settings { listener: Arc::clone(listener), metrics }),
+            settings: Mutex::new(Settings { listener: Arc::clone(listener), metrics, terminator: None }),
             open: AtomicUsize::new(0),
             addresses: Addresses::default(),
             said: Mutex::default(),
@@ -152,11 +156,11 @@ impl Port {
     /// A place for a connection that comes from there.
     pub fn enter(self: &Arc<Self>, from: Origin) -> Place {
         self.open.fetch_add(1, Ordering::Relaxed);
-        let Settings { listener, metrics } = self.settings();
+        let Settings { listener, metrics, .. } = self.settings();
         metrics.opened(HTTP1);
         let age = listener.limits.connection_age;
         let ends_at = age.map(|age| clock::after(clock::now(), spread(age, fastrand::f64())));
-        Place { port: Arc::clone(self), metrics, protocol: HTTP1, origin: from, counted: false, ends_at }
+        Place { port: Arc::clone(self), metrics, origin: from, counted: false, ends_at, protocol: HTTP1 }
     }
 
     /// What the file says of it; what it said last, once it is gone from there.
@@ -164,10 +168,15 @@ impl Port {
         self.settings().listener
     }
 
+    /// What makes its connections secure, where it speaks TLS; handshakes that begin from now on use it.
+    pub fn terminator(&self) -> Option<Arc<Terminator>> {
+        self.settings().terminator
+    }
+
     /// The file says this of it now.
-    pub fn follow(&self, listener: &Arc<Listener>, metrics: ListenerMetrics) {
+    pub fn follow(&self, listener: &Arc<Listener>, metrics: ListenerMetrics, terminator: Option<Arc<Terminator>>) {
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner) =
-            Settings { listener: Arc::clone(listener), metrics };
+            Settings { listener: Arc::clone(listener), metrics, terminator };
         self.room.notify_waiters();
     }
 
@@ -284,6 +293,11 @@ impl Place {
         self.origin = origin;
     }
 
+    /// Several requests will share the connection: notes our end of it, which none of them will have at hand.
+    pub fn is_reached_at(&mut self, io: &Io) {
+        self.origin.local = self.origin.local.or_else(|| io.socket().local());
+    }
+
     /// When the connection is old enough to end: with the next answer, or at once where it is idle. Drawn when it began,
     /// so that connections which came together do not leave together.
     #[inline]
@@ -368,7 +382,6 @@ const HTTP1: &str = "http1";
 mod tests {
     use super::*;
     use crate::config::{self, ProcessEnvironment};
-    use crate::net::io::Address;
     use crate::observe::metrics::Metrics;
     use std::future::Future;
     use std::pin::pin;
@@ -415,7 +428,7 @@ mod tests {
         let now = clock::now();
         assert_eq!(said.due(now), Some(0));
         assert_eq!(said.due(now), None);
-        assert_eq!(said.due(now + SAID_EVERY.saturating_sub(Duration::from_nanos(1))), None);
+        assert_eq!(said.due(now + SAID_EVERY - Duration::from_nanos(1)), None);
         assert_eq!(said.due(now + SAID_EVERY), Some(2));
         assert_eq!(said.due(now + 2 * SAID_EVERY), Some(0));
     }

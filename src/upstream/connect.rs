@@ -16,7 +16,7 @@ use crate::config::{ProviderAddress, ProviderTls, ProviderUrl, ProxyVersion};
 use crate::net::io::{Io, Socket};
 use crate::net::proxy_header::{self, Announce};
 use rustls::pki_types::ServerName;
-use rustls::{CertificateError, ClientConfig};
+use rustls::{AlertDescription, CertificateError, ClientConfig};
 use std::error::Error;
 use std::fmt;
 use std::future::poll_fn;
@@ -106,25 +106,22 @@ type Handshake<'a> = (&'a Arc<ClientConfig>, &'a ServerName<'static>);
 
 type Opening = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 
-/// Opens a connection to `target`, ready for a request, by `deadline`. It is for whoever comes: where the target wants a
-/// PROXY header, that names nobody.
+/// Opens a connection to `target`, ready for a request, by `deadline`. Where the target wants a PROXY header, the
+/// connection begins with one that says what `announce` does, and is good for that client only.
 ///
 /// # Errors
 /// When no address of it could be connected to in time, or TLS failed.
-pub async fn connect(target: &Target, deadline: Instant) -> Result<Io, ConnectError> {
+pub async fn connect(target: &Target, announce: &Announce, deadline: Instant) -> Result<Io, ConnectError> {
     // A handshake's state is large and rarely there: apart, it is not part of every request's own future.
-    let tls = target.tls.as_ref().map(|tls| (&tls.config, &tls.name));
-    Box::pin(open(target, tls, &Announce::NOBODY, deadline)).await
+    Box::pin(open(target, announce, target.tls.as_ref().map(|tls| (&tls.config, &tls.name)), deadline)).await
 }
 
-/// As [`connect`], for a connection that has to speak HTTP/1: it alone is offered by ALPN. Where the target wants a PROXY
-/// header, the connection begins with one that says what `announce` does, and is good for that client only.
+/// As [`connect`], for a connection that has to speak HTTP/1: it alone is offered by ALPN.
 ///
 /// # Errors
 /// As [`connect`].
 pub async fn connect_http1(target: &Target, announce: &Announce, deadline: Instant) -> Result<Io, ConnectError> {
-    let tls = target.tls.as_ref().map(|tls| (&tls.http1, &tls.name));
-    Box::pin(open(target, tls, announce, deadline)).await
+    Box::pin(open(target, announce, target.tls.as_ref().map(|tls| (&tls.http1, &tls.name)), deadline)).await
 }
 
 // === impl Target ===
@@ -181,7 +178,7 @@ impl Target {
 
 impl Secured {
     fn new(tls: &ProviderTls, host: &str) -> Result<Self, TlsError> {
-        let config = tls::client_config(tls)?;
+        let config = tls::client_config(tls, host)?;
         let http1 = offering(&config, &[b"http/1.1"]);
         Ok(Secured { config, http1, name: tls::server_name(tls, host)? })
     }
@@ -379,8 +376,8 @@ impl<'a> Race<'a> {
 
 async fn open(
     target: &Target,
-    tls: Option<Handshake<'_>>,
     announce: &Announce,
+    tls: Option<Handshake<'_>>,
     deadline: Instant,
 ) -> Result<Io, ConnectError> {
     let (mut socket, address) = match &target.whereabouts {
@@ -439,7 +436,7 @@ async fn send_header(
 
 async fn resolve(target: &Target, resolver: &Resolver, deadline: Instant) -> Result<Arc<[SocketAddr]>, ConnectError> {
     match timeout_at(deadline.into(), resolver.resolve(clock::now())).await {
-        Ok(answer) => answer.map_err(|error| ConnectError::dns(target, error)),
+        Ok(found) => found.map_err(|error| ConnectError::dns(target, error)),
         Err(_) => Err(ConnectError::late_dns(target)),
     }
 }
@@ -500,6 +497,9 @@ fn judge_tls(error: &io::Error) -> (&'static str, &'static str) {
     match cause {
         rustls::Error::InvalidCertificate(fault) => ("tls_certificate_error", hint(fault)),
         rustls::Error::NoCertificatesPresented => ("tls_certificate_error", ""),
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            ("tls_alert_received", "the provider asks for a certificate of ours: set tls.client")
+        }
         rustls::Error::AlertReceived(_) => ("tls_alert_received", ""),
         rustls::Error::InvalidMessage(_) => ("tls_protocol_error", "does the provider speak TLS on this port?"),
         _ => ("tls_protocol_error", ""),

@@ -46,6 +46,10 @@ pub struct Connection {
 
 /// What a request is sent on.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart at once; a box would be an allocation for each request"
+)]
 pub enum Hand {
     /// A connection of its own.
     Http1(Connection),
@@ -61,10 +65,8 @@ impl Endpoint {
     /// # Errors
     /// A certificate or name that cannot be used.
     pub fn new(provider: &config::Provider, workers: usize) -> Result<Self, TlsError> {
-        let target = Target::new(&provider.url, &provider.tls)?.announcing(provider.proxy_protocol);
+        let target = Target::new(&provider.url, &provider.tls)?;
         let (speaks, offers): (_, &[&[u8]]) = match (provider.url.scheme, provider.protocols) {
-            // A connection that names one client is shared with nobody, so it need not be one that can be.
-            _ if target.is_private() => (Speaks::Http1, &[b"http/1.1"]),
             (Scheme::H2c, _) => (Speaks::Http2, &[]),
             (Scheme::Https, Protocols { http2: true, http1: true }) => {
                 (Speaks::Alpn { http1: true }, &[b"h2", b"http/1.1"])
@@ -72,7 +74,7 @@ impl Endpoint {
             (Scheme::Https, Protocols { http2: true, http1: false }) => (Speaks::Alpn { http1: false }, &[b"h2"]),
             (Scheme::Http | Scheme::Https, _) => (Speaks::Http1, &[b"http/1.1"]),
         };
-        let target = target.offering(offers);
+        let target = target.offering(offers).announcing(provider.proxy_protocol);
         let approach = Approach::new(target, speaks, Terms::new(&provider.connections));
         Ok(Endpoint::with(approach, &provider.connections, workers))
     }
@@ -100,18 +102,12 @@ impl Endpoint {
         self.reuse(worker, now).map(Hand::Http1)
     }
 
-    /// Opens a connection by `deadline`, for the client that `announce` names, speaking what the provider speaks; for HTTP/2, as few as all who ask need. Opening
+    /// Opens a connection by `deadline`, speaking what the provider speaks; for HTTP/2, as few as all who ask need. Opening
     /// one that others wait for too may take `patience`, whenever the first of them gives up.
     ///
     /// # Errors
     /// See [`ConnectError`].
-    pub async fn open(
-        &self,
-        worker: usize,
-        announce: &Announce,
-        patience: Duration,
-        deadline: Instant,
-    ) -> Result<Hand, ConnectError> {
+    pub async fn open(&self, worker: usize, patience: Duration, deadline: Instant) -> Result<Hand, ConnectError> {
         let shared = &self.workers[worker].shared;
         let given = if self.approach.may_share() { shared.wait(patience, deadline).await? } else { Given::Direct };
         let given = match given {
@@ -122,11 +118,12 @@ impl Endpoint {
             Given::Seat(seat) => Ok(Hand::Http2(seat)),
             Given::Http1(io) => Ok(Hand::Http1(Connection::new(io))),
             // Whoever opens a connection gets it.
-            Given::Direct => self.open_http1(announce, deadline).await.map(Hand::Http1),
+            Given::Direct => self.open_http1(&Announce::default(), deadline).await.map(Hand::Http1),
         }
     }
 
-    /// A new connection that speaks HTTP/1, for what HTTP/2 does not carry. No worker is named: it is the caller's alone.
+    /// A new connection that speaks HTTP/1, for what HTTP/2 does not carry, and for the client that `announce` names. No
+    /// worker is named: it is the caller's alone.
     ///
     /// # Errors
     /// See [`ConnectError`].

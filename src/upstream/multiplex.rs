@@ -32,9 +32,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-pub use judge::{Broke, judge};
+use crate::http2::fault::{Broke, judge};
 
-mod judge;
 mod driver;
 
 /// Where a provider is reached and what it speaks there; shared by the sets of all workers.
@@ -143,8 +142,11 @@ pub(super) enum Given {
 /// A connection that was just opened.
 enum Fresh {
     Http1(Io),
-    Http2(SendRequest<Bytes>, Driver<Io>),
+    Http2(SendRequest<Bytes>, Box<Driver<Stream>>),
 }
+
+/// What HTTP/2 is spoken over.
+type Stream = Io;
 
 /// A connection on its way. However its task ends, those who wait hear of it.
 struct Opening {
@@ -177,7 +179,7 @@ impl Approach {
         self.target.is_private()
     }
 
-    /// Opens a connection that only speaks HTTP/1, for the client that `announce` names.
+    /// Opens a connection that only speaks HTTP/1.
     ///
     /// # Errors
     /// See [`ConnectError`].
@@ -187,7 +189,7 @@ impl Approach {
 
     /// Opens a connection, whatever it will speak.
     async fn open(&self, deadline: Instant) -> Result<Fresh, ConnectError> {
-        let io = connect(&self.target, deadline).await?;
+        let io = connect(&self.target, &Announce::default(), deadline).await?;
         let shares = match self.speaks {
             Speaks::Http1 => false,
             Speaks::Http2 => true,
@@ -211,7 +213,7 @@ impl Approach {
             Ok(Ok((sender, driver))) => {
                 self.known.store(HTTP2, Ordering::Relaxed);
                 self.places.store(driver.places(), Ordering::Relaxed);
-                Ok(Fresh::Http2(sender, driver))
+                Ok(Fresh::Http2(sender, Box::new(driver)))
             }
             Ok(Err(error)) => Err(self.unspoken(&error)),
             Err(_) => Err(ConnectError::late_http2(&self.target)),
@@ -357,7 +359,7 @@ impl Multiplex {
     }
 
     /// A connection that is now open to all, with so many seats taken already.
-    fn add(self: &Arc<Self>, sender: SendRequest<Bytes>, driver: Driver<Io>, taken: usize) -> Arc<Shared> {
+    fn add(self: &Arc<Self>, sender: SendRequest<Bytes>, driver: Box<Driver<Stream>>, taken: usize) -> Arc<Shared> {
         let idle_since = (taken == 0).then(clock::now);
         let seats = Seats { taken, places: driver.places(), ever: taken as u32, idle_since };
         let shared = Arc::new(Shared { sender, seats: Mutex::new(seats) });
@@ -398,8 +400,10 @@ impl Multiplex {
                 seats.idle_since = (seats.taken == 0).then(clock::now);
                 seats.taken == 0
             };
-            let surplus = idle && state.idle() > self.approach.terms.idle;
-            (if surplus { state.remove(shared) } else { None }, !state.waiting.is_empty())
+            state.forget_gone();
+            let wanted = !state.waiting.is_empty();
+            let surplus = idle && !wanted && state.idle() > self.approach.terms.idle;
+            (if surplus { state.remove(shared) } else { None }, wanted)
         };
         drop(removed);
         if wanted {

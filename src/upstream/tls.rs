@@ -1,16 +1,16 @@
 //! What we demand of an `https` provider before we send it anything.
 //!
 //! Every provider has one [`ClientConfig`], shared by all workers, so that sessions are resumed whichever worker opens the
-//! next connection. The cryptography is named explicitly instead of being installed for the whole process: two libraries
-//! that install different ones would otherwise race, and a test could not say which one it tested. There is no switch that
-//! turns verification off; a private authority is trusted by `tls.ca`, an odd name by `tls.server_name`.
+//! next connection. There is no switch that turns verification off; a private authority is trusted by `tls.ca`, an odd name
+//! by `tls.server_name`.
 
-use crate::config::ProviderTls;
-use rustls::client::Resumption;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::pem::{self, PemObject};
+use crate::config::{ProviderCertificate, ProviderTls};
+use crate::net::tls::{self, PairError, RootsError};
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, version};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, RootCertStore, SignatureScheme, version};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Why no TLS configuration could be made for a provider.
@@ -24,20 +24,12 @@ pub enum TlsError {
         /// What was found instead, starting with a colon; may be empty.
         detail: String,
     },
-    /// `tls.ca` is not well-formed PEM.
-    #[error("tls.ca is not a PEM file: {0}")]
-    Pem(pem::Error),
-    /// `tls.ca` is PEM, but holds no certificate.
-    #[error("tls.ca holds no certificate; it needs at least one PEM section \"BEGIN CERTIFICATE\"")]
-    Empty,
-    /// A certificate in `tls.ca` cannot be a root.
-    #[error("certificate {number} in tls.ca cannot be used as a root: {source}")]
-    Root {
-        /// Its position in the file, from 1.
-        number: usize,
-        /// What is wrong with it.
-        source: rustls::Error,
-    },
+    /// `tls.ca` cannot be used.
+    #[error("tls.ca {0}")]
+    Ca(RootsError),
+    /// `tls.client` cannot be used.
+    #[error("tls.client: {0}")]
+    Client(Box<PairError>),
     /// No certificate could ever be valid for this name.
     #[error(
         "{name:?} is neither a DNS name nor an IP address; set tls.server_name to a name of the provider's certificate"
@@ -52,22 +44,60 @@ pub enum TlsError {
 }
 
 /// The configuration for all connections to one provider: TLS 1.2 or later, HTTP/1.1, resumption in memory.
+/// Whoever speaks more offers more by ALPN. `host` is for the log.
 ///
 /// # Errors
-/// When `tls.ca` cannot be used, or is absent on a machine without root certificates.
-pub fn client_config(tls: &ProviderTls) -> Result<Arc<ClientConfig>, TlsError> {
-    let roots = match &tls.ca {
-        Some(pem) => Arc::new(given_roots(pem)?),
+/// When `tls.ca` cannot be used, or is absent on a machine without root certificates; when `tls.client` cannot be used.
+pub fn client_config(settings: &ProviderTls, host: &str) -> Result<Arc<ClientConfig>, TlsError> {
+    let roots = match &settings.ca {
+        Some(pem) => Arc::new(tls::roots(pem).map_err(TlsError::Ca)?),
         None => system_roots()?,
     };
-    let mut config = ClientConfig::builder_with_provider(cryptography())
+    let builder = ClientConfig::builder_with_provider(tls::cryptography())
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])
         .map_err(TlsError::Library)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        .with_root_certificates(roots);
+    let mut config = match &settings.client {
+        Some(own) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(shown(own)?))),
+        None => {
+            builder.with_client_cert_resolver(Arc::new(Nothing { host: host.into(), asked: AtomicBool::new(false) }))
+        }
+    };
+    config.alpn_protocols = tls::alpn(false, true);
     config.resumption = Resumption::in_memory_sessions(SESSIONS);
     Ok(Arc::new(config))
+}
+
+/// Nothing to show a provider that asks who we are. Many ask and take no for an answer; those that do not mostly close the
+/// connection without a word that a client would read in time (TLS 1.3 lets them do so after the handshake), so the reason is
+/// told when they ask.
+#[derive(Debug)]
+struct Nothing {
+    host: Box<str>,
+    asked: AtomicBool,
+}
+
+impl ResolvesClientCert for Nothing {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        if !self.asked.swap(true, Ordering::Relaxed) {
+            let host = &*self.host;
+            tracing::warn!(
+                host,
+                "a provider asks for a certificate of ours and there is none; where it resets requests, set its tls.client"
+            );
+        }
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
+}
+
+/// What we show a provider that asks who we are.
+fn shown(own: &ProviderCertificate) -> Result<CertifiedKey, TlsError> {
+    tls::pair(&own.cert_path, &own.cert, &own.key_path, own.key.expose())
+        .map_err(|error| TlsError::Client(Box::new(error)))
 }
 
 /// The name a provider's certificate must have: `tls.server_name`, else `host` of its URL (a name or an IP literal).
@@ -77,11 +107,6 @@ pub fn client_config(tls: &ProviderTls) -> Result<Arc<ClientConfig>, TlsError> {
 pub fn server_name(tls: &ProviderTls, host: &str) -> Result<ServerName<'static>, TlsError> {
     let name = tls.server_name.as_deref().unwrap_or(host);
     ServerName::try_from(name.to_owned()).map_err(|_| TlsError::Name { name: name.to_owned() })
-}
-
-fn cryptography() -> Arc<CryptoProvider> {
-    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
-    Arc::clone(PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider())))
 }
 
 /// The machine's roots, read once for all providers. A failure is not kept, so that a reload works once they are installed.
@@ -111,16 +136,6 @@ fn found_roots(found: Vec<CertificateDer<'static>>, complaints: &[String]) -> Re
     Err(TlsError::NoRoots { detail })
 }
 
-/// What the operator wrote is taken strictly: one bad certificate is an error, not an omission.
-fn given_roots(pem: &[u8]) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for (index, certificate) in CertificateDer::pem_slice_iter(pem).enumerate() {
-        let certificate = certificate.map_err(TlsError::Pem)?;
-        roots.add(certificate).map_err(|source| TlsError::Root { number: index + 1, source })?;
-    }
-    if roots.is_empty() { Err(TlsError::Empty) } else { Ok(roots) }
-}
-
 /// Sessions a provider's configuration remembers for resumption. A provider has one name, and the library keeps eight
 /// tickets a name; the rest is room for a `server_name` shared by several. The oldest make way.
 const SESSIONS: usize = 32;
@@ -131,7 +146,7 @@ mod tests {
     use rcgen::{CertificateParams, KeyPair};
 
     fn with_ca(pem: &str) -> Result<Arc<ClientConfig>, TlsError> {
-        client_config(&ProviderTls { ca: Some(pem.as_bytes().into()), server_name: None, client: None })
+        client_config(&ProviderTls { ca: Some(pem.as_bytes().into()), ..ProviderTls::default() }, "ca.test")
     }
 
     fn refusal(pem: &str) -> String {
@@ -146,7 +161,7 @@ mod tests {
     #[test]
     fn several_certificates_in_one_file_are_all_roots() {
         let pem = format!("first\n{}second\n{}", certificate().pem(), certificate().pem());
-        assert_eq!(given_roots(pem.as_bytes()).expect("two roots").len(), 2);
+        assert_eq!(tls::roots(pem.as_bytes()).expect("two roots").len(), 2);
     }
 
     #[test]
@@ -167,7 +182,7 @@ mod tests {
     fn a_section_that_is_no_certificate_is_named_by_its_place() {
         let pem = format!("{}-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", certificate().pem());
         let told = refusal(&pem);
-        assert!(told.starts_with("certificate 2 in tls.ca cannot be used as a root: "), "{told}");
+        assert!(told.starts_with("tls.ca cannot be used: certificate 2 in it cannot be a root: "), "{told}");
     }
 
     #[test]

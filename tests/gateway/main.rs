@@ -6,6 +6,7 @@
 
 mod addresses; // unix sockets, PROXY headers, IPv6, how many from where and for how long
 mod admin;
+mod authority; // certificates for tests of TLS
 mod apply; // what a reload must not do
 mod broken; // providers that break HTTP, break off, stay silent or are not there
 mod bulk; // five gibibytes each way in constant memory
@@ -14,6 +15,7 @@ mod drain; // what is under way ends, nothing new begins
 mod exchange; // a request and its answer: framing, order, streams, interim and early answers
 mod forwarding; // which fields and bytes of a message go on
 mod gone; // clients that leave, in every phase
+mod h2; // HTTP/2 frame by frame
 mod idle; // connections that do nothing, and the limit on all of them
 mod listener; // what a listener bounds, and many clients at once
 mod lost; // not one request is lost, not one stream is cut
@@ -24,6 +26,7 @@ mod signals; // what the binary does when it is told
 mod regression; // one test for each defect that was found from outside
 mod smoke; // the test world itself
 mod streams; // nothing is held back, and a reload changes nothing under way
+mod tls; // TLS on both sides
 mod told; // what the log and the admin API tell an operator
 mod upgrade; // WebSocket and what else leaves HTTP
 mod wire; // one TCP connection, either end of it

@@ -95,7 +95,7 @@ fn a_folder_that_kubernetes_swaps_is_seen_each_time() {
     symlink("..data/gateway.yaml", at("gateway.yaml")).expect("a link");
     let source = Source { path: at("gateway.yaml"), environment: Arc::new(ProcessEnvironment) };
     let gateway = gateway::Gateway::start(source).expect("it starts");
-    let watch = Watch::start(&at("gateway.yaml"), gateway.reloader()).expect("folders can be watched");
+    let watch = Watch::start(gateway.files(), gateway.reloader()).expect("folders can be watched");
     let web = gateway.address("web").expect("a listener");
     for version in 2..5 {
         write(version);

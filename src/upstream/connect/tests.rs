@@ -52,7 +52,7 @@ fn named_target(lookup: impl Lookup + 'static) -> Target {
 }
 
 async fn within(span: Duration, target: &Target) -> Result<Io, ConnectError> {
-    connect(target, clock::now() + span).await
+    connect(target, &Announce::default(), clock::now() + span).await
 }
 
 async fn failure(span: Duration, target: &Target) -> ConnectError {
@@ -205,7 +205,7 @@ async fn a_nameserver_that_says_nothing_is_a_dns_timeout() {
 #[tokio::test]
 async fn a_deadline_that_has_passed_opens_nothing() {
     let (_full, dead) = silent();
-    let error = connect(&plain(dead), clock::now()).await.expect_err("no time");
+    let error = connect(&plain(dead), &Announce::default(), clock::now()).await.expect_err("no time");
     assert_eq!(error.kind(), ConnectErrorKind::Timeout);
 }
 
@@ -213,7 +213,7 @@ async fn a_deadline_that_has_passed_opens_nothing() {
 fn opening_a_connection_takes_little_room_in_the_future_of_whoever_does_it() {
     let (_held, address) = refusing();
     let target = plain(address);
-    assert!(size_of_val(&connect(&target, clock::now())) <= 64);
+    assert!(size_of_val(&connect(&target, &Announce::default(), clock::now())) <= 64);
 }
 
 #[tokio::test]

@@ -126,7 +126,7 @@ pub(super) fn connection_window(streams: usize) -> u32 {
 
 /// Up to a tenth less, so that connections opened together do not end together.
 pub(super) fn younger(age: Duration) -> Duration {
-    age - (age / AGE_JITTER).mul_f64(fastrand::f64())
+    age.saturating_sub((age / AGE_JITTER).mul_f64(fastrand::f64()))
 }
 
 // === impl Driver ===
@@ -138,7 +138,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     }
 
     /// Drives the connection to its end.
-    pub(super) async fn run(mut self, set: Weak<Multiplex>, shared: Weak<Shared>) {
+    pub(super) async fn run(mut self: Box<Self>, set: Weak<Multiplex>, shared: Weak<Shared>) {
         poll_fn(|cx| self.poll(cx, &set, &shared)).await;
         if let (Some(set), Some(shared)) = (set.upgrade(), shared.upgrade()) {
             set.retire(&shared);

@@ -2,7 +2,7 @@
 //! writes frames by hand ([`Wired`]); else it is the library's own server.
 
 use super::*;
-use crate::config::{ProviderAddress, ProviderTls, ProviderUrl, Scheme};
+use crate::config::{self, ProviderAddress, ProviderTls, ProviderUrl, Scheme};
 use crate::upstream::connect::ConnectErrorKind;
 use crate::upstream::endpoint::{Endpoint, Hand};
 use h2::Reason;
@@ -20,6 +20,8 @@ use tokio::runtime::Handle;
 use tokio_rustls::TlsAcceptor;
 
 const AMPLE: Duration = Duration::from_secs(20);
+/// What is not to end by time does not while a test waits.
+const NEVER: Duration = Duration::from_hours(1);
 const SOON: Duration = Duration::from_millis(30);
 
 // Frame types and flags (RFC 9113 §6), settings (§6.5.2), and one answer's head: `:status: 200` of the static table.
@@ -165,7 +167,7 @@ impl Wired {
 }
 
 fn terms() -> Terms {
-    Terms { streams: 100, idle: 8, idle_timeout: AMPLE, max_age: AMPLE, ping: None, ping_answer: AMPLE }
+    Terms { streams: 100, idle: 8, idle_timeout: NEVER, max_age: NEVER, ping: None, ping_answer: AMPLE }
 }
 
 fn url(address: SocketAddr, scheme: Scheme) -> ProviderUrl {
@@ -174,7 +176,7 @@ fn url(address: SocketAddr, scheme: Scheme) -> ProviderUrl {
 }
 
 fn connections() -> ProviderConnections {
-    ProviderConnections { idle: 8, idle_timeout: AMPLE, max_age: AMPLE, streams: 100, ping: None }
+    ProviderConnections { idle: 8, idle_timeout: NEVER, max_age: NEVER, streams: 100, ping: None }
 }
 
 fn endpoint(address: SocketAddr, speaks: Speaks, terms: Terms) -> Arc<Endpoint> {
@@ -187,7 +189,7 @@ async fn ample<F: Future>(future: F) -> F::Output {
 }
 
 async fn open(endpoint: &Endpoint) -> Result<Seat, ConnectError> {
-    seated(endpoint.open(0, &Announce::NOBODY, AMPLE, clock::now() + AMPLE).await)
+    seated(endpoint.open(0, AMPLE, clock::now() + AMPLE).await)
 }
 
 fn seated(hand: Result<Hand, ConnectError>) -> Result<Seat, ConnectError> {
@@ -407,6 +409,27 @@ async fn idle_connections_beyond_the_configured_number_close() {
 // === Opening ===
 
 #[tokio::test]
+async fn what_is_spoken_is_what_the_file_says() {
+    let port = Port::new().await;
+    let yaml = format!(
+        "version: 1\nlisteners: [{{ name: web, bind: 127.0.0.1:0 }}]\nproviders:\n  alpha: {{ url: \"h2c://{0}\", \
+         connections: {{ streams: 2 }} }}\n  beta: {{ url: \"http://{0}\" }}\npools: {{ main: {{ providers: [alpha, \
+         beta] }} }}\nroutes: [{{ name: all, match: {{ path: \"/*\" }}, pool: main }}]\n",
+        port.address
+    );
+    let loaded = config::parse("gateway.yaml", yaml.as_bytes(), &config::ProcessEnvironment).expect("a valid file");
+    let [alpha, beta] = &loaded.config.providers[..] else { panic!("two providers") };
+    let alpha = Endpoint::new(alpha, 1).expect("no TLS");
+    let (_seat, _wired) = first(&port, &alpha, &[]).await;
+    let _second = acquire(&alpha).expect("a second place");
+    assert!(acquire(&alpha).is_none(), "streams: 2");
+
+    let beta = Endpoint::new(beta, 1).expect("no TLS");
+    let hand = beta.open(0, AMPLE, clock::now() + AMPLE).await.expect("a connection");
+    assert!(matches!(hand, Hand::Http1(_)));
+}
+
+#[tokio::test]
 async fn everyone_who_waits_for_a_connection_gets_its_error() {
     let port = Port::new().await;
     let endpoint = port.endpoint(terms());
@@ -448,7 +471,7 @@ async fn a_deadline_ends_one_wait_and_not_the_opening() {
     let port = Port::new().await;
     let endpoint = port.endpoint(terms());
     let mut patient = Box::pin(open(&endpoint));
-    let hurried = endpoint.open(0, &Announce::NOBODY, AMPLE, clock::now() + SOON);
+    let hurried = endpoint.open(0, AMPLE, clock::now() + SOON);
     let mut wired = None;
     let error = {
         let mut hurried = Box::pin(hurried);
@@ -467,7 +490,7 @@ async fn a_deadline_ends_one_wait_and_not_the_opening() {
 async fn an_opening_ends_when_its_patience_does() {
     let port = Port::new().await;
     let endpoint = port.endpoint(terms());
-    let (seat, mut wired) = tokio::join!(endpoint.open(0, &Announce::NOBODY, SOON, clock::now() + AMPLE), port.wired());
+    let (seat, mut wired) = tokio::join!(endpoint.open(0, SOON, clock::now() + AMPLE), port.wired());
     let error = seated(seat).expect_err("no SETTINGS");
     assert_eq!(error.kind(), ConnectErrorKind::Timeout);
     wired.end().await;
@@ -486,6 +509,19 @@ async fn whoever_leaves_while_a_connection_opens_stops_nobody() {
     drop(leaves);
     wired.settings(&[]).await;
     let mut seat = ample(stays).await.expect("the only place");
+    let _answer = send(&mut seat);
+    assert_eq!(wired.next_of(HEADERS).await.stream, 1);
+}
+
+#[tokio::test]
+async fn a_place_goes_to_who_waits_also_where_no_idle_connection_is_kept() {
+    let port = Port::new().await;
+    let endpoint = port.endpoint(Terms { streams: 1, idle: 0, ..terms() });
+    let (seat, mut wired) = first(&port, &endpoint, &[]).await;
+    let mut waits = Box::pin(open(&endpoint));
+    assert!(poll_once(&mut waits).await.is_pending());
+    drop(seat);
+    let mut seat = ample(waits).await.expect("the place");
     let _answer = send(&mut seat);
     assert_eq!(wired.next_of(HEADERS).await.stream, 1);
 }
@@ -526,6 +562,23 @@ async fn goaway_refuses_the_streams_above_its_last_and_lets_the_others_end() {
     wired.answer(1).await;
     assert!(ample(below).await.is_ok());
     drop((seat, other, unused));
+    assert_eq!(wired.end().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_provider_that_only_announces_its_end_gets_no_new_streams_and_ends_those_it_has() {
+    let port = Port::new().await;
+    let endpoint = port.endpoint(Terms { idle: 0, ..terms() });
+    let (mut seat, mut wired) = first(&port, &endpoint, &[]).await;
+    let answer = send(&mut seat);
+    wired.next_of(HEADERS).await;
+    // The first of the two steps of RFC 9113 §6.8.
+    wired.go_away(0x7fff_ffff, Reason::NO_ERROR).await;
+    until(|| acquire(&endpoint).is_none()).await;
+    wired.go_away(1, Reason::NO_ERROR).await;
+    wired.answer(1).await;
+    assert!(ample(answer).await.is_ok());
+    drop(seat);
     assert_eq!(wired.end().await, Some(0));
 }
 
@@ -928,6 +981,25 @@ async fn a_connection_that_comes_after_the_endpoint_is_gone_closes() {
     all_tasks_end().await;
 }
 
+#[tokio::test]
+async fn a_connection_ahead_of_need_that_comes_too_late_closes_while_streams_run() {
+    let port = Port::new().await;
+    let endpoint = port.endpoint(Terms { streams: 1, ..terms() });
+    let (mut seat, mut busy) = first(&port, &endpoint, &[]).await;
+    assert!(acquire(&endpoint).is_none());
+    let mut second = Box::pin(open(&endpoint));
+    assert!(poll_once(&mut second).await.is_pending());
+    let mut late = port.wired().await;
+    drop(second);
+    drop(endpoint);
+    late.settings(&[]).await;
+    assert_eq!(late.end().await, Some(0));
+    let answer = send(&mut seat);
+    busy.next_of(HEADERS).await;
+    busy.answer(1).await;
+    assert!(ample(answer).await.is_ok());
+}
+
 // === TLS ===
 
 struct Tls {
@@ -994,9 +1066,7 @@ impl Tls {
 async fn open_at_once(endpoint: &Arc<Endpoint>, count: usize) -> Vec<Hand> {
     let one = || {
         let endpoint = Arc::clone(endpoint);
-        tokio::spawn(async move {
-            endpoint.open(0, &Announce::NOBODY, AMPLE, clock::now() + AMPLE).await.expect("a connection")
-        })
+        tokio::spawn(async move { endpoint.open(0, AMPLE, clock::now() + AMPLE).await.expect("a connection") })
     };
     let opening: Vec<_> = (0..count).map(|_| one()).collect();
     let mut hands = Vec::new();
@@ -1035,7 +1105,7 @@ async fn where_alpn_chooses_http1_everyone_gets_a_connection_of_their_own() {
 async fn a_connection_for_http1_is_had_beside_the_shared_ones() {
     let (endpoint, seen) = tls(&[b"h2", b"http/1.1"], true).await.serve();
     let _hands = open_at_once(&endpoint, 1).await;
-    let own = ample(endpoint.open_http1(&Announce::NOBODY, clock::now() + AMPLE)).await.expect("a connection");
+    let own = ample(endpoint.open_http1(&Announce::default(), clock::now() + AMPLE)).await.expect("a connection");
     assert!(!own.wire.io().chose_http2());
     until(|| seen[0].load(Ordering::Relaxed) == 1).await;
     assert_eq!(seen[1].load(Ordering::Relaxed), 1);
@@ -1044,7 +1114,7 @@ async fn a_connection_for_http1_is_had_beside_the_shared_ones() {
 #[tokio::test]
 async fn a_provider_that_must_speak_http2_and_does_not_is_an_error() {
     let (endpoint, _seen) = tls(&[], false).await.serve();
-    let error = endpoint.open(0, &Announce::NOBODY, AMPLE, clock::now() + AMPLE).await.expect_err("no HTTP/2");
+    let error = endpoint.open(0, AMPLE, clock::now() + AMPLE).await.expect_err("no HTTP/2");
     assert_eq!(error.token(), "tls_protocol_error");
     let told = error.to_string();
     assert!(
