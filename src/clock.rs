@@ -18,6 +18,13 @@ pub fn wall() -> SystemTime {
     SystemTime::now()
 }
 
+/// The monotonic clock as the system counts it, in microseconds, for another process to compare.
+#[must_use]
+pub fn monotonic_microseconds() -> i128 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000
+}
+
 /// `instant + span`, or an instant far enough away to mean "never" where the sum cannot be represented.
 #[must_use]
 pub fn after(instant: Instant, span: Duration) -> Instant {

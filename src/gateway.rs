@@ -13,6 +13,7 @@ use crate::observe::logs::{Logs, Prepared};
 use crate::observe::metrics::Metrics;
 use crate::proxy::Shared;
 use crate::proxy::snapshot::Snapshot;
+use crate::server::inherited::{Address, Inherited, Role, Sockets};
 use crate::server::limits;
 use crate::server::port::{Opened, Port};
 use crate::server::tls::Terminator;
@@ -44,6 +45,8 @@ pub struct Source {
 pub struct Gateway {
     core: Arc<Core>,
     admin_address: SocketAddr,
+    /// The admin listener's socket once more, to be handed to another process; whether a service manager holds it too.
+    admin_socket: (TcpListener, bool),
     admin_stop: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -67,6 +70,10 @@ struct Core {
     first: Arc<Config>,
     shared: Arc<Shared>,
     workers: Vec<mpsc::Sender<Order>>,
+    /// Off the list of those who take traffic, while it still takes what comes.
+    unready: AtomicBool,
+    /// A new process is on its way, and reads the file itself.
+    handing_over: AtomicBool,
     /// Whoever reloads holds it, so that reloads come one after the other. A std mutex, never held across an await.
     reloading: Mutex<()>,
     /// A std mutex: held for moments, also by a reload, which reads and builds beside it. Only whoever reloads writes.
@@ -116,18 +123,31 @@ impl Gateway {
     /// # Errors
     /// See [`StartError`]; nothing is left running.
     pub fn start(source: Source) -> Result<Gateway, StartError> {
+        Gateway::start_with(source, &mut Inherited::default())
+    }
+
+    /// As [`Gateway::start`], with what of `inherited` the configuration names.
+    ///
+    /// # Errors
+    /// Those of [`Gateway::start`], and a socket of a service manager that is not named.
+    pub fn start_with(source: Source, inherited: &mut Inherited) -> Result<Gateway, StartError> {
         let loaded = config::load(&source.path, source.environment.as_ref()).map_err(StartError::Config)?;
-        let admin = bind_admin(loaded.config.admin.bind)?;
+        inherited.checked().map_err(StartError::Build)?;
+        let admin = bind_admin(loaded.config.admin.bind, inherited)?;
+        let again = admin.0.try_clone().map_err(|error| StartError::Build(error.to_string()))?;
+        let admin_socket = (again, admin.1);
+        let admin = admin.0;
         let metrics = Arc::new(Metrics::new());
         let logs = Logs::start(&loaded.config.log, Arc::clone(&metrics))
             .map_err(|error| StartError::Build(format!("log: {error}")))?;
         // What happens before the logs are installed for the whole process belongs into them as well.
         let subscriber = logs.subscriber();
-        let start = || Core::start(source, loaded, metrics, logs);
+        let start = || Core::start(source, loaded, metrics, logs, inherited);
         let (core, threads) = tracing::subscriber::with_default(subscriber, start)?;
         let mut gateway = Gateway {
             admin_address: admin.local_addr().unwrap_or_else(|_| core.config().admin.bind),
             core,
+            admin_socket,
             admin_stop: watch::Sender::new(false),
             threads,
         };
@@ -196,6 +216,62 @@ impl Gateway {
         state.ports.iter().chain(&state.leaving).map(|port| port.open()).sum()
     }
 
+    /// Asks every worker whether it takes orders: what this gives returns when all have said so, and never while one hangs.
+    pub fn workers_answer(&self) -> impl AsyncFn() + Send + use<> {
+        let workers = self.core.workers.clone();
+        async move || worker::all_answer(&workers).await
+    }
+
+    /// Every listening socket, for a process that takes over. No reload changes them from here on, until
+    /// [`Gateway::keep`] says that it did not.
+    ///
+    /// # Errors
+    /// No more descriptors.
+    pub fn share(&self) -> io::Result<Vec<(Address, Sockets)>> {
+        self.core.handing_over.store(true, Ordering::Relaxed);
+        // One that began before ends before.
+        let _turn = self.core.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let (admin, kept) = &self.admin_socket;
+        let bind = self.core.first.admin.bind.to_string();
+        let admin = Sockets { open: vec![admin.try_clone()?.into()], kept: *kept };
+        let mut shared = vec![(Address { role: Role::Admin, bind }, admin)];
+        for port in &self.core.state().ports {
+            shared.push((address(port), port.share()?));
+        }
+        Ok(shared)
+    }
+
+    /// No other process has taken over: all goes on as before.
+    pub fn keep(&self) {
+        self.core.handing_over.store(false, Ordering::Relaxed);
+        self.core.reload_if_changed();
+    }
+
+    /// Another process accepts on `adopted`: this one leaves those to it, and accepts no more on the others.
+    pub fn hand_over(&self, adopted: &[Address]) {
+        for port in &self.core.state().ports {
+            if adopted.contains(&address(port)) {
+                port.hand_over();
+            }
+        }
+        if adopted.iter().any(|address| address.role == Role::Admin) {
+            let _: Result<(), _> = self.admin_stop.send(true);
+        }
+        self.core.close();
+    }
+
+    /// The process before accepts no more: what it left is this one's.
+    pub fn own(&self) {
+        for port in &self.core.state().ports {
+            port.take_file();
+        }
+    }
+
+    /// Whoever asks whether it is ready is told that it is not. It still takes what comes, and still reloads.
+    pub fn leave(&self) {
+        self.core.unready.store(true, Ordering::Relaxed);
+    }
+
     /// Accepts no more, lets what is under way end, for at most `grace`; whether all of it did.
     pub async fn drain(&self, grace: Duration) -> bool {
         let ports = self.core.close();
@@ -210,6 +286,8 @@ impl Gateway {
     /// Ends everything now.
     pub fn stop(self) {
         self.core.close();
+        // It is to refuse whoever connects once nobody answers there.
+        drop(self.admin_socket);
         for worker in &self.core.workers {
             // A full inbox or a gone worker has nothing left to stop.
             let _: Result<(), _> = worker.try_send(Order::Stop);
@@ -233,12 +311,15 @@ impl Core {
         loaded: Loaded,
         metrics: Arc<Metrics>,
         logs: Arc<Logs>,
+        inherited: &mut Inherited,
     ) -> Result<(Arc<Core>, Vec<JoinHandle<()>>), StartError> {
         let count = loaded.config.workers.map_or_else(limits::cores, usize::from);
         let notes: Vec<Value> = loaded.notes.iter().map(value).collect();
         let version = version(&loaded);
         let seen = Arc::clone(&loaded.inputs);
-        let built = build(loaded, &Registry::default(), &[], count, &metrics, &logs).map_err(StartError::Build)?;
+        let built =
+            build(loaded, &Registry::default(), &[], count, &metrics, &logs, inherited).map_err(StartError::Build)?;
+        inherited.used_up().map_err(StartError::Build)?;
         let first = Arc::clone(&built.snapshot.config);
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::new(Arc::clone(&built.snapshot)),
@@ -262,6 +343,8 @@ impl Core {
             first,
             shared,
             workers,
+            unready: AtomicBool::new(false),
+            handing_over: AtomicBool::new(false),
             reloading: Mutex::new(()),
             state: Mutex::new(state),
         });
@@ -283,7 +366,10 @@ impl Core {
     fn reload_now(&self) -> Result<Reloaded, Rejected> {
         let _turn = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         if self.shared.draining.load(Ordering::Relaxed) {
-            return Err(going());
+            return Err(rejection(GOING));
+        }
+        if self.handing_over.load(Ordering::Relaxed) {
+            return Err(rejection(HANDING_OVER));
         }
         let loaded = config::load(&self.source.path, self.source.environment.as_ref());
         // What was read, not what stands there by now: what is written meanwhile must look new to whoever compares.
@@ -327,7 +413,7 @@ impl Core {
         let mut notes: Vec<Value> = loaded.notes.iter().map(value).collect();
         notes.extend(self.needs_restart(&loaded.config));
         let (metrics, logs) = (&self.shared.metrics, &self.shared.logs);
-        let built = build(loaded, &registry, &ports, self.workers.len(), metrics, logs)
+        let built = build(loaded, &registry, &ports, self.workers.len(), metrics, logs, &mut Inherited::default())
             // Names that came as far as a series of their own.
             .inspect_err(|_| self.forget(&self.state()));
         let applied = built.and_then(|built| self.apply(&mut self.state(), built, version.clone()));
@@ -372,7 +458,7 @@ impl Core {
             }
         }
         for (port, sockets) in built.opened {
-            for (worker, (door, socket)) in self.workers.iter().zip(sockets) {
+            for (worker, (door, socket)) in self.workers.iter().cycle().zip(sockets) {
                 let order = Order::Accept(door, socket);
                 worker.try_send(order).map_err(|_| "a worker does not take orders; restart the gateway".to_owned())?;
             }
@@ -426,7 +512,7 @@ impl Control for Core {
     }
 
     fn readiness(&self) -> Readiness {
-        let draining = self.shared.draining.load(Ordering::Relaxed);
+        let draining = self.shared.draining.load(Ordering::Relaxed) || self.unready.load(Ordering::Relaxed);
         let state = self.state();
         let listening = !state.ports.is_empty();
         let addresses: Vec<_> = state.ports.iter().map(|port| port.local.to_string()).collect();
@@ -477,8 +563,8 @@ impl Control for Core {
     fn reload(&self) -> Reloading {
         let core = Weak::clone(&self.me);
         Box::pin(async move {
-            let core = core.upgrade().ok_or_else(going)?;
-            tokio::task::spawn_blocking(move || core.reload_now()).await.unwrap_or_else(|_| Err(going()))
+            let core = core.upgrade().ok_or_else(|| rejection(GOING))?;
+            tokio::task::spawn_blocking(move || core.reload_now()).await.unwrap_or_else(|_| Err(rejection(GOING)))
         })
     }
 
@@ -505,6 +591,7 @@ fn build(
     workers: usize,
     metrics: &Metrics,
     logs: &Logs,
+    inherited: &mut Inherited,
 ) -> Result<Built, String> {
     let config = Arc::new(loaded.config);
     let (registry, pools) = registry.build(&config, workers, metrics).map_err(|error| error.to_string())?;
@@ -514,9 +601,11 @@ fn build(
     for listener in &config.listeners {
         if !ports.iter().any(|port| port.bind == listener.bind) {
             let mut ours = ports.iter().chain(opened.iter().map(|(port, _)| port));
+            let given = inherited.take(Role::Listener, &listener.name, &listener.bind.to_string());
             let number = |bind: &Bind| bind.tcp().map(|address| address.port());
-            let beside_ours = ours.any(|port| number(&port.local) == number(&listener.bind));
-            let port = Port::listen(listener, workers, metrics.listener(&listener.name), beside_ours);
+            let beside_ours = ours.any(|port| number(&port.local) == number(&listener.bind))
+                || inherited.ports().any(|port| Some(port) == number(&listener.bind));
+            let port = Port::listen(listener, workers, metrics.listener(&listener.name), beside_ours, given);
             opened.push(port.map_err(|error| cannot_listen(&listener.name, &listener.bind, &error))?);
         }
     }
@@ -568,8 +657,20 @@ fn cannot_listen(name: &str, bind: &Bind, error: &io::Error) -> String {
     format!("listener `{name}` cannot listen on {bind}: {error}; {next}")
 }
 
-fn bind_admin(bind: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(bind).map_err(|error| StartError::Build(cannot_listen("admin", &Bind::Tcp(bind), &error)))
+/// The admin listener's socket, and whether a service manager holds it too.
+fn bind_admin(bind: SocketAddr, inherited: &mut Inherited) -> Result<(TcpListener, bool), StartError> {
+    if let Some(Sockets { mut open, kept }) = inherited.take(Role::Admin, "admin", &bind.to_string())
+        && let Some(socket) = open.pop()
+    {
+        return Ok((socket.into(), kept));
+    }
+    let problem = |error| StartError::Build(cannot_listen("admin", &Bind::Tcp(bind), &error));
+    Ok((TcpListener::bind(bind).map_err(problem)?, false))
+}
+
+/// A port as another process knows it.
+fn address(port: &Port) -> Address {
+    Address { role: Role::Listener, bind: port.bind.to_string() }
 }
 
 fn spawn_workers(count: usize, shared: &Arc<Shared>) -> io::Result<(Inboxes, Vec<JoinHandle<()>>)> {
@@ -613,9 +714,9 @@ fn changes(old: &Value, new: &Value) -> Vec<Value> {
     config::diff(old, new).iter().map(value).collect()
 }
 
-/// Why a gateway that drains takes no new configuration.
-fn going() -> Rejected {
-    Rejected { problems: vec![json!({ "message": GOING })], rendered: GOING.to_owned() }
+/// Why a gateway takes no new configuration now.
+fn rejection(why: &str) -> Rejected {
+    Rejected { problems: vec![json!({ "message": why })], rendered: why.to_owned() }
 }
 
 fn rejected(problems: &Problems) -> Rejected {
@@ -660,6 +761,9 @@ fn inputs(loaded: &Result<Loaded, Problems>) -> &Arc<Inputs> {
 
 /// What a reload is told once a drain has begun.
 const GOING: &str = "the gateway is going and takes no new configuration";
+
+/// What a reload is told while a new process is on its way.
+const HANDING_OVER: &str = "a new process is about to take over and reads the file itself; reload once it has";
 
 /// Between two looks at the certificates.
 const DAY: Duration = Duration::from_hours(24);

@@ -22,6 +22,7 @@ impl Environment for Deployed {
 const EXAMPLE: &str = include_str!("../gateway.yaml");
 const KUBERNETES: &str = include_str!("../deploy/kubernetes.yaml");
 const SYSTEMD: &str = include_str!("../deploy/sluice.service");
+const SOCKET: &str = include_str!("../deploy/sluice.socket");
 const OPERATIONS: &str = include_str!("../docs/operations.md");
 
 fn load(name: &str, text: &str) -> Config {
@@ -67,10 +68,46 @@ fn the_configuration_in_the_kubernetes_example_is_valid_and_reachable_by_probes(
 
 #[test]
 fn whoever_stops_the_gateway_waits_longer_than_its_grace() {
-    let grace = load("gateway.yaml", EXAMPLE).shutdown_grace.as_secs();
-    assert!(seconds(SYSTEMD, "TimeoutStopSec=") > grace);
-    let sleep = seconds(KUBERNETES, "[sleep, \"");
-    assert!(seconds(KUBERNETES, "terminationGracePeriodSeconds: ") > sleep + grace);
+    let end = |config: &Config| (config.shutdown_delay + config.shutdown_grace).as_secs();
+    assert!(seconds(SYSTEMD, "TimeoutStopSec=") > end(&load("gateway.yaml", EXAMPLE)));
+    let pod = load("kubernetes.yaml", &in_config_map());
+    assert!(!pod.shutdown_delay.is_zero(), "its address leaves the Service meanwhile");
+    assert!(seconds(KUBERNETES, "terminationGracePeriodSeconds: ") > end(&pod));
+}
+
+#[test]
+fn the_unit_lets_systemd_follow_a_start_a_reload_a_hand_over_and_a_worker_that_hangs() {
+    for line in ["Type=notify-reload", "NotifyAccess=main", "KillMode=mixed", "KillSignal=SIGTERM"] {
+        assert!(SYSTEMD.lines().any(|written| written == line), "{line}");
+    }
+    assert!(seconds(SYSTEMD, "WatchdogSec=") > 0);
+    assert!(SYSTEMD.contains("RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX"), "a hand-over goes by unix sockets");
+}
+
+#[test]
+fn the_socket_unit_is_for_a_listener_of_the_example() {
+    let value = |key: &str| SOCKET.lines().find_map(|line| line.strip_prefix(key)).expect("it is there");
+    let config = load("gateway.yaml", EXAMPLE);
+    let listener = config.listeners.iter().find(|listener| *listener.name == *value("FileDescriptorName="));
+    assert_eq!(listener.expect("a listener").bind.to_string(), value("ListenStream="));
+}
+
+#[test]
+fn the_operations_page_quotes_what_a_hand_over_says() {
+    let code = [include_str!("../src/cli/run.rs"), include_str!("../src/server/handover/successor.rs")].concat();
+    for words in [
+        "USR2: a new process is started to take over",
+        "the new process has taken over",
+        "draining; a second signal stops at once",
+        "taken over from the process before",
+        "all that was under way has ended; stopping",
+        "the new process did not take over, this one goes on serving",
+        "it ended before it was ready",
+        "it was not ready within",
+        "cannot be started: ",
+    ] {
+        assert!(code.contains(words) && OPERATIONS.contains(words), "{words}");
+    }
 }
 
 #[test]

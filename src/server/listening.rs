@@ -4,9 +4,9 @@
 //! somebody still answers at is not, nor is anything that is no socket. Who may connect is decided by the file's mode, which
 //! is 0777 without the bits of the process's umask: writing is what connecting takes.
 
-use crate::config::Bind;
+use super::inherited::Sockets;
 use crate::net::io::{Address, Socket};
-use socket2::{Domain, Protocol, SockAddr, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -48,15 +48,6 @@ pub struct SocketFile {
 // === impl Listening ===
 
 impl Listening {
-    /// A socket that somebody else opened for `bind`.
-    #[must_use]
-    pub fn adopt(bind: &Bind, socket: OwnedFd) -> Listening {
-        match bind {
-            Bind::Tcp(_) => Listening::Tcp(socket.into()),
-            Bind::Unix(_) => Listening::Unix(socket.into()),
-        }
-    }
-
     /// Another handle of the same socket.
     ///
     /// # Errors
@@ -151,6 +142,21 @@ impl SocketFile {
         Ok(SocketFile { path: path.to_owned(), identity: identity(path)?, ours: AtomicBool::new(true) })
     }
 
+    /// The file at `path`, as it is now, as somebody else's until it is said to be ours.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn theirs(path: &Path) -> io::Result<Self> {
+        let file = SocketFile::of(path)?;
+        file.leave();
+        Ok(file)
+    }
+
+    /// Nobody else listens there any more.
+    pub fn take(&self) {
+        self.ours.store(true, Ordering::Relaxed);
+    }
+
     /// Somebody else listens there from now on: the file stays.
     pub fn leave(&self) {
         self.ours.store(false, Ordering::Relaxed);
@@ -207,6 +213,30 @@ fn clear(path: &Path) -> io::Result<()> {
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+/// Sockets that somebody else opened, and as many more as give each worker one.
+///
+/// # Errors
+/// No more descriptors; one that is no socket.
+pub fn adopt(given: Sockets, workers: usize) -> io::Result<Vec<Listening>> {
+    let adopt = |socket: OwnedFd| {
+        let unix = SockRef::from(&socket).domain()? == Domain::UNIX;
+        Ok(if unix { Listening::Unix(socket.into()) } else { Listening::Tcp(socket.into()) })
+    };
+    let mut sockets = given.open.into_iter().map(adopt).collect::<io::Result<Vec<_>>>()?;
+    let before = sockets.len();
+    for index in before..workers {
+        // Sockets that were opened for one process alone are shared by its workers: others would be refused beside them.
+        let more = match &sockets[index % before] {
+            Listening::Tcp(socket) if !given.kept && SockRef::from(socket).reuse_port()? => {
+                Listening::Tcp(listen(socket.local_addr()?)?)
+            }
+            socket => socket.try_clone()?,
+        };
+        sockets.push(more);
+    }
+    Ok(sockets)
 }
 
 /// Listens at an address, with a socket for each worker. `beside_ours`: this process listens on that port number already,

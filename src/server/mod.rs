@@ -15,5 +15,8 @@ mod http1;
 mod http2;
 pub mod contain;
 pub mod limits;
+pub mod inherited;
+pub mod handover;
+pub mod systemd;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! A listening address: its sockets, and the count of what came in through them.
 
 use super::addresses::Addresses;
+use super::inherited::Sockets;
 use super::listening::{self, Listening, SocketFile};
 use super::tls::Terminator;
 use crate::clock;
@@ -10,6 +11,7 @@ use crate::observe::metrics::{ConnectionRefused, ListenerMetrics};
 use crate::proxy::identity::Origin;
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -42,6 +44,12 @@ pub struct Port {
     doors: AtomicUsize,
     /// Told whenever there may be more room: a connection ends, the limit changes, the last socket closes.
     room: Notify,
+    /// The sockets once more, to be handed to another process; empty once it is closed. A std mutex: taken at either event.
+    sockets: Mutex<Vec<OwnedFd>>,
+    /// Somebody else holds the sockets too: what waits in them is theirs when this port closes.
+    kept: AtomicBool,
+    /// A service manager does.
+    activated: bool,
 }
 
 /// What a reload can change about a port.
@@ -53,7 +61,7 @@ struct Settings {
     terminator: Option<Arc<Terminator>>,
 }
 
-/// A port that listens, and a socket of it for each worker.
+/// A port that listens, and its sockets: at least one for each worker.
 pub type Opened = (Arc<Port>, Vec<(Door, Listening)>);
 
 /// One listening socket's share of a port; the port is not empty before all of them were dropped.
@@ -89,9 +97,9 @@ struct Said {
 // === impl Port ===
 
 impl Port {
-    /// Listens where `listener` says: with one socket for each worker at an address, with one that all share at a path.
-    /// `beside_ours`: this process listens on that port number already, on another address; the one may contain the other
-    /// (`127.0.0.1` and `0.0.0.0`).
+    /// Listens where `listener` says: with one socket for each worker at an address, with one that all share at a path; or on
+    /// those `given`, which are open already. `beside_ours`: this process, or the one it replaces, listens on that port number
+    /// already, on another address; the one may contain the other (`127.0.0.1` and `0.0.0.0`).
     ///
     /// # Errors
     /// The address is in use or not ours; the path is in use, or what is there is no socket.
@@ -100,34 +108,50 @@ impl Port {
         workers: usize,
         metrics: ListenerMetrics,
         beside_ours: bool,
+        given: Option<Sockets>,
     ) -> io::Result<Opened> {
+        if let Some(given) = given {
+            let kept = given.kept;
+            let file = match &listener.bind {
+                // The process before removes it, or a service manager, until it is said to be ours.
+                Bind::Unix(path) if !kept => SocketFile::theirs(path).ok(),
+                _ => None,
+            };
+            return Port::over(listener, listening::adopt(given, workers)?, file, kept, metrics);
+        }
         match &listener.bind {
             Bind::Tcp(bind) => {
                 let sockets = listening::at_address(*bind, workers, beside_ours)?;
-                Port::over(listener, sockets, None, metrics)
+                Port::over(listener, sockets, None, false, metrics)
             }
             Bind::Unix(path) => {
                 let (socket, file) = listening::at_path(path)?;
-                Port::over(listener, shared(socket, workers)?, Some(file), metrics)
+                Port::over(listener, shared(socket, workers)?, Some(file), false, metrics)
             }
         }
     }
 
-    /// A port over sockets that listen already, one for each worker. `file` is that of a socket at a path, where it is ours
-    /// to remove when the port closes.
+    /// A port over sockets that listen already, at least one for each worker. `file` is that of a socket at a path, where it
+    /// is ours to remove when the port closes; `activated` says that a service manager holds the sockets too.
     ///
     /// # Errors
-    /// A socket that does not know its address.
-    pub fn over(
+    /// A socket that does not know its address; no more descriptors.
+    fn over(
         listener: &Arc<Listener>,
         sockets: Vec<Listening>,
         file: Option<SocketFile>,
+        activated: bool,
         metrics: ListenerMetrics,
     ) -> io::Result<Opened> {
         let local = match sockets.first() {
             Some(Listening::Tcp(socket)) => Bind::Tcp(socket.local_addr()?),
-            _ => listener.bind.clone(),
+            Some(Listening::Unix(socket)) => {
+                let path = socket.local_addr()?.as_pathname().map(ToOwned::to_owned);
+                path.map_or_else(|| listener.bind.clone(), Bind::Unix)
+            }
+            None => listener.bind.clone(),
         };
+        let again = sockets.iter().map(|socket| socket.try_clone().map(OwnedFd::from)).collect::<io::Result<_>>()?;
         let port = Arc::new(Port {
             bind: listener.bind.clone(),
             local,
@@ -141,15 +165,18 @@ impl Port {
             full: AtomicBool::new(false),
             doors: AtomicUsize::new(sockets.len()),
             room: Notify::new(),
+            sockets: Mutex::new(again),
+            kept: AtomicBool::new(activated),
+            activated,
         });
         let sockets = sockets.into_iter().map(|socket| (Door { port: Arc::clone(&port) }, socket)).collect();
         Ok((port, sockets))
     }
 
-    /// Another process listens on its sockets from now on, so a file of theirs stays when this port closes.
-    pub fn leave_file(&self) {
+    /// No other process listens on its sockets any more, so a file of theirs is this one's to remove.
+    pub fn take_file(&self) {
         if let Some(file) = &self.file {
-            file.leave();
+            file.take();
         }
     }
 
@@ -213,11 +240,37 @@ impl Port {
         }
     }
 
+    /// Its sockets, for another process. None of them is left once it is closed.
+    ///
+    /// # Errors
+    /// No more descriptors.
+    pub fn share(&self) -> io::Result<Sockets> {
+        let sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = sockets.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
+        Ok(Sockets { open, kept: self.activated })
+    }
+
+    /// Another process accepts on its sockets: this one leaves them to it.
+    pub fn hand_over(&self) {
+        if let Some(file) = &self.file {
+            file.leave();
+        }
+        self.kept.store(true, Ordering::Release);
+        self.close();
+    }
+
+    /// Whether somebody else goes on accepting on its sockets.
+    pub fn is_kept(&self) -> bool {
+        self.kept.load(Ordering::Acquire)
+    }
+
     /// From now on it accepts no more, and answers close their connections.
     pub fn close(&self) {
         if let Some(file) = &self.file {
             file.remove();
         }
+        // First these: the workers' must be the last ones, to be closed with nobody waiting in them.
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.closed.store(true, Ordering::Release);
         self.closing.notify_waiters();
     }
@@ -395,7 +448,7 @@ mod tests {
     }
 
     fn open(bind: &str, beside_ours: bool) -> io::Result<Opened> {
-        Port::listen(&listener(bind), 2, Metrics::new().listener("web"), beside_ours)
+        Port::listen(&listener(bind), 2, Metrics::new().listener("web"), beside_ours, None)
     }
 
     #[test]

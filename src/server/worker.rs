@@ -11,13 +11,15 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// What a worker is told.
 #[derive(Debug)]
 pub enum Order {
     /// Accept connections from this socket of a port, until the port closes.
     Accept(Door, Listening),
+    /// Say that you take orders.
+    Answer(oneshot::Sender<()>),
     /// End now, with whatever is open.
     Stop,
 }
@@ -48,7 +50,16 @@ pub fn spawn(worker: Worker) -> io::Result<(mpsc::Sender<Order>, JoinHandle<()>)
 }
 
 async fn work(worker: Arc<Worker>, mut inbox: mpsc::Receiver<Order>) {
-    while let Some(Order::Accept(door, socket)) = inbox.recv().await {
+    while let Some(order) = inbox.recv().await {
+        let (door, socket) = match order {
+            Order::Accept(door, socket) => (door, socket),
+            Order::Answer(answer) => {
+                // Whoever asked may not want to know any more.
+                let _: Result<(), ()> = answer.send(());
+                continue;
+            }
+            Order::Stop => break,
+        };
         match socket.into_accepting() {
             Ok(listener) => drop(tokio::spawn(accept(listener, door, Arc::clone(&worker)))),
             Err(error) => {
@@ -56,6 +67,23 @@ async fn work(worker: Arc<Worker>, mut inbox: mpsc::Receiver<Order>) {
                 tracing::error!(%error, %address, "a worker cannot listen; restart the gateway");
             }
         }
+    }
+}
+
+/// Whether every worker takes orders. Returns when all have answered, so never while one hangs; the order in which they were
+/// told anything is the order in which they do it, so whatever they were told before is under way then.
+pub async fn all_answer(workers: &[mpsc::Sender<Order>]) {
+    let mut answers = Vec::new();
+    for worker in workers {
+        let (answer, answered) = oneshot::channel();
+        // One that has ended has nothing to answer for.
+        if worker.send(Order::Answer(answer)).await.is_ok() {
+            answers.push(answered);
+        }
+    }
+    for answered in answers {
+        // Likewise.
+        let _: Result<(), oneshot::error::RecvError> = answered.await;
     }
 }
 
@@ -77,6 +105,10 @@ async fn accept(listener: Accepting, door: Door, worker: Arc<Worker>) {
             },
             () = closes.as_mut() => break,
         }
+    }
+    if port.is_kept() {
+        // Whoever holds the socket too takes them.
+        return;
     }
     // The runtime may not have heard of the last ones yet, so the socket itself is asked.
     if let Ok(socket) = listener.into_listening() {
@@ -121,3 +153,25 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 /// Orders a worker has not come to yet; it comes to them at once, so a full inbox means a worker that hangs.
 const ORDERS: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::{Context, Waker};
+
+    #[test]
+    fn all_answer_only_once_the_last_of_them_does() {
+        let (workers, mut inboxes): (Vec<_>, Vec<_>) = (0..3).map(|_| mpsc::channel(ORDERS)).unzip();
+        let mut asked = pin!(all_answer(&workers));
+        let mut have_answered = || asked.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        assert!(!have_answered());
+        let hangs = inboxes.pop().expect("three of them");
+        for mut inbox in inboxes {
+            let Ok(Order::Answer(answer)) = inbox.try_recv() else { panic!("it was asked") };
+            answer.send(()).expect("somebody waits");
+        }
+        assert!(!have_answered(), "one hangs");
+        drop(hangs);
+        assert!(have_answered(), "one that has ended does not");
+    }
+}

@@ -15,7 +15,9 @@ mod drain; // what is under way ends, nothing new begins
 mod exchange; // a request and its answer: framing, order, streams, interim and early answers
 mod forwarding; // which fields and bytes of a message go on
 mod gone; // clients that leave, in every phase
+mod http2; // HTTP/2 on both sides
 mod h2; // HTTP/2 frame by frame
+mod handover; // the process is replaced, and what a service manager is told and gives
 mod idle; // connections that do nothing, and the limit on all of them
 mod listener; // what a listener bounds, and many clients at once
 mod lost; // not one request is lost, not one stream is cut

@@ -1,6 +1,6 @@
 //! A provider that a test drives by hand, or that follows a script. It keeps every byte it receives.
 
-use super::wire::{Message, Wire, lock, wait_until};
+use super::wire::{Head, Message, Wire, lock, wait_until};
 use socket2::{Domain, Socket, Type};
 use std::io::ErrorKind;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -178,6 +178,13 @@ impl Peer {
         let request = self.wire.request()?;
         lock(&self.seen.requests).push(request.clone());
         Some(request)
+    }
+
+    /// Reads the rest of a request whose head was read, and counts it.
+    pub(crate) fn keep(&mut self, head: Head) -> Message {
+        let request = self.wire.body(head, false);
+        lock(&self.seen.requests).push(request.clone());
+        request
     }
 
     /// Sends an answer of known length.

@@ -1,6 +1,6 @@
-//! What the real binary does when it is told: HUP, TERM, INT, QUIT, USR1, USR2, and the codes it exits with.
+//! What the real binary does when it is told: HUP, TERM, INT, QUIT, USR1, and the codes it exits with.
 
-use crate::world::{BEFORE, Gate, Provider, Sluice, wait_until};
+use crate::world::{BEFORE, Gate, Provider, Sluice, Wire, wait_until};
 use rustix::process::Signal;
 use std::fs;
 use std::net::TcpStream;
@@ -83,6 +83,37 @@ fn a_second_signal_stops_at_once() {
 }
 
 #[test]
+fn during_the_delay_it_is_not_ready_and_takes_what_comes_and_a_second_signal_stops_at_once() {
+    let (mut sluice, _alpha) = start("shutdown: { delay: 1h }\n", &Gate::default());
+    let mut idle = sluice.connect();
+    idle.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!(idle.answer().text(), "done");
+    sluice.signal(Signal::TERM);
+    wait_until("it says that it drains", || {
+        let mut probe = Wire::connect(sluice.admin());
+        probe.send("GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        let ready = probe.answer();
+        ready.status() == 503 && ready.text().contains("draining")
+    });
+    ask(&sluice);
+    idle.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!(idle.answer().value("connection"), None, "a connection is kept as before");
+    sluice.signal(Signal::TERM);
+    idle.end();
+    assert_eq!(sluice.wait_for_exit(), 1, "{}", sluice.output());
+}
+
+#[test]
+fn after_the_delay_comes_the_drain() {
+    let (mut sluice, _alpha) = start("shutdown: { delay: 50ms }\n", &Gate::default());
+    sluice.signal(Signal::TERM);
+    assert_eq!(sluice.wait_for_exit(), 0, "{}", sluice.output());
+    let log = sluice.log().iter().map(ToString::to_string).collect::<String>();
+    let at = |text: &str| log.find(text).unwrap_or_else(|| panic!("{text} is not in {log}"));
+    assert!(at("still accepting") < at("draining; a second signal"));
+}
+
+#[test]
 fn int_and_quit_drain_as_term_does() {
     for signal in [Signal::INT, Signal::QUIT] {
         let (mut sluice, _alpha) = start("", &Gate::default());
@@ -126,13 +157,4 @@ fn usr1_turns_to_a_new_log_file_after_the_old_one_was_renamed() {
     ask(&sluice);
     wait_until("the line of the request", || lines(&log) == 1);
     assert_eq!(lines(&rotated), 2);
-}
-
-#[test]
-fn usr2_is_survived() {
-    let (mut sluice, _alpha) = start("", &Gate::default());
-    sluice.signal(Signal::USR2);
-    wait_until("the warning", || sluice.log().iter().any(|line| line.to_string().contains("USR2")));
-    ask(&sluice);
-    assert!(sluice.runs());
 }

@@ -48,7 +48,7 @@ pub(crate) struct Extra<'a> {
 
 /// A `gateway.yaml` in a folder of its own.
 #[derive(Debug)]
-struct ConfigFile {
+pub(crate) struct ConfigFile {
     folder: TempDir,
     places: Vec<(String, String)>,
 }
@@ -193,17 +193,28 @@ impl Sluice {
 
     /// As [`Sluice::spawn`], with more variables in its environment.
     pub(crate) fn spawn_with(yaml: &str, places: &[(&str, SocketAddr)], variables: &[(&str, &str)]) -> Self {
+        Sluice::spawn_as(yaml, places, |_| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+            command.envs(variables.iter().copied()).stdin(Stdio::null());
+            command
+        })
+    }
+
+    /// As [`Sluice::spawn`], by a command that is told its folder and, behind its own arguments, gets `--config FILE`.
+    pub(crate) fn spawn_as(
+        yaml: &str,
+        places: &[(&str, SocketAddr)],
+        command: impl FnOnce(&ConfigFile) -> Command,
+    ) -> Self {
         let (web, admin) = (free_address(), free_address());
         let mut file = ConfigFile::new(places);
         file.places.extend([("web".to_owned(), web.to_string()), ("admin".to_owned(), admin.to_string())]);
         file.write(yaml);
         let output = File::create(file.folder.path().join("output")).expect("the folder takes files");
-        let child = Command::new(env!("CARGO_BIN_EXE_sluice"))
+        let child = command(&file)
             .arg("--config")
             .arg(file.path())
-            .envs(variables.iter().copied())
             .current_dir(file.folder.path())
-            .stdin(Stdio::null())
             .stdout(output.try_clone().expect("a descriptor"))
             .stderr(output)
             .spawn()
@@ -246,6 +257,11 @@ impl Sluice {
     /// Adds places for later texts.
     pub(crate) fn place(&mut self, name: &str, address: SocketAddr) {
         self.file.places.push((name.to_owned(), address.to_string()));
+    }
+
+    /// The process, to be asked what [`Sluice`] does not.
+    pub(crate) fn child(&mut self) -> &mut Child {
+        &mut self.child
     }
 
     /// Sends a signal, such as `Signal::HUP`.
@@ -317,8 +333,15 @@ impl ConfigFile {
         ConfigFile { folder, places }
     }
 
-    fn path(&self) -> PathBuf {
+    /// Where the file lies.
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("gateway.yaml")
+    }
+
+    /// What a place stands for.
+    pub(crate) fn address(&self, place: &str) -> SocketAddr {
+        let (_, value) = self.places.iter().find(|(name, _)| name == place).expect("a place");
+        value.parse().expect("an address")
     }
 
     /// Written beside and renamed, so that a reader sees the old text or the new one.
