@@ -29,14 +29,14 @@ pub(super) struct Connection {
 /// Serves one connection to its end.
 pub fn serve(mut socket: Socket, place: Place, worker: Arc<Worker>) -> impl Future<Output = ()> + Send {
     let listener = place.port().listener();
-    let mut connection = Connection { place, worker, listener, scheme: "http" };
-    // Not an `async fn`: that would keep what it is given beside what becomes of it, for as long as the connection lives.
+    // Boxed, and not an `async fn`: each future it goes through would keep room for it, for as long as the connection lives.
+    let mut connection = Box::new(Connection { place, worker, listener, scheme: "http" });
     async move {
         if !arrival::admit(&mut socket, &mut connection.place).await {
             return;
         }
         if let Some(terminator) = connection.place.port().terminator() {
-            return secure(connection, socket, terminator).await;
+            return Box::pin(secure(connection, socket, terminator)).await;
         }
         let by = connection.head_by();
         http1::serve(connection, Io::Plain(socket), by).await;
@@ -44,7 +44,7 @@ pub fn serve(mut socket: Socket, place: Place, worker: Arc<Worker>) -> impl Futu
 }
 
 /// Takes a connection through the TLS handshake, then serves what was agreed on.
-async fn secure(mut connection: Connection, socket: Socket, terminator: Arc<Terminator>) {
+async fn secure(mut connection: Box<Connection>, socket: Socket, terminator: Arc<Terminator>) {
     let secured = terminator.accept(socket, terminator.deadline(clock::now())).await;
     // Later handshakes may have another one; this connection needs none any more.
     drop(terminator);
@@ -54,13 +54,13 @@ async fn secure(mut connection: Connection, socket: Socket, terminator: Arc<Term
             let by = connection.head_by();
             match secured.protocol {
                 Negotiated::Http1 => http1::serve(connection, secured.io, by).await,
-                Negotiated::Http2 => Box::pin(http2::serve(connection, secured.io, Vec::new(), by)).await,
+                Negotiated::Http2 => Box::pin(http2::serve(*connection, secured.io, Vec::new(), by)).await,
             }
         }
         Err(error) => {
             error.log(&connection.listener.name, connection.place.origin().address);
             if let Some(socket) = error.into_cleartext() {
-                Box::pin(http1::refuse(connection, Io::Plain(socket), SPEAKS_TLS)).await;
+                Box::pin(http1::refuse(*connection, Io::Plain(socket), SPEAKS_TLS)).await;
             }
         }
     }

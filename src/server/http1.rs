@@ -54,18 +54,20 @@ enum Left {
 }
 
 /// Serves a connection to its end. Its first head has to be there at `by`.
-pub(super) async fn serve(mut connection: Connection, mut io: Io, by: Instant) {
+pub(super) fn serve(mut connection: Box<Connection>, mut io: Io, by: Instant) -> impl Future<Output = ()> + Send {
     let mut idle_until = by;
     let mut head_by = Some(by);
-    while connection.wait(&io, idle_until).await {
-        // Only the first head has a deadline that began before its first byte.
-        let busy = Box::pin(connection.busy(io, head_by.take()));
-        io = match busy.await {
-            Left::Idle(idle) => idle,
-            Left::Http2(io, before) => return Box::pin(http2::serve(connection, io, before, by)).await,
-            Left::Over => return,
-        };
-        idle_until = connection.idle_until(clock::now());
+    async move {
+        while connection.wait(&io, idle_until).await {
+            // Only the first head has a deadline that began before its first byte.
+            let busy = Box::pin(connection.busy(io, head_by.take()));
+            io = match busy.await {
+                Left::Idle(idle) => idle,
+                Left::Http2(io, before) => return Box::pin(http2::serve(*connection, io, before, by)).await,
+                Left::Over => return,
+            };
+            idle_until = connection.idle_until(clock::now());
+        }
     }
 }
 

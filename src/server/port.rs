@@ -435,6 +435,7 @@ const HTTP1: &str = "http1";
 mod tests {
     use super::*;
     use crate::config::{self, ProcessEnvironment};
+    use crate::net::io::Address;
     use crate::observe::metrics::Metrics;
     use std::future::Future;
     use std::pin::pin;
@@ -481,7 +482,7 @@ mod tests {
         let now = clock::now();
         assert_eq!(said.due(now), Some(0));
         assert_eq!(said.due(now), None);
-        assert_eq!(said.due(now + SAID_EVERY - Duration::from_nanos(1)), None);
+        assert_eq!(said.due(now + SAID_EVERY.saturating_sub(Duration::from_nanos(1))), None);
         assert_eq!(said.due(now + SAID_EVERY), Some(2));
         assert_eq!(said.due(now + 2 * SAID_EVERY), Some(0));
     }
