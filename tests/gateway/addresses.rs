@@ -406,6 +406,22 @@ routes: [ { name: all, match: { path: \"/*\" }, pool: main } ]
     }
 }
 
+#[test]
+fn a_client_in_http2_is_announced_like_any_other() {
+    let alpha = Provider::by_hand();
+    let gateway = Gateway::before_with(&alpha, Extra { provider: "proxy_protocol: v1", ..Extra::default() });
+    let web = gateway.web();
+    let client = std::thread::spawn(move || curl(&["--http2-prior-knowledge", &format!("http://{web}/")]));
+    let mut provider = alpha.accept();
+    let line = provider.until("\r\n");
+    assert!(line.starts_with("PROXY TCP4 127.0.0.1 127.0.0.1 "), "{line}");
+    assert!(line.ends_with(&format!(" {}\r\n", web.port())), "{line}");
+    provider.request().expect("a request");
+    provider.send(OK);
+    assert_eq!(client.join().expect("curl is answered"), "ok");
+    provider.closes();
+}
+
 // --- IPv6 ---
 
 #[test]
