@@ -191,6 +191,45 @@ fn a_secret_that_changed_is_told_and_not_shown() {
     assert_eq!(found, [("shutdown.grace", "1s", "2s"), ("admin.tokens[admin].token", "***", "***")]);
 }
 
+/// A listener with this certificate and key, and a value from a file.
+fn secured(name: &str) -> Loaded {
+    let text = format!(
+        "listeners: [{{ name: web, bind: \"127.0.0.1:0\", tls: {{ certificates: [{{ cert: {name}.pem, key: {name}.key }}] }} }}]\n\
+         providers: {{ a: {{ url: \"https://a\", tls: {{ ca: ca.pem, client: {{ cert: rsa.pem, key: rsa.key }} }} }} }}\n\
+         pools: {{ main: {{ providers: [a] }} }}\n\
+         routes: [{{ name: all, respond: {{ body: \"${{file:key.txt}}\" }} }}]\n"
+    );
+    load_text(&text).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+#[test]
+fn a_private_key_shows_nowhere_and_a_new_one_is_told() {
+    let (site, other) = (secured("site"), secured("other"));
+    let (before, after) = (config::effective(&site.config), config::effective(&other.config));
+    let changes = config::diff(&before, &after);
+    let shown = format!("{before} {changes:?} {:?} {:?}", site.config, site.inputs);
+    for name in ["site.key", "rsa.key"] {
+        let key = fs::read_to_string(folder("files").join(name)).expect("readable");
+        let secret = key.lines().nth(1).expect("a line of it");
+        assert!(!shown.contains(secret), "{shown}");
+    }
+    // `BEGIN P`, as `Debug` shows bytes.
+    assert!(!shown.contains("66, 69, 71, 73, 78, 32, 80"), "{shown}");
+    let paths: Vec<&str> = changes.iter().map(|change| &*change.path).collect();
+    assert_eq!(paths, ["listeners[web].tls.certificates", "listeners[web].tls.certificates[0].key"]);
+}
+
+#[test]
+fn every_file_that_was_read_is_listed_and_no_other() {
+    let loaded = secured("site");
+    let expected = ["ca.pem", "key.txt", "rsa.key", "rsa.pem", "site.key", "site.pem"].map(PathBuf::from);
+    assert_eq!(loaded.config.files, expected);
+    let problems = load_text(&format!("{WHOLE}admin: {{ token: \"${{file:none}}\" }}\n")).expect_err("no such file");
+    assert_eq!(problems.inputs.named().collect::<Vec<_>>(), [Path::new("none")]);
+    let unread = load_text(&format!("{WHOLE}x: [ \"${{file:none}}\"\n")).expect_err("not YAML");
+    assert_eq!(unread.inputs.named().collect::<Vec<_>>(), [Path::new("none")], "also where the file breaks off");
+}
+
 #[test]
 fn a_dump_read_again_is_the_same_configuration() {
     let text = fs::read_to_string(folder("valid").join("more_predicates_is_not_a_conflict.yaml")).expect("readable");

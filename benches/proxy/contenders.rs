@@ -5,10 +5,13 @@
 //! upstream is asked what it really received, so a contender that does less than the others is not measured.
 
 use crate::Outcome;
+use crate::certificates::{Files, Key};
 use crate::client;
+use crate::load;
 use crate::process::{Group, now, pause};
 use crate::upstream;
-use crate::workloads::Workload;
+use crate::wire::Dialer;
+use crate::workloads::{Face, Visit, Workload};
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -54,7 +57,9 @@ pub(crate) struct Settings {
 /// What a contender is started for.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup<'a> {
-    /// Files of this run.
+    /// What it shows to clients.
+    pub(crate) face: Face,
+    /// Files of this run, the certificates among them.
     pub(crate) scratch: &'a Path,
     /// Where requests go.
     pub(crate) upstream: SocketAddr,
@@ -101,10 +106,10 @@ impl Kind {
         }
     }
 
-    fn configuration(self, setup: &Setup, port: u16) -> Outcome<String> {
+    fn configuration(self, setup: &Setup, home: &Path, port: u16) -> Outcome<String> {
         match self {
-            Kind::Sluice => sluice_configuration(setup, port),
-            Kind::Nginx => Ok(nginx_configuration(setup, port)),
+            Kind::Sluice => sluice_configuration(setup, home, port),
+            Kind::Nginx => Ok(nginx_configuration(setup, home, port)),
             Kind::Haproxy => Ok(haproxy_configuration(setup, port)),
         }
     }
@@ -152,8 +157,7 @@ impl Contender {
         let home = setup.scratch.join(format!("{}-{}", self.kind.name(), address.port()));
         fs::create_dir(&home)?;
         let file = home.join(if self.kind == Kind::Sluice { "gateway.yaml" } else { "conf" });
-        let setup_here = Setup { scratch: &home, ..setup.clone() };
-        fs::write(&file, self.kind.configuration(&setup_here, address.port())?)?;
+        fs::write(&file, self.kind.configuration(setup, &home, address.port())?)?;
 
         let mut line = setup.under.clone();
         line.push(self.program.display().to_string());
@@ -161,53 +165,96 @@ impl Contender {
         let group = Group::start(Path::new(&line[0]), &line[1..], setup.core, &home.join("output"))?;
         let mut running = Running { kind: self.kind, address, group };
         let patience = if setup.under.is_empty() { PATIENCE } else { PATIENCE_INSTRUMENTED };
-        running.wait_until_it_answers(patience)?;
-        check_answers(address)?;
-        if self.kind == Kind::Sluice || !setup.settings.bare_peers {
-            check_fields(address)?;
+        running.wait_until_it_answers(setup, patience)?;
+        let fields = self.kind == Kind::Sluice || !setup.settings.bare_peers;
+        for workload in Workload::of(setup.face) {
+            check_answer(workload, address, setup.scratch, fields)
+                .map_err(|error| format!("{error} ({})\n  it printed:\n{}", workload.title, running.said()))?;
         }
         Ok(running)
+    }
+}
+
+// === impl Setup ===
+
+impl Setup<'_> {
+    /// The certificate to show, where there is one.
+    fn files(&self) -> Option<Files> {
+        let key: Option<Key> = if let Face::Tls(key) = self.face { Some(key) } else { None };
+        key.map(|key| key.files(self.scratch))
     }
 }
 
 // === impl Running ===
 
 impl Running {
-    fn wait_until_it_answers(&mut self, patience: Duration) -> Outcome<()> {
+    fn wait_until_it_answers(&mut self, setup: &Setup, patience: Duration) -> Outcome<()> {
         let deadline = now() + patience;
         loop {
-            let Err(problem) = client::fetch(self.address, "GET /1k", b"") else { return Ok(()) };
+            let tried = match Workload::of(setup.face).next() {
+                Some(workload) if !workload.by_wrk() => ask_once(workload, self.address, setup.scratch),
+                _ => client::fetch(self.address, "GET /1k", b"").map(drop),
+            };
+            let Err(problem) = tried else { return Ok(()) };
             let fate = match (self.group.alive(), now() < deadline) {
                 (true, true) => {
                     pause(Duration::from_millis(20));
                     continue;
                 }
                 (true, false) => format!("did not answer within {} s ({problem})", patience.as_secs()),
-                (false, _) => "ended".to_owned(),
+                (false, _) => format!("ended: {}", self.group.last_words().lines().next().unwrap_or_default()),
             };
-            return Err(format!("it {fate}\n  it printed:\n{}", indent(&self.group.last_words())).into());
+            return Err(format!("it {fate}\n  it printed:\n{}", self.said()).into());
         }
+    }
+
+    fn said(&self) -> String {
+        indent(&self.group.last_words())
     }
 }
 
-/// Whether every workload's answer arrives complete through the proxy at `address`, and the stream as it comes.
-fn check_answers(address: SocketAddr) -> Outcome<()> {
-    for workload in Workload::ALL {
-        let reply = client::fetch(address, &workload.request_line(), &workload.body())?;
-        if reply.body.len() != workload.answer_bytes {
-            let (got, want) = (reply.body.len(), workload.answer_bytes);
-            return Err(format!("{} brought {got} bytes instead of {want}", workload.path).into());
-        }
-        if workload.path == upstream::STREAM_PATH && reply.body_took < upstream::STREAM_TAKES / 2 {
-            return Err(format!("it held the stream back: all of it came within {:?}", reply.body_took).into());
-        }
+/// Whether a workload's answer arrives complete through the proxy at `address`, a stream as it comes, and whether both
+/// ends see the fields that all contenders must write.
+fn check_answer(workload: &'static Workload, address: SocketAddr, scratch: &Path, fields: bool) -> Outcome<()> {
+    if !workload.by_wrk() {
+        let dialer = Dialer::new(workload, address, scratch)?;
+        return load::runtime()?.block_on(load::within(load::PATIENCE, check_wire(&dialer, workload, fields)));
+    }
+    let reply = client::fetch(address, &workload.request_line(), &workload.body())?;
+    if reply.body.len() != workload.answer_bytes {
+        let (got, want) = (reply.body.len(), workload.answer_bytes);
+        return Err(format!("{} brought {got} bytes instead of {want}", workload.path).into());
+    }
+    if workload.path == upstream::STREAM_PATH && reply.body_took < upstream::STREAM_TAKES / 2 {
+        return Err(format!("it held the stream back: all of it came within {:?}", reply.body_took).into());
+    }
+    if fields {
+        let asked = format!("{} {}", workload.method(), upstream::HEAD_PATH);
+        check_fields(&client::fetch(address, &asked, &workload.body())?)?;
     }
     Ok(())
 }
 
-/// Whether the upstream and the client see the fields that all contenders must write.
-fn check_fields(address: SocketAddr) -> Outcome<()> {
-    let reply = client::fetch(address, &format!("GET {}", upstream::HEAD_PATH), b"")?;
+async fn check_wire(dialer: &Dialer, workload: &Workload, fields: bool) -> Outcome<()> {
+    dialer.ask(&mut dialer.open_first().await?).await?;
+    if workload.visit == Visit::Again {
+        // The first connection brought the tickets.
+        dialer.ask(&mut dialer.open().await?).await?;
+    }
+    if fields {
+        check_fields(&dialer.ask_for(&mut dialer.open_first().await?, upstream::HEAD_PATH).await?)?;
+    }
+    Ok(())
+}
+
+fn ask_once(workload: &'static Workload, address: SocketAddr, scratch: &Path) -> Outcome<()> {
+    let dialer = Dialer::new(workload, address, scratch)?;
+    let asking = async { dialer.ask(&mut dialer.open_first().await?).await.map(drop) };
+    load::runtime()?.block_on(load::within(load::PATIENCE, asking))
+}
+
+/// Whether the upstream, whose answer holds the head it received, and the client see what all contenders must write.
+fn check_fields(reply: &client::Reply) -> Outcome<()> {
     let head = String::from_utf8_lossy(&reply.body).to_ascii_lowercase();
     for name in ["x-forwarded-for", "x-forwarded-proto", "x-request-id", "via"] {
         if !head.contains(&format!("\n{name}:")) {
@@ -222,13 +269,18 @@ fn check_fields(address: SocketAddr) -> Outcome<()> {
 
 // === configurations ===
 
-fn sluice_configuration(setup: &Setup, port: u16) -> Outcome<String> {
+fn sluice_configuration(setup: &Setup, home: &Path, port: u16) -> Outcome<String> {
     let admin = free_address()?;
     let log = if setup.settings.access_log {
-        format!("{{ access: true, format: json, file: {}/access.log }}", setup.scratch.display())
+        format!("{{ access: true, format: json, file: {}/access.log }}", home.display())
     } else {
         "{ access: false }".to_owned()
     };
+    let tls = setup.files().map_or(String::new(), |files| {
+        let (certificate, key) = (files.certificate.display(), files.key.display());
+        format!("tls: {{ certificates: [{{ cert: \"{certificate}\", key: \"{key}\" }}] }}")
+    });
+    let scheme = if setup.face == Face::Grpc { "h2c" } else { "http" };
     let upstream = setup.upstream;
     Ok(format!(
         "\
@@ -237,11 +289,12 @@ workers: 1
 listeners:
   - name: web
     bind: 127.0.0.1:{port}
+    {tls}
 admin:
   bind: {admin}
 log: {log}
 providers:
-  upstream: {{ url: \"http://{upstream}\" }}
+  upstream: {{ url: \"{scheme}://{upstream}\" }}
 pools:
   main: {{ providers: [upstream] }}
 routes:
@@ -252,11 +305,26 @@ routes:
     ))
 }
 
-fn nginx_configuration(setup: &Setup, port: u16) -> String {
-    let (upstream, home, connections) = (setup.upstream, setup.scratch.display(), setup.connections);
+fn nginx_configuration(setup: &Setup, home: &Path, port: u16) -> String {
+    let (upstream, home, connections) = (setup.upstream, home.display(), setup.connections);
     let access = if setup.settings.access_log { format!("{home}/access.log combined") } else { "off".into() };
     let buffers = if setup.settings.large_buffers { "proxy_buffer_size 16k; proxy_buffers 8 16k;" } else { "" };
     let fields = if setup.settings.bare_peers { "" } else { NGINX_FIELDS };
+    // Later versions would have `http2 on` instead, and still take this with a warning.
+    let listen = match setup.face {
+        Face::Http1 => "",
+        Face::Http2 | Face::Grpc => "http2",
+        Face::Tls(_) => "ssl http2",
+    };
+    let tls = setup.files().map_or(String::new(), |files| {
+        let (certificate, key) = (files.certificate.display(), files.key.display());
+        format!("ssl_certificate {certificate};\n    ssl_certificate_key {key};\n    ssl_protocols TLSv1.2 TLSv1.3;")
+    });
+    // Of its modules only the one for gRPC speaks HTTP/2 to an upstream.
+    let (pass, fields) = match setup.face {
+        Face::Grpc => ("grpc_pass grpc:", fields.replace("proxy_", "grpc_")),
+        _ => ("proxy_pass http:", fields.to_owned()),
+    };
     // Under an instrument there is one process to look at; otherwise a master and its worker, as everywhere.
     let master = if setup.under.is_empty() { "on" } else { "off" };
     // The worker would otherwise become a user who may not enter the scratch folder.
@@ -285,6 +353,7 @@ http {{
   proxy_http_version 1.1;
   proxy_set_header Connection \"\";
   proxy_set_header Host $http_host;
+  grpc_set_header Host $http_host;
   {fields}
   upstream main {{
     server {upstream};
@@ -292,8 +361,9 @@ http {{
     keepalive_requests 1000000000;
   }}
   server {{
-    listen 127.0.0.1:{port} backlog=4096;
-    location / {{ proxy_pass http://main; }}
+    listen 127.0.0.1:{port} {listen} backlog=4096;
+    {tls}
+    location / {{ {pass}//main; }}
     location /stream {{ proxy_pass http://main;  }}
   }}
 }}
@@ -304,6 +374,13 @@ http {{
 fn haproxy_configuration(setup: &Setup, port: u16) -> String {
     let (upstream, connections) = (setup.upstream, setup.connections);
     let fields = if setup.settings.bare_peers { "" } else { HAPROXY_FIELDS };
+    let fields = fields.replace("SCHEME", setup.face.scheme());
+    let bind = match (setup.face, setup.files()) {
+        (Face::Http1, _) => String::new(),
+        (_, None) => "proto h2".to_owned(),
+        (_, Some(files)) => format!("ssl crt {} alpn h2,http/1.1", files.both.display()),
+    };
+    let server = if setup.face == Face::Grpc { "proto h2" } else { "" };
     // Its standard output is a file here.
     let (log, httplog) = if setup.settings.access_log {
         ("log stdout format raw local0 info", "log global\n  option httplog")
@@ -327,12 +404,12 @@ defaults
   timeout http-keep-alive 75s
   http-reuse always
 frontend web
-  bind 127.0.0.1:{port} backlog 4096
+  bind 127.0.0.1:{port} backlog 4096 {bind}
   {fields}
   use_backend stream if {{ path /stream }}
   default_backend main
 backend main
-  server upstream {upstream}
+  server upstream {upstream} {server}
 backend stream
   # Without it small chunks are held back until the stream ends or 200 ms have passed.
   option http-no-delay
@@ -365,7 +442,7 @@ proxy_set_header X-Forwarded-For $remote_addr;
 const HAPROXY_FIELDS: &str = "\
 http-request set-var(txn.id) uuid()
   http-request set-header X-Forwarded-For %[src]
-  http-request set-header X-Forwarded-Proto http
+  http-request set-header X-Forwarded-Proto SCHEME
   http-request set-header X-Request-Id %[var(txn.id)]
   http-request add-header Via \"1.1 haproxy\"
   http-response set-header X-Request-Id %[var(txn.id)]

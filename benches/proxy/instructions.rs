@@ -1,12 +1,14 @@
 //! User instructions per request, which repeat where time does not.
 //!
 //! Each contender runs twice as a single process under valgrind's cachegrind (its cache model off: only instructions are
-//! counted), once for few requests and once for many, over one connection, one request after the other. The difference
-//! of the two counts divided by the difference in requests leaves start and stop out.
+//! counted), once for few requests and once for many, over one connection, one request after the other (HTTP/2: as many
+//! at once as the workload says; handshakes: one connection after the other). The difference of the two counts divided
+//! by the difference in requests leaves start and stop out.
 
 use crate::Outcome;
 use crate::client::Client;
 use crate::contenders::{Contender, Running, Setup};
+use crate::load::{self, Order};
 use crate::process::pause;
 use crate::progress::Progress;
 use crate::tools;
@@ -18,7 +20,7 @@ use std::time::Duration;
 /// Instructions one request of `workload` costs `contender` in user space.
 pub(crate) fn per_request(
     contender: &Contender,
-    workload: &Workload,
+    workload: &'static Workload,
     setup: &Setup,
     progress: &mut Progress,
 ) -> Outcome<f64> {
@@ -35,7 +37,7 @@ pub(crate) fn per_request(
 }
 
 /// Instructions of one whole run, from the first to the last of the process.
-fn counted_run(contender: &Contender, workload: &Workload, setup: &Setup, requests: u32) -> Outcome<u64> {
+fn counted_run(contender: &Contender, workload: &'static Workload, setup: &Setup, requests: u32) -> Outcome<u64> {
     let place = setup.scratch.join("cachegrind.out");
     // A count of an earlier run must not be taken for this one's.
     let _ = fs::remove_file(&place);
@@ -46,7 +48,12 @@ fn counted_run(contender: &Contender, workload: &Workload, setup: &Setup, reques
         format!("--cachegrind-out-file={}", place.display()),
     ];
     let mut running = contender.start(&Setup { under, ..setup.clone() })?;
-    ask_many(&running, workload, requests)?;
+    if workload.by_wrk() {
+        ask_many(&running, workload, requests)?;
+    } else {
+        let order = Order { connections: 1, ..Order::new(workload, running.address, 0, setup.scratch) };
+        load::exactly(&order, requests)?;
+    }
     // nginx without a master can miss a signal that comes while it is busy closing the last connection.
     pause(SETTLE);
     running.group.stop();

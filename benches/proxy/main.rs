@@ -4,32 +4,38 @@
 //! so that a ratio compares neighbours in time. All traffic stays on loopback, and everything that was started is stopped.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark reports to its terminal")]
 
+mod certificates;
 mod client;
 mod contenders;
 mod idle;
 mod instructions;
+mod load;
 mod process;
 mod progress;
 mod report;
 mod rounds;
 mod spread;
+mod storm;
 mod tools;
 mod upstream;
+mod wire;
 mod workloads;
 
+use certificates::Key;
 use clap::Parser;
 use contenders::{Contender, Kind, Running, Settings, Setup};
 use idle::Idle;
 use process::Cores;
 use progress::Progress;
 use report::Report;
-use rounds::{Plan, Timing, Wrk};
-use std::collections::BTreeMap;
+use rounds::{Driver, Plan, Timing};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use storm::Storm;
 use upstream::Upstream;
-use workloads::Workload;
+use workloads::{Choice, Face, Workload};
 
 /// What a step comes to; an error is a sentence for the person at the terminal.
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -47,9 +53,9 @@ struct Arguments {
     /// Fewer and shorter rounds: to see that it works, not to publish
     #[arg(long)]
     quick: bool,
-    /// Only these workloads: 1k, post, 100k, 10m, stream
-    #[arg(long, value_name = "A,B", value_delimiter = ',', value_parser = Workload::named)]
-    workloads: Vec<&'static Workload>,
+    /// Only these workloads, each a name or the beginning of several: h1, h2, tls, 1k, stream, tls-rsa, ...
+    #[arg(long, visible_alias = "only", value_name = "A,B", value_delimiter = ',')]
+    workloads: Vec<Choice>,
     /// Also count user instructions per request (valgrind)
     #[arg(long)]
     instructions: bool,
@@ -59,6 +65,9 @@ struct Arguments {
     /// How many idle connections
     #[arg(long, value_name = "N", default_value_t = 10_000, requires = "idle")]
     idle_connections: usize,
+    /// Also measure the latency of established TLS connections while many clients shake hands
+    #[arg(long)]
+    storm: bool,
     #[command(flatten)]
     settings: Settings,
     /// The Sluice binary; by default the one cargo built beside this benchmark
@@ -80,6 +89,8 @@ struct Bench {
     arguments: Arguments,
     stage: Stage,
     contenders: Vec<Contender>,
+    /// What a contender failed to start for; it is not tried again.
+    unable: BTreeSet<(Kind, Face)>,
     progress: Progress,
     report: Report,
 }
@@ -98,6 +109,7 @@ fn main() -> ExitCode {
         Some(word) if word == upstream::ARGUMENT => {
             upstream::serve(&words.get(2).map(PathBuf::from).unwrap_or_default())
         }
+        Some(word) if word == load::ARGUMENT => load::make(&words[2..]),
         _ => run(Arguments::parse()),
     };
     match result {
@@ -117,9 +129,13 @@ fn run(arguments: Arguments) -> Outcome<()> {
         return Ok(());
     }
     let mut bench = Bench::prepare(arguments)?;
-    bench.time_all()?;
+    bench.time_all();
     bench.count_all();
     bench.hold_all();
+    bench.storm_all();
+    if process::abandoned() {
+        return Err("interrupted".into());
+    }
     bench.show()
 }
 
@@ -127,64 +143,86 @@ fn run(arguments: Arguments) -> Outcome<()> {
 
 impl Bench {
     fn prepare(arguments: Arguments) -> Outcome<Bench> {
-        let mut wanted = vec!["nginx", "haproxy", "wrk"];
-        wanted.extend(arguments.instructions.then_some("valgrind"));
-        tools::install_missing(&wanted)?;
         let files = tools::raise_open_files();
         let stage = Stage::set(arguments.settings)?;
         let mut report = Report::empty(arguments.plan());
+        if let Err(error) = arguments.install_programs() {
+            // What cannot be had is left out, or ends the run with a message of its own, below.
+            report.warnings.push(error.to_string());
+        }
         if !stage.cores.apart() {
             report.warnings.push("there is one core only; a contender shares it with its load".to_owned());
         }
         if arguments.idle && files < (arguments.idle_connections + CONNECTIONS) as u64 {
             report.warnings.push(format!("only {files} files may be open; raise `ulimit -n` or run as root"));
         }
-        let mut bench = Bench { arguments, stage, contenders: Vec::new(), progress: Progress::new(), report };
+        let (contenders, unable) = (Vec::new(), BTreeSet::new());
+        let mut bench = Bench { arguments, stage, contenders, unable, progress: Progress::new(), report };
         bench.find_contenders()?;
         bench.report.facts = tools::facts(&bench.contenders);
         bench.report.facts.push(("settings", bench.arguments.settings.describe()));
         Ok(bench)
     }
 
-    /// Those that do the whole job. Sluice is left out with a message where it does not; the peers may not be missing.
+    /// Those whose programs run; whether they do the job, is seen when they are started for it.
     fn find_contenders(&mut self) -> Outcome<()> {
         for kind in Kind::ALL {
             let program = match kind {
-                Kind::Sluice => self.arguments.sluice_program(),
-                Kind::Nginx => tools::need("nginx")?,
-                Kind::Haproxy => tools::need("haproxy")?,
+                Kind::Sluice => Ok(self.arguments.sluice_program()),
+                Kind::Nginx => tools::need("nginx"),
+                Kind::Haproxy => tools::need("haproxy"),
             };
-            self.progress.step(&format!("trying {}", kind.name()));
-            match self.stage.try_out(kind, &program) {
+            match program.and_then(|program| Contender::find(kind, &program)) {
                 Ok(contender) => self.contenders.push(contender),
-                Err(error) if kind == Kind::Sluice => self.leave_sluice_out(&program, &error.to_string()),
-                Err(error) => return Err(format!("{} is not ready: {error}", kind.name()).into()),
+                Err(error) => self.report.warnings.push(format!("{} took no part: {error}", kind.name())),
             }
+        }
+        if self.contenders.is_empty() {
+            return Err(self.report.warnings.join("\n").into());
         }
         Ok(())
     }
 
-    fn leave_sluice_out(&mut self, program: &Path, error: &str) {
-        self.progress.note(&format!("Sluice is left out ({}): {error}", program.display()));
-        let reason = error.lines().next().unwrap_or_default();
-        self.report.warnings.push(format!("Sluice took no part: {reason}"));
+    /// Starts every contender with this face; one that fails is left out of what is measured with it, and that is told.
+    fn start_all(&mut self, face: Face) -> Vec<Running> {
+        let mut running = Vec::new();
+        for contender in &self.contenders {
+            let name = contender.kind.name();
+            if self.unable.contains(&(contender.kind, face)) {
+                continue;
+            }
+            self.progress.step(&format!("starting {name} for {}", face.name()));
+            match contender.start(&self.stage.setup(face)) {
+                Ok(one) => running.push(one),
+                Err(error) => {
+                    self.progress.note(&format!("{name} is left out of {}: {error}", face.name()));
+                    let reason = first_line(&*error);
+                    self.report.warnings.push(format!("{name} took no part in {}: {reason}", face.name()));
+                    self.unable.insert((contender.kind, face));
+                }
+            }
+        }
+        running
     }
 
     /// The timed rounds. Contenders that are not asked wait in the kernel and cost nothing.
-    fn time_all(&mut self) -> Outcome<()> {
+    fn time_all(&mut self) {
         let plan = self.report.plan;
         if plan.rounds == 0 {
-            return Ok(());
+            return;
         }
-        let setup = self.stage.setup();
-        let running: Vec<Running> = self.contenders.iter().map(|one| one.start(&setup)).collect::<Outcome<_>>()?;
-        let wrk = Wrk::new(self.stage.scratch.path(), self.stage.cores)?;
-        for workload in self.arguments.workloads() {
-            let timing = Timing::take(workload, &running, &wrk, plan, &mut self.progress)?;
-            self.report.warnings.extend(timing.warnings());
-            self.report.timings.push(timing);
+        for (face, workloads) in self.arguments.workloads_by_face() {
+            let running = self.start_all(face);
+            for workload in workloads {
+                if process::abandoned() {
+                    return;
+                }
+                let driver = Driver::new(self.stage.scratch.path(), self.stage.cores);
+                let timing = Timing::take(workload, &running, driver, plan, &mut self.progress);
+                self.report.warnings.extend(timing.warnings());
+                self.report.timings.push(timing);
+            }
         }
-        Ok(())
     }
 
     /// User instructions of every workload.
@@ -192,14 +230,24 @@ impl Bench {
         if !self.arguments.instructions {
             return;
         }
+        if self.report.plan.rounds == 0 {
+            // Who cannot do it is found out sooner without valgrind.
+            for face in self.arguments.workloads_by_face().into_keys() {
+                self.start_all(face);
+            }
+        }
         for workload in self.arguments.workloads() {
             let mut counts = BTreeMap::new();
             for contender in &self.contenders {
-                match instructions::per_request(contender, workload, &self.stage.setup(), &mut self.progress) {
+                if self.unable.contains(&(contender.kind, workload.face)) {
+                    continue;
+                }
+                let setup = self.stage.setup(workload.face);
+                match instructions::per_request(contender, workload, &setup, &mut self.progress) {
                     Ok(count) => drop(counts.insert(contender.kind, count)),
                     Err(error) => {
-                        let (name, title) = (contender.kind.name(), workload.title);
-                        self.report.warnings.push(format!("{name}, {title}: no instructions counted: {error}"));
+                        let (name, title, reason) = (contender.kind.name(), workload.title, first_line(&*error));
+                        self.report.warnings.push(format!("{name}, {title}: no instructions counted: {reason}"));
                     }
                 }
             }
@@ -214,7 +262,7 @@ impl Bench {
         }
         let connections = self.arguments.idle_connections;
         for contender in &self.contenders {
-            match Idle::take(contender, &self.stage.setup(), connections, &mut self.progress) {
+            match Idle::take(contender, &self.stage.setup(Face::Http1), connections, &mut self.progress) {
                 Ok(idle) => self.report.idle.push(idle),
                 Err(error) => {
                     let name = contender.kind.name();
@@ -224,6 +272,18 @@ impl Bench {
                 }
             }
         }
+    }
+
+    /// Handshake storms, in interleaved rounds.
+    fn storm_all(&mut self) {
+        if !self.arguments.storm {
+            return;
+        }
+        let running = self.start_all(Face::Tls(Key::P256));
+        let driver = Driver::new(self.stage.scratch.path(), self.stage.cores);
+        let plan = Plan { rounds: self.report.plan.rounds.clamp(1, MOST_STORMS), ..self.report.plan };
+        self.report.storm = Storm::take(&running, driver, plan, &mut self.progress);
+        self.report.warnings.append(&mut self.report.storm.warnings);
     }
 
     fn show(&mut self) -> Outcome<()> {
@@ -248,12 +308,14 @@ impl Stage {
         let scratch = tempfile::Builder::new().prefix("sluice-bench-").tempdir()?;
         process::clean_up_on_signals(scratch.path())?;
         let cores = Cores::pick()?;
+        certificates::write(scratch.path())?;
         let upstream = Upstream::start(scratch.path(), cores.driver)?;
         Ok(Stage { upstream, scratch, cores, settings })
     }
 
-    fn setup(&self) -> Setup<'_> {
+    fn setup(&self, face: Face) -> Setup<'_> {
         Setup {
+            face,
             scratch: self.scratch.path(),
             upstream: self.upstream.address,
             core: self.cores.contender,
@@ -261,13 +323,6 @@ impl Stage {
             connections: CONNECTIONS,
             under: Vec::new(),
         }
-    }
-
-    /// Starts a contender once, only to see that it does its job.
-    fn try_out(&self, kind: Kind, program: &Path) -> Outcome<Contender> {
-        let contender = Contender::find(kind, program)?;
-        contender.start(&self.setup())?;
-        Ok(contender)
     }
 }
 
@@ -280,7 +335,24 @@ impl Arguments {
     }
 
     fn workloads(&self) -> Vec<&'static Workload> {
-        if self.workloads.is_empty() { Workload::ALL.iter().collect() } else { self.workloads.clone() }
+        Choice::all_of(&self.workloads)
+    }
+
+    fn workloads_by_face(&self) -> BTreeMap<Face, Vec<&'static Workload>> {
+        let mut faces = BTreeMap::<_, Vec<_>>::new();
+        for workload in self.workloads() {
+            faces.entry(workload.face).or_default().push(workload);
+        }
+        faces
+    }
+
+    /// What this run needs beside itself, from Debian.
+    fn install_programs(&self) -> Outcome<()> {
+        let wrk = self.rounds != Some(0) && self.workloads().iter().any(|workload| workload.by_wrk());
+        let mut wanted = vec!["nginx", "haproxy"];
+        wanted.extend(wrk.then_some("wrk"));
+        wanted.extend(self.instructions.then_some("valgrind"));
+        tools::install_missing(&wanted)
     }
 
     /// What was named, or what cargo built beside this benchmark.
@@ -292,10 +364,18 @@ impl Arguments {
     }
 }
 
+/// The rest of what an error says was shown when it happened.
+fn first_line(error: &dyn std::error::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
 /// Colours on a terminal, unless `NO_COLOR` is set to something.
 fn colour_wanted() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
+
+/// Rounds of storms; each takes several times as long as others.
+const MOST_STORMS: usize = 10;
 
 /// More connections than any workload opens, on both sides of a contender.
 const CONNECTIONS: usize = 1024;

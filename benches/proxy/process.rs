@@ -8,9 +8,9 @@ use crate::Outcome;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,15 @@ pub(crate) struct Group {
     child: Child,
     pid: Pid,
     log: PathBuf,
+}
+
+/// A pinned program that is talked to, a line at a time, over its standard input and output; it ends with its handle.
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    child: Child,
+    pid: Pid,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
 }
 
 /// What a group has used up and holds.
@@ -142,6 +151,45 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+// === impl Conversation ===
+
+impl Conversation {
+    /// Starts `program` on `core`.
+    pub(crate) fn start<S: AsRef<OsStr>>(program: &Path, args: &[S], core: usize) -> Outcome<Conversation> {
+        let mut child = pinned(program, args, core).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let pid = Pid::from_child(&child);
+        unfinished(|all| all.groups.push(pid));
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().ok_or("a child without an output")?);
+        Ok(Conversation { child, pid, input, output })
+    }
+
+    /// Writes a line to it.
+    pub(crate) fn say(&mut self, line: &str) -> Outcome<()> {
+        let input = self.input.as_mut().ok_or("a child without an input")?;
+        Ok(writeln!(input, "{line}")?)
+    }
+
+    /// Waits for its next line.
+    pub(crate) fn hear(&mut self) -> Outcome<String> {
+        let mut line = String::new();
+        if self.output.read_line(&mut line)? == 0 {
+            return Err("the load ended without a word".into());
+        }
+        Ok(line.trim_end().to_owned())
+    }
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        // It ends when its input does; should it not, it is of no use any more.
+        drop(self.input.take());
+        let _ = kill_process_group(self.pid, Signal::TERM);
+        let _ = self.child.wait();
+        unfinished(|all| all.groups.retain(|pid| *pid != self.pid));
     }
 }
 

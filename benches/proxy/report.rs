@@ -3,7 +3,8 @@
 use crate::contenders::Kind;
 use crate::idle::Idle;
 use crate::rounds::{Plan, Timing};
-use crate::spread::{ENOUGH, Spread};
+use crate::spread::{ENOUGH, Spread, median_of};
+use crate::storm::{self, Storm};
 use crate::workloads::Workload;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -21,6 +22,8 @@ pub(crate) struct Report {
     pub(crate) instructions: Vec<(&'static Workload, BTreeMap<Kind, f64>)>,
     /// Memory of idle connections.
     pub(crate) idle: Vec<Idle>,
+    /// Latency during handshake storms.
+    pub(crate) storm: Storm,
     /// What a reader must know before believing the figures.
     pub(crate) warnings: Vec<String>,
 }
@@ -53,7 +56,8 @@ impl Report {
     /// Nothing found out yet.
     pub(crate) fn empty(plan: Plan) -> Report {
         let (facts, timings, warnings) = (Vec::new(), Vec::new(), Vec::new());
-        Report { facts, plan, timings, instructions: Vec::new(), idle: Vec::new(), warnings }
+        let (instructions, idle, storm) = (Vec::new(), Vec::new(), Storm::default());
+        Report { facts, plan, timings, instructions, idle, storm, warnings }
     }
 
     /// For a terminal.
@@ -89,14 +93,14 @@ impl Report {
     }
 
     fn tables(&self) -> Vec<Table> {
-        let made = [self.timing_table(), self.instruction_table(), self.idle_table()];
+        let made = [self.timing_table(), self.instruction_table(), self.idle_table(), self.storm_table()];
         made.into_iter().filter(|table| !table.rows.is_empty()).collect()
     }
 
     fn timing_table(&self) -> Table {
         let interval = if self.plan.rounds < ENOUGH { "whole range" } else { "95 % interval" };
         let title = format!(
-            "Processor time per request; medians of {} rounds of {} s, paired ratios with {interval}",
+            "Processor time per request or handshake; medians of {} rounds of {} s, paired ratios with {interval}",
             self.plan.rounds, self.plan.seconds
         );
         let header = ["workload", "proxy", "CPU µs", "/ nginx", "/ HAProxy", "requests/s", "p50 µs", "p99 µs", "MiB"];
@@ -105,7 +109,7 @@ impl Report {
     }
 
     fn instruction_table(&self) -> Table {
-        let title = "User instructions per request (one connection, counted by cachegrind)".to_owned();
+        let title = "User instructions per request or handshake (one connection, counted by cachegrind)".to_owned();
         let mut rows = Vec::new();
         for (workload, counts) in &self.instructions {
             for (kind, count) in counts {
@@ -144,6 +148,36 @@ impl Report {
         let header =
             ["workload", "proxy", "bytes each", "of it grown", "MiB without", "MiB with"].map(str::to_owned).into();
         Table { title, header, rows: self.idle.iter().map(row).collect() }
+    }
+}
+
+impl Report {
+    fn storm_table(&self) -> Table {
+        let rounds = self.storm.samples.values().map(Vec::len).max().unwrap_or(0);
+        let title = format!(
+            "Latency on established TLS connections, quiet and while {} clients shake hands; medians of {rounds} rounds",
+            storm::MANY
+        );
+        let row = |(kind, samples): (&Kind, &Vec<storm::Sample>)| {
+            let middle = |of: fn(&storm::Sample) -> f64| {
+                plain(thousands(median_of(samples.iter().map(of).collect()).unwrap_or(f64::NAN)))
+            };
+            let worst = samples.iter().map(|sample| sample.stormy[1]).fold(0.0, f64::max);
+            vec![
+                plain("handshake storm"),
+                plain(kind.name()),
+                middle(|sample| sample.quiet[0]),
+                middle(|sample| sample.quiet[1]),
+                middle(|sample| sample.stormy[0]),
+                middle(|sample| sample.stormy[1]),
+                plain(thousands(worst)),
+                middle(|sample| sample.handshakes),
+            ]
+        };
+        let header =
+            ["workload", "proxy", "quiet p50 µs", "quiet p99", "storm p50", "storm p99", "its worst", "handshakes/s"];
+        let rows = self.storm.samples.iter().map(row).collect();
+        Table { title, header: header.map(str::to_owned).into(), rows }
     }
 }
 

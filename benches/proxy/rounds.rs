@@ -1,12 +1,13 @@
 //! Timed rounds: every contender in turn, over and over, so that whatever disturbs the machine disturbs them alike.
 //!
-//! A round is one run of wrk against one contender. What the contender's processes used of their core between its start
-//! and its end, divided by the answers wrk counted, is the processor time of one request. Ratios are taken inside a round,
-//! between neighbours in time, and only then summed up.
+//! A round is one run of a load generator against one contender: wrk, or what `load.rs` makes. What the contender's
+//! processes used of their core between its start and its end, divided by the answers it counted, is the processor time
+//! of one request. Ratios are taken inside a round, between neighbours in time, and only then summed up.
 
 use crate::Outcome;
 use crate::contenders::{Kind, Running};
-use crate::process::{self, Cores};
+use crate::load::{Load, Order};
+use crate::process::{self, Cores, Usage};
 use crate::progress::Progress;
 use crate::spread::{Spread, median_of};
 use crate::tools;
@@ -49,12 +50,13 @@ pub(crate) struct Timing {
     pub(crate) workload: &'static Workload,
     /// What came of it.
     pub(crate) samples: BTreeMap<Kind, Vec<Sample>>,
+    /// Who was left out, and why.
+    problems: BTreeMap<Kind, String>,
 }
 
-/// The load generator.
-#[derive(Debug)]
-pub(crate) struct Wrk<'a> {
-    program: PathBuf,
+/// What makes the load, on the driver's core.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Driver<'a> {
     scratch: &'a Path,
     core: usize,
 }
@@ -62,28 +64,40 @@ pub(crate) struct Wrk<'a> {
 // === impl Timing ===
 
 impl Timing {
-    /// Runs all rounds of `workload`.
+    /// Runs all rounds of `workload`. A contender that fails in one has no figures at all; why, is among the warnings.
     pub(crate) fn take(
         workload: &'static Workload,
         running: &[Running],
-        wrk: &Wrk,
+        driver: Driver,
         plan: Plan,
         progress: &mut Progress,
-    ) -> Outcome<Timing> {
+    ) -> Timing {
+        let mut timing = Timing { workload, samples: BTreeMap::new(), problems: BTreeMap::new() };
         for one in running {
             progress.step(&format!("{}: warming up {}", workload.key, one.kind.name()));
-            wrk.round(workload, one, 1)?;
+            match driver.round(workload, one, 1) {
+                Ok(_) => drop(timing.samples.insert(one.kind, Vec::new())),
+                Err(error) => timing.leave_out(one.kind, &error.to_string()),
+            }
         }
-        let mut samples: BTreeMap<Kind, Vec<Sample>> = BTreeMap::new();
         for round in 0..plan.rounds {
             for turn in 0..running.len() {
                 // Each begins a round as often as the others.
                 let one = &running[(round + turn) % running.len()];
+                let Some(samples) = timing.samples.get_mut(&one.kind) else { continue };
                 progress.step(&format!("{}: round {}/{} {}", workload.key, round + 1, plan.rounds, one.kind.name()));
-                samples.entry(one.kind).or_default().push(wrk.round(workload, one, plan.seconds)?);
+                match driver.round(workload, one, plan.seconds) {
+                    Ok(sample) => samples.push(sample),
+                    Err(error) => timing.leave_out(one.kind, &error.to_string()),
+                }
             }
         }
-        Ok(Timing { workload, samples })
+        timing
+    }
+
+    fn leave_out(&mut self, kind: Kind, problem: &str) {
+        self.samples.remove(&kind);
+        self.problems.insert(kind, problem.to_owned());
     }
 
     /// A contender's figures, one a round.
@@ -105,35 +119,34 @@ impl Timing {
     pub(crate) fn warnings(&self) -> Vec<String> {
         let failed = |kind: &Kind| self.figures(*kind, |sample| sample.failed).iter().sum::<f64>();
         let bad = self.samples.keys().filter(|kind| failed(kind) > 0.0);
-        let say = |kind: &Kind| format!("{}, {}: {} requests failed", self.workload.title, kind.name(), failed(kind));
-        bad.map(say).collect()
+        let title = self.workload.title;
+        let say = |kind: &Kind| format!("{title}, {}: {} requests failed", kind.name(), failed(kind));
+        let left_out = |(kind, problem): (&Kind, &String)| format!("{title}, {}: left out: {problem}", kind.name());
+        bad.map(say).chain(self.problems.iter().map(left_out)).collect()
     }
 }
 
-// === impl Wrk ===
+// === impl Driver ===
 
-impl Wrk<'_> {
-    /// The generator, on the driver's core.
-    pub(crate) fn new(scratch: &Path, cores: Cores) -> Outcome<Wrk<'_>> {
-        Ok(Wrk { program: tools::need("wrk")?, scratch, core: cores.driver })
+impl<'a> Driver<'a> {
+    /// On `cores.driver`; files of this run are in `scratch`.
+    pub(crate) fn new(scratch: &'a Path, cores: Cores) -> Driver<'a> {
+        Driver { scratch, core: cores.driver }
     }
 
     /// One round against one contender.
-    fn round(&self, workload: &Workload, one: &Running, seconds: u32) -> Outcome<Sample> {
-        let blame =
-            |error: Box<dyn std::error::Error>| format!("{} under {}: {error}", one.kind.name(), workload.title);
-        let script = self.script(workload)?;
-        let before = one.group.usage().map_err(blame)?;
-        let printed = self.run(workload, &script, one, seconds)?;
-        let after = one.group.usage().map_err(blame)?;
-
-        let figure = |name| figure(&printed, name).ok_or_else(|| format!("wrk printed no {name}:\n{printed}"));
+    fn round(self, workload: &'static Workload, one: &Running, seconds: u32) -> Outcome<Sample> {
+        let made = if workload.by_wrk() { self.wrk(workload, one, seconds) } else { self.own(workload, one, seconds) };
+        let (before, printed, after) = made?;
+        let figure = |name| figure(&printed, name).ok_or_else(|| format!("the load printed no {name}:\n{printed}"));
         let requests = figure("requests")?;
         if requests < 1.0 {
-            return Err(blame(format!("not one request was answered:\n{printed}").into()).into());
+            return Err(format!("not one request was answered:\n{printed}").into());
         }
+        // What a thread has used leaves `/proc` with it.
+        let used = after.cpu_ns.checked_sub(before.cpu_ns).ok_or("a thread of it ended within a round")?;
         Ok(Sample {
-            cpu: (after.cpu_ns - before.cpu_ns) as f64 / 1000.0 / requests,
+            cpu: used as f64 / 1000.0 / requests,
             rate: requests / figure("microseconds")? * 1e6,
             p50: figure("p50")?,
             p99: figure("p99")?,
@@ -142,7 +155,38 @@ impl Wrk<'_> {
         })
     }
 
-    fn run(&self, workload: &Workload, script: &Path, one: &Running, seconds: u32) -> Outcome<String> {
+    fn wrk(self, workload: &Workload, one: &Running, seconds: u32) -> Outcome<(Usage, String, Usage)> {
+        let script = self.script(workload)?;
+        let before = one.group.usage()?;
+        let printed = self.run(workload, &script, one, seconds)?;
+        Ok((before, printed, one.group.usage()?))
+    }
+
+    /// The load of `load.rs`, with its connections still open at both readings.
+    fn own(self, workload: &'static Workload, one: &Running, seconds: u32) -> Outcome<(Usage, String, Usage)> {
+        let mut load = self.start(&Order::new(workload, one.address, seconds, self.scratch))?;
+        let before = one.group.usage()?;
+        load.go()?;
+        let printed = load.figures()?;
+        Ok((before, printed, one.group.usage()?))
+    }
+
+    /// Starts a load process.
+    pub(crate) fn start(self, order: &Order) -> Outcome<Load> {
+        Load::start(order, self.core)
+    }
+
+    /// Starts a load process that gives way to everything else on its core.
+    pub(crate) fn start_yielding(self, order: &Order) -> Outcome<Load> {
+        Load::start_yielding(order, self.core)
+    }
+
+    /// Where files of this run are.
+    pub(crate) fn scratch(self) -> &'a Path {
+        self.scratch
+    }
+
+    fn run(self, workload: &Workload, script: &Path, one: &Running, seconds: u32) -> Outcome<String> {
         let args = [
             "--threads=1".to_owned(),
             format!("--connections={}", workload.connections),
@@ -151,11 +195,11 @@ impl Wrk<'_> {
             format!("--script={}", script.display()),
             format!("http://{}{}", one.address, workload.path),
         ];
-        process::run_pinned(&self.program, &args, self.core)
+        process::run_pinned(&tools::need("wrk")?, &args, self.core)
     }
 
     /// What wrk is told to send, and how to print its figures. It makes the request once: no Lua runs per request.
-    fn script(&self, workload: &Workload) -> Outcome<PathBuf> {
+    fn script(self, workload: &Workload) -> Outcome<PathBuf> {
         let mut text = String::from(PRINT_FIGURES);
         if workload.body_bytes > 0 {
             writeln!(text, "wrk.method = \"POST\"\nwrk.body = string.rep(\"x\", {})", workload.body_bytes)?;
@@ -166,8 +210,8 @@ impl Wrk<'_> {
     }
 }
 
-/// The value of `name=` among what wrk printed.
-fn figure(printed: &str, name: &str) -> Option<f64> {
+/// The value of `name=` among what a load printed.
+pub(crate) fn figure(printed: &str, name: &str) -> Option<f64> {
     let line = printed.lines().find_map(|line| line.strip_prefix("figures "))?;
     line.split(' ').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
 }

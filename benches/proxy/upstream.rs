@@ -1,4 +1,5 @@
 //! The upstream all contenders share: the least work an HTTP/1 server can do, so that it is never what is measured.
+//! It also speaks HTTP/2 by prior knowledge, with the `h2` crate.
 //!
 //! The benchmark starts itself again with [`ARGUMENT`] to run it as a process of its own on the driver's core. Answers are
 //! bytes made once at the start; a request is read just far enough to find its path and its length.
@@ -6,6 +7,7 @@
 use crate::Outcome;
 use crate::client;
 use crate::process::{Group, now, pause};
+use bytes::{Bytes, BytesMut};
 use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
@@ -20,6 +22,9 @@ pub(crate) const ARGUMENT: &str = "serve-upstream";
 
 /// Answers with the request head as it arrived: how the contenders' forwarding fields are checked.
 pub(crate) const HEAD_PATH: &str = "/head";
+
+/// Answers a gRPC call with as many bytes as it brought, and with trailer fields.
+pub(crate) const CALL_PATH: &str = "/call";
 
 /// Answers piece by piece.
 pub(crate) const STREAM_PATH: &str = "/stream";
@@ -88,6 +93,9 @@ pub(crate) fn serve(place: &Path) -> Outcome<()> {
 
 async fn converse(mut stream: TcpStream, answers: Arc<HashMap<String, Answer>>) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
+    if speaks_http2(&stream).await? {
+        return converse_http2(stream).await.map_err(std::io::Error::other);
+    }
     let mut buffer = Vec::with_capacity(READ);
     loop {
         let Some(request) = parse(&buffer) else {
@@ -109,6 +117,49 @@ async fn converse(mut stream: TcpStream, answers: Arc<HashMap<String, Answer>>) 
         }
         buffer.drain(..whole);
     }
+}
+
+/// Whether the peer begins with HTTP/2's preface, of which three bytes tell.
+async fn speaks_http2(stream: &TcpStream) -> std::io::Result<bool> {
+    let mut begin = [0; 3];
+    // All of it comes in one piece from every contender; asking again at once costs nothing.
+    while !matches!(stream.peek(&mut begin).await?, 0 | 3) {}
+    Ok(begin == *b"PRI")
+}
+
+async fn converse_http2(stream: TcpStream) -> Result<(), h2::Error> {
+    let mut connection = h2::server::handshake(stream).await?;
+    while let Some(next) = connection.accept().await {
+        let (request, respond) = next?;
+        // A stream that fails is its peer's business too.
+        tokio::spawn(answer_http2(request, respond));
+    }
+    Ok(())
+}
+
+async fn answer_http2(
+    request: http::Request<h2::RecvStream>,
+    mut respond: h2::server::SendResponse<Bytes>,
+) -> Result<(), h2::Error> {
+    let (head, mut stream) = request.into_parts();
+    let mut body = BytesMut::new();
+    while let Some(data) = stream.data().await {
+        let data = data?;
+        stream.flow_control().release_capacity(data.len())?;
+        body.extend_from_slice(&data);
+    }
+    if head.uri.path() == HEAD_PATH {
+        body.clear();
+        for (name, value) in &head.headers {
+            body.extend_from_slice(format!("\n{name}: {value:?}").as_bytes());
+        }
+    }
+    let answer = http::Response::builder().header("content-type", "application/grpc").body(());
+    let mut send = respond.send_response(answer.unwrap_or_default(), false)?;
+    send.send_data(body.freeze(), false)?;
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+    send.send_trailers(trailers)
 }
 
 async fn send(stream: &mut TcpStream, answer: &Answer) -> std::io::Result<()> {

@@ -179,7 +179,7 @@ fn proxies_elsewhere(reader: &Reader<'_>, listener: &Listener, cx: &mut Context<
             }
             (Bind::Unix(_), false) if !is_unix => (
                 "on a unix socket without `proxy_protocol`",
-                "its peers have no address; write `unix` to believe whoever may open the socket, or remove it",
+                "its peers have no address; write `unix` to believe whoever may open the socket, or `proxy_protocol: true`",
             ),
             _ => continue,
         };

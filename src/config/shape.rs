@@ -450,7 +450,12 @@ static SHUTDOWN: &[Key] = &[
 ];
 
 static RELOAD: &[Key] = &[
-    key("watch", Kind::Bool, Is("true"), "Take over the file when it changes, not only on SIGHUP and on request."),
+    key(
+        "watch",
+        Kind::Bool,
+        Is("true"),
+        "Take over the file, and the files it names, when they change, not only on SIGHUP and on request.",
+    ),
     later("guard", Kind::Object(&[later("error_rate_rise", Kind::Fraction), later("within", Kind::Duration)])),
 ];
 

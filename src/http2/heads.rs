@@ -177,12 +177,24 @@ pub fn fields(lines: Vec<u8>) -> HeaderMap {
             if let (Ok(name), Ok(value)) =
                 (HeaderName::from_bytes(&line[..colon]), HeaderValue::from_maybe_shared(value))
             {
+                let value = if is_unlike_the_next(&name) { unindexed(value) } else { value };
                 let _: Result<bool, _> = map.try_append(name, value);
             }
         }
         start = end + 1;
     }
     map
+}
+
+/// Whether a field's value is that of one message only, or a secret: it would push out of the compression table what comes
+/// again, or let it be guessed (RFC 7541 §7.1.3).
+fn is_unlike_the_next(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "x-request-id" | "traceparent") || *name == header::AUTHORIZATION
+}
+
+fn unindexed(mut value: HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value
 }
 
 /// The trailers that came.

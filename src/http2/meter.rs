@@ -198,9 +198,8 @@ impl Meter {
 fn has_room(kind: u8, flags: u8, len: usize) -> bool {
     let padding = usize::from(flags & FLAG_PADDED != 0);
     match kind {
-        frame::DATA => len >= padding,
         frame::HEADERS if flags & FLAG_PRIORITY != 0 => len >= padding + 5,
-        frame::HEADERS => len >= padding,
+        frame::DATA | frame::HEADERS => len >= padding,
         frame::PRIORITY => len == 5,
         frame::RST_STREAM | frame::WINDOW_UPDATE => len == 4,
         frame::SETTINGS if flags & FLAG_ACK != 0 => len == 0,

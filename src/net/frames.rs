@@ -1,4 +1,8 @@
-//! The stream under an HTTP/2 connection: what was read before it was known to be one, and a look at every frame.
+//! The stream under an HTTP/2 connection: what was read before it was known to be one, a look at every frame that comes, and
+//! one write for the frames that go.
+//!
+//! The library writes and flushes frame by frame where they carry more than a little data. Whoever drives a connection knows
+//! better when a turn is over: until then, frames are gathered here.
 
 use super::io::Io;
 use crate::clock;
@@ -7,30 +11,50 @@ use bytes::{Buf, Bytes};
 use h2::Reason;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream whose frames are metered.
+/// A stream whose frames are metered, for the library.
 #[derive(Debug)]
-pub struct Frames {
+pub struct Frames(Arc<Shared>);
+
+/// The same, for whoever drives the connection.
+#[derive(Debug)]
+pub struct Handle(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// Never contended: the library and the driver are polled by one task.
+    line: Mutex<Line>,
+    gauge: Gauge,
+}
+
+#[derive(Debug)]
+struct Line {
     io: Io,
     /// Read before.
     before: Bytes,
     meter: Meter,
-    gauge: Arc<Gauge>,
-    /// Anything was written that has not been flushed.
+    /// Frames are gathered until the driver flushes.
+    gathers: bool,
+    held: Vec<u8>,
+    /// How much of what is held was written.
+    sent: usize,
+    /// Anything was written that TLS may still hold.
     unflushed: bool,
+    /// Bytes dropped since our direction ended.
+    dropped: usize,
 }
 
-/// What whoever drives the connection can see of its stream.
+/// What can be seen of a stream without touching it.
 #[derive(Debug, Default)]
-pub struct Gauge {
-    /// Bit set of [`IN_HEADERS`], [`BLOCKED`].
+struct Gauge {
+    /// Bit set of [`IN_HEADERS`], [`BLOCKED`], [`PARTING`].
     state: AtomicU8,
-    /// The code of [`Gauge::verdict`]; 0 where there is none.
+    /// The code of [`Handle::verdict`]; 0 where there is none.
     verdict: AtomicU32,
     /// Reads and writes that moved something.
     moved: AtomicU64,
@@ -40,61 +64,40 @@ pub struct Gauge {
 
 impl Frames {
     /// Frames of a peer that begin after `preface` bytes; `before` was read already.
-    pub fn new(io: Io, before: Vec<u8>, preface: usize, now: Instant) -> Self {
-        let gauge = Arc::new(Gauge::default());
-        Frames { io, before: before.into(), meter: Meter::new(preface, now), gauge, unflushed: false }
-    }
-
-    /// What can be seen of it from outside.
-    pub fn gauge(&self) -> Arc<Gauge> {
-        Arc::clone(&self.gauge)
-    }
-
-    /// Looks at bytes that came; how many of them may be read on.
-    fn look(&mut self, bytes: &[u8]) -> usize {
-        let good = self.meter.received(bytes);
-        self.gauge.moved.fetch_add(1, Ordering::Relaxed);
-        if let Some(reason) = self.meter.broken() {
-            self.gauge.judge(reason);
-        } else if self.meter.owes() && self.meter.is_overdrawn(clock::now()) {
-            self.gauge.judge(Reason::ENHANCE_YOUR_CALM);
-        }
-        self.gauge.set(IN_HEADERS, self.meter.is_in_header_block());
-        good
-    }
-
-    fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        match &written {
-            Poll::Ready(Ok(bytes)) => {
-                self.meter.sent(*bytes);
-                self.gauge.moved.fetch_add(1, Ordering::Relaxed);
-                self.unflushed = true;
-                self.gauge.set(BLOCKED, false);
-            }
-            Poll::Ready(Err(_)) => {}
-            Poll::Pending => self.gauge.set(BLOCKED, true),
-        }
-        written
+    pub fn new(io: Io, before: Vec<u8>, preface: usize, now: Instant) -> (Frames, Handle) {
+        let line = Line {
+            io,
+            before: before.into(),
+            meter: Meter::new(preface, now),
+            gathers: false,
+            held: Vec::new(),
+            sent: 0,
+            unflushed: false,
+            dropped: 0,
+        };
+        let shared = Arc::new(Shared { line: Mutex::new(line), gauge: Gauge::default() });
+        (Frames(Arc::clone(&shared)), Handle(shared))
     }
 }
 
 impl AsyncRead for Frames {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if this.gauge.verdict().is_some() {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Shared { gauge, .. } = &*self.0;
+        if gauge.verdict().is_some() {
             // Not one frame more is read. Whoever drives the connection says so to the peer.
             return Poll::Pending;
         }
+        let mut line = self.0.line();
         let start = buf.filled().len();
-        if this.before.is_empty() {
-            ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        if line.before.is_empty() {
+            ready!(Pin::new(&mut line.io).poll_read(cx, buf))?;
         } else {
-            let len = this.before.len().min(buf.remaining());
-            buf.put_slice(&this.before[..len]);
-            this.before.advance(len);
+            let len = line.before.len().min(buf.remaining());
+            buf.put_slice(&line.before[..len]);
+            line.before.advance(len);
         }
         let came = buf.filled().len() - start;
-        let good = this.look(&buf.filled()[start..]);
+        let good = line.look(&buf.filled()[start..], gauge);
         buf.set_filled(start + good);
         // Nothing at all would be the end of the stream.
         if good == 0 && came > 0 { Poll::Pending } else { Poll::Ready(Ok(())) }
@@ -102,62 +105,191 @@ impl AsyncRead for Frames {
 }
 
 impl AsyncWrite for Frames {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Io::poll_write(&mut self.io, cx, buf);
-        self.wrote(written)
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.line().take(&[io::IoSlice::new(buf)], &self.0.gauge, cx)
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Io::poll_write_vectored(&mut self.io, cx, bufs);
-        self.wrote(written)
+        self.0.line().take(bufs, &self.0.gauge, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut line = self.0.line();
+        if line.gathers { Poll::Ready(Ok(())) } else { line.poll_flush(&self.0.gauge, cx) }
+    }
+
+    /// Ends our direction, then drops what still comes, up to a bound, until the peer ends its own: closing a socket with
+    /// unread bytes would reset it, and a GOAWAY on its way with it. How long that may take is for the driver to say.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut line = self.0.line();
+        ready!(line.poll_flush(&self.0.gauge, cx))?;
+        ready!(line.io.poll_shutdown(cx))?;
+        self.0.gauge.set(PARTING, true);
+        line.poll_drop_rest(cx).map(Ok)
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Line ===
+
+impl Line {
+    /// Looks at bytes that came; how many of them may be read on.
+    fn look(&mut self, bytes: &[u8], gauge: &Gauge) -> usize {
+        let good = self.meter.received(bytes);
+        gauge.moved.fetch_add(1, Ordering::Relaxed);
+        if let Some(reason) = self.meter.broken() {
+            gauge.judge(reason);
+        } else if self.meter.owes() && self.meter.is_overdrawn(clock::now()) {
+            gauge.judge(Reason::ENHANCE_YOUR_CALM);
+        }
+        gauge.set(IN_HEADERS, self.meter.is_in_header_block());
+        good
+    }
+
+    /// Takes frames over: gathers what is small, writes what is large together with what was gathered.
+    fn take(&mut self, bufs: &[io::IoSlice<'_>], gauge: &Gauge, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let len = bufs.iter().map(|buf| buf.len()).sum::<usize>();
+        let held = self.held.len() - self.sent;
+        let taken = if self.gathers && held + len <= GATHER_BYTES {
+            for buf in bufs {
+                self.held.extend_from_slice(buf);
+            }
+            len
+        } else {
+            ready!(self.poll_write_out(bufs, gauge, cx))?
+        };
+        self.meter.sent(taken);
+        Poll::Ready(Ok(taken))
+    }
+
+    /// Writes what is held, and some of `bufs` behind it; how much of those.
+    fn poll_write_out(
+        &mut self,
+        bufs: &[io::IoSlice<'_>],
+        gauge: &Gauge,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let held = self.held.len() - self.sent;
+            let written = if held == 0 {
+                self.io.poll_write_vectored(cx, bufs)
+            } else {
+                let mut all = [io::IoSlice::new(&[]); SLICES];
+                all[0] = io::IoSlice::new(&self.held[self.sent..]);
+                let more = bufs.len().min(SLICES - 1);
+                all[1..=more].copy_from_slice(&bufs[..more]);
+                self.io.poll_write_vectored(cx, &all[..=more])
+            };
+            gauge.set(BLOCKED, written.is_pending());
+            let written = ready!(written)?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            gauge.moved.fetch_add(1, Ordering::Relaxed);
+            self.unflushed = true;
+            if written < held {
+                self.sent += written;
+                continue;
+            }
+            self.held.clear();
+            self.sent = 0;
+            if written > held || bufs.is_empty() {
+                return Poll::Ready(Ok(written - held));
+            }
+        }
+    }
+
+    fn poll_flush(&mut self, gauge: &Gauge, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.held.is_empty() {
+            ready!(self.poll_write_out(&[], gauge, cx))?;
+            if self.held.capacity() > GATHER_BYTES {
+                self.held = Vec::new();
+            }
+        }
         if !self.unflushed {
             return Poll::Ready(Ok(()));
         }
-        let flushed = Io::poll_flush(&mut self.io, cx);
+        let flushed = self.io.poll_flush(cx);
         self.unflushed = flushed.is_pending();
-        self.gauge.set(BLOCKED, flushed.is_pending());
+        gauge.set(BLOCKED, flushed.is_pending());
         flushed
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Io::poll_shutdown(&mut self.io, cx)
+    fn poll_drop_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut rest = [0; DROP_PIECE];
+        loop {
+            match ready!(self.io.poll_read(cx, &mut rest)) {
+                Ok(len) if len > 0 && self.dropped < DROP_BYTES => self.dropped += len,
+                _ => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+// === impl Handle ===
+
+impl Handle {
+    /// From now on frames are gathered until [`Handle::poll_flush`].
+    pub fn gather(&self) {
+        self.0.line().gathers = true;
+    }
+
+    /// Writes out what was gathered.
+    ///
+    /// # Errors
+    /// What the connection says.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.line().poll_flush(&self.0.gauge, cx)
+    }
+
+    /// What the connection has to end with: the peer sent a frame that cannot be, or more frames without traffic than it may
+    /// (ENHANCE_YOUR_CALM).
+    pub fn verdict(&self) -> Option<Reason> {
+        self.0.gauge.verdict()
+    }
+
+    /// The peer owes the rest of a header block.
+    pub fn is_in_headers(&self) -> bool {
+        self.0.gauge.has(IN_HEADERS)
+    }
+
+    /// The peer does not take what we have for it.
+    pub fn is_blocked(&self) -> bool {
+        self.0.gauge.has(BLOCKED)
+    }
+
+    /// Our direction has ended, and the peer's is awaited.
+    pub fn is_parting(&self) -> bool {
+        self.0.gauge.has(PARTING)
+    }
+
+    /// Grows with every read and write: whether anything moves shows in it.
+    pub fn moved(&self) -> u64 {
+        self.0.gauge.moved.load(Ordering::Relaxed)
     }
 }
 
 // === impl Gauge ===
 
 impl Gauge {
-    /// What the connection has to end with: the peer sent a frame that cannot be, or more frames without traffic than it may
-    /// (ENHANCE_YOUR_CALM).
-    pub fn verdict(&self) -> Option<Reason> {
+    fn verdict(&self) -> Option<Reason> {
         let code = self.verdict.load(Ordering::Relaxed);
         (code != 0).then(|| Reason::from(code))
-    }
-
-    /// The peer owes the rest of a header block.
-    pub fn is_in_headers(&self) -> bool {
-        self.has(IN_HEADERS)
-    }
-
-    /// The peer does not take what we have for it.
-    pub fn is_blocked(&self) -> bool {
-        self.has(BLOCKED)
-    }
-
-    /// Grows with every read and write: whether anything moves shows in it.
-    pub fn moved(&self) -> u64 {
-        self.moved.load(Ordering::Relaxed)
     }
 
     fn judge(&self, reason: Reason) {
@@ -175,6 +307,20 @@ impl Gauge {
     }
 }
 
+/// Bytes of frames that are gathered; beyond it they are written at once.
+const GATHER_BYTES: usize = 16 * 1024;
+
+/// Slices of one write.
+const SLICES: usize = 16;
+
+/// Bytes that are read at once only to be dropped.
+const DROP_PIECE: usize = 4 * 1024;
+
+/// Bytes that are dropped in all.
+const DROP_BYTES: usize = 1024 * 1024;
+
 const IN_HEADERS: u8 = 1;
 
 const BLOCKED: u8 = 2;
+
+const PARTING: u8 = 4;

@@ -1,5 +1,6 @@
 //! One side of an exchange, whichever version it speaks.
 
+use super::io::Socket;
 use super::stream::Stream;
 use super::wire::{HeadReadError, ReadError, Wire};
 use crate::http1::fields::Fields;
@@ -145,6 +146,14 @@ impl Side<'_> {
     #[inline]
     pub fn says_that_it_leaves(&self) -> bool {
         matches!(self, Side::Http2(_))
+    }
+
+    /// The socket underneath, where it is this side's alone.
+    pub fn socket(&self) -> Option<&Socket> {
+        match self {
+            Side::Http1(wire) => Some(wire.io().socket()),
+            Side::Http2(_) => None,
+        }
     }
 
     /// Whether the peer has left, where it is not watched.

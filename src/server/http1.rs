@@ -4,7 +4,7 @@
 //! without allocating. Quiet for a moment, it gives all that back and waits as little more than a socket: ten thousand of
 //! them should cost what a proxy written for idle connections would pay.
 
-use super::connection::{Connection, LAST_CALL, PART_TIME, refuse_malformed};
+use super::connection::{Begun, Connection, LAST_CALL, PART_TIME, refuse_malformed};
 use super::contain::contain;
 use super::http2;
 use crate::clock;
@@ -53,20 +53,27 @@ enum Left {
     Over,
 }
 
-/// Serves a connection to its end. Its first head has to be there at `by`.
-pub(super) fn serve(mut connection: Box<Connection>, mut io: Io, by: Instant) -> impl Future<Output = ()> + Send {
-    let mut idle_until = by;
-    let mut head_by = Some(by);
+/// Serves a connection to its end, if there is one.
+pub(super) fn serve(begun: Option<Begun>) -> impl Future<Output = ()> + Send {
+    // Taken apart out here: within, the whole would stay beside its parts for as long as the connection lives.
+    let (mut connection, mut io) = begun.map_or((None, None), |begun| (Some(begun.connection), Some(begun.io)));
     async move {
-        while connection.wait(&io, idle_until).await {
+        let (Some(alive), Some(mut io)) = (connection.as_mut(), io.take()) else { return };
+        let by = alive.head_by();
+        let mut idle_until = by;
+        let mut head_by = Some(by);
+        while alive.wait(&io, idle_until).await {
             // Only the first head has a deadline that began before its first byte.
-            let busy = Box::pin(connection.busy(io, head_by.take()));
+            let busy = Box::pin(alive.busy(io, head_by.take()));
             io = match busy.await {
                 Left::Idle(idle) => idle,
-                Left::Http2(io, before) => return Box::pin(http2::serve(*connection, io, before, by)).await,
+                Left::Http2(io, before) => {
+                    let Some(connection) = connection.take() else { return };
+                    return Box::pin(http2::serve(connection, io, before, by)).await;
+                }
                 Left::Over => return,
             };
-            idle_until = connection.idle_until(clock::now());
+            idle_until = alive.idle_until(clock::now());
         }
     }
 }
@@ -76,7 +83,7 @@ pub(super) async fn refuse(connection: Connection, io: Io, detail: &'static str)
     let mut client = Client {
         wire: Wire::to_client(io),
         desk: Desk::default(),
-        peer: Peer::new(connection.place.origin(), connection.scheme()),
+        peer: Peer::new(connection.place.origin().clone(), connection.scheme()),
     };
     let worker = &connection.worker;
     let snapshot = worker.shared.snapshot.load_full();
@@ -129,7 +136,7 @@ impl Connection {
         let mut client = Client {
             wire: Wire::to_client(io),
             desk: Desk::default(),
-            peer: Peer::new(self.place.origin(), self.scheme()),
+            peer: Peer::new(self.place.origin().clone(), self.scheme()),
         };
         let worker = Arc::clone(&self.worker);
         // Looks for a newer snapshot with one load, and counts references only when there is one.

@@ -9,7 +9,7 @@ use super::contain::contain;
 use crate::clock;
 use crate::config::Listener;
 use crate::http2::heads;
-use crate::net::frames::{Frames, Gauge};
+use crate::net::frames::{Frames, Handle};
 use crate::net::io::Io;
 use crate::net::side::Side;
 use crate::net::stream::{SEND_BYTES, Stream};
@@ -23,6 +23,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::Request;
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
@@ -56,10 +57,10 @@ struct Accepted {
 struct Driver<'a> {
     h2: h2::server::Connection<Frames, Bytes>,
     common: &'a Arc<Common>,
-    gauge: Arc<Gauge>,
+    frames: Handle,
     listener: Arc<Listener>,
     timer: Timer,
-    /// What [`Gauge::moved`] said last, and when that changed.
+    /// What [`Handle::moved`] said last, and when that changed.
     moved: (u64, Instant),
     /// Since when the peer owes the rest of a header block.
     owing: Option<Instant>,
@@ -73,7 +74,7 @@ enum Ending {
     No,
     /// The peer was told to open no more streams.
     Told(Instant),
-    /// It is closed for what the peer did.
+    /// Nothing more is said on it.
     Closed(Instant),
 }
 
@@ -82,23 +83,23 @@ enum Ending {
 pub(super) async fn serve(mut connection: Connection, io: Io, before: Vec<u8>, by: Instant) {
     connection.place.speaks("http2");
     connection.place.is_reached_at(&io);
-    let frames = Frames::new(io, before, PREFACE_BYTES, clock::now());
-    let gauge = frames.gauge();
+    let (stream, frames) = Frames::new(io, before, PREFACE_BYTES, clock::now());
     let listener = Arc::clone(&connection.listener);
-    let handshake = builder(&listener).handshake(frames);
+    let handshake = builder(&listener).handshake(stream);
     let Ok(Ok(h2)) = timeout_at(by.into(), handshake).await else { return };
     let common = Arc::new(Common { connection, requests: AtomicUsize::new(0) });
     let (port, worker) = (common.connection.place.port(), &common.connection.worker);
     let mut driver = Driver {
         h2,
         common: &common,
-        gauge,
+        frames,
         listener,
         timer: Timer::default(),
         moved: (0, clock::now()),
         owing: None,
         ending: Ending::No,
     };
+    driver.frames.gather();
     let mut closes = pin!(port.closes());
     let mut snapshots = Cache::new(&worker.shared.snapshot);
     poll_fn(|cx| {
@@ -117,6 +118,7 @@ fn builder(listener: &Listener) -> h2::server::Builder {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BYTES)
+        .max_local_error_reset_streams(Some(BROKEN_STREAMS))
         .enable_connect_protocol();
     builder
 }
@@ -126,9 +128,17 @@ fn builder(listener: &Listener) -> h2::server::Builder {
 impl Driver<'_> {
     /// Ready once the connection is over.
     fn poll(&mut self, closing: bool, snapshots: &mut Snapshots<'_>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut begun = 0;
         loop {
+            if begun == BEGUN_AT_ONCE {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             match self.h2.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => self.begin(request, respond, snapshots),
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    begun += 1;
+                    self.begin(request, respond, snapshots);
+                }
                 Poll::Ready(Some(Err(error))) => {
                     tracing::debug!(%error, "an HTTP/2 connection broke");
                     return Poll::Ready(());
@@ -137,6 +147,10 @@ impl Driver<'_> {
                 Poll::Pending => {
                     let now = clock::now();
                     if !self.ends(closing, now) {
+                        if let Poll::Ready(Err(error)) = self.frames.poll_flush(cx) {
+                            tracing::debug!(%error, "an HTTP/2 connection broke");
+                            return Poll::Ready(());
+                        }
                         return self.watch_time(now, cx);
                     }
                 }
@@ -158,16 +172,20 @@ impl Driver<'_> {
             snapshot: Arc::clone(snapshot),
             listener: Arc::clone(&self.listener),
         };
-        tokio::spawn(accepted.answer(request, respond));
+        // A request's future is large: boxed, it is moved once on its way to where it runs.
+        tokio::spawn(Box::pin(accepted.answer(request, respond)));
     }
 
     /// Begins to end the connection where that is due; whether it did so just now.
     fn ends(&mut self, closing: bool, now: Instant) -> bool {
-        let moved = self.gauge.moved();
+        let moved = self.frames.moved();
         if moved != self.moved.0 || self.is_busy() {
             self.moved = (moved, now);
         }
-        match (self.ending, self.gauge.verdict()) {
+        if self.frames.is_parting() && !matches!(self.ending, Ending::Closed(_)) {
+            self.ending = Ending::Closed(now);
+        }
+        match (self.ending, self.frames.verdict()) {
             (Ending::No | Ending::Told(_), Some(reason)) => {
                 tracing::debug!(%reason, "an HTTP/2 connection is closed for the frames that came on it");
                 self.h2.abrupt_shutdown(reason);
@@ -207,12 +225,12 @@ impl Driver<'_> {
 
     /// When the connection is cut, as far as can be said now.
     fn next_deadline(&mut self, now: Instant) -> Instant {
-        self.owing = if self.gauge.is_in_headers() { self.owing.or(Some(now)) } else { None };
+        self.owing = if self.frames.is_in_headers() { self.owing.or(Some(now)) } else { None };
         let idle = self.idle_at();
         let mut deadline = match self.ending {
             Ending::No => self.common.connection.place.ends_at().map_or(idle, |ends_at| idle.min(ends_at)),
             // What was answered still waits for the peer to take it.
-            Ending::Told(_) if self.is_busy() || self.gauge.is_blocked() => idle,
+            Ending::Told(_) if self.is_busy() || self.frames.is_blocked() => idle,
             Ending::Told(since) => clock::after(since.max(self.moved.1), LAST_CALL),
             Ending::Closed(since) => clock::after(since, PART_TIME),
         };
@@ -231,9 +249,9 @@ impl Accepted {
         let (parts, body) = request.into_parts();
         let ends = body.is_end_stream();
         let mut stream = Stream::of_client(respond, body);
-        let mut desk = Desk::default();
+        let mut desk = take_desk();
         let connection = &self.common.0.connection;
-        let mut peer = Peer::new(connection.place.origin(), connection.scheme());
+        let mut peer = Peer::new(connection.place.origin().clone(), connection.scheme());
         peer.judge(&self.listener);
         let here = Here {
             shared: &connection.worker.shared,
@@ -254,6 +272,7 @@ impl Accepted {
         };
         drop(parts);
         finish(&mut stream, after, &self.listener, &mut desk.timer).await;
+        put_desk_back(desk);
     }
 }
 
@@ -322,8 +341,48 @@ impl Drop for Counted {
     }
 }
 
+/// Requests that are begun before those begun already get their turn. A peer that has its streams reset as fast as it opens
+/// them is held by no limit on streams; what is begun for nothing has to be able to end.
+const BEGUN_AT_ONCE: usize = 32;
+
+/// Streams that we had to reset for what the peer did, in the life of one connection; then it is closed with
+/// ENHANCE_YOUR_CALM. What is kept of each until then is memory that the peer decides about.
+const BROKEN_STREAMS: usize = 512;
+
 /// For reading the rest of a request's body.
 const SETTLE_TIME: Duration = Duration::from_secs(5);
+
+thread_local! {
+    /// Desks of this worker that wait for the next request: their buffers and timers are there already.
+    static DESKS: RefCell<Vec<Desk>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A desk for a request.
+fn take_desk() -> Desk {
+    let mut desk = DESKS.with_borrow_mut(Vec::pop).unwrap_or_default();
+    desk.timer.hand_on();
+    desk
+}
+
+/// Keeps a desk for the next request.
+fn put_desk_back(mut desk: Desk) {
+    if desk.head.fields.size().max(desk.answer.fields.size()) > DESK_BYTES {
+        return;
+    }
+    desk.head.clear();
+    desk.answer.clear();
+    DESKS.with_borrow_mut(|desks| {
+        if desks.len() < DESKS_KEPT {
+            desks.push(desk);
+        }
+    });
+}
+
+/// Desks that each worker keeps.
+const DESKS_KEPT: usize = 64;
+
+/// Bytes of a head; a desk that had a longer one is not kept.
+const DESK_BYTES: usize = 8 * 1024;
 
 /// Bytes of the client's preface (RFC 9113 §3.4).
 const PREFACE_BYTES: usize = 24;

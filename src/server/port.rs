@@ -6,7 +6,7 @@ use super::listening::{self, Listening, SocketFile};
 use super::tls::Terminator;
 use crate::clock;
 use crate::config::{Bind, Listener};
-use crate::net::io::Io;
+use crate::net::io::{Address, Io};
 use crate::observe::metrics::{ConnectionRefused, ListenerMetrics};
 use crate::proxy::identity::Origin;
 use std::fmt;
@@ -181,13 +181,13 @@ impl Port {
     }
 
     /// A place for a connection that comes from there.
-    pub fn enter(self: &Arc<Self>, from: Origin) -> Place {
+    pub fn enter(self: &Arc<Self>, from: Address) -> Place {
         self.open.fetch_add(1, Ordering::Relaxed);
         let Settings { listener, metrics, .. } = self.settings();
         metrics.opened(HTTP1);
         let age = listener.limits.connection_age;
         let ends_at = age.map(|age| clock::after(clock::now(), spread(age, fastrand::f64())));
-        Place { port: Arc::clone(self), metrics, origin: from, counted: false, ends_at, protocol: HTTP1 }
+        Place { port: Arc::clone(self), metrics, origin: from.into(), counted: false, ends_at, protocol: HTTP1 }
     }
 
     /// What the file says of it; what it said last, once it is gone from there.
@@ -336,8 +336,8 @@ impl Place {
     }
 
     /// Where the connection comes from.
-    pub fn origin(&self) -> Origin {
-        self.origin
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// Its PROXY header says otherwise. Before it is counted: it counts where it comes from.
@@ -348,7 +348,9 @@ impl Place {
 
     /// Several requests will share the connection: notes our end of it, which none of them will have at hand.
     pub fn is_reached_at(&mut self, io: &Io) {
-        self.origin.local = self.origin.local.or_else(|| io.socket().local());
+        if self.origin.local.is_none() {
+            self.origin.local = io.socket().local().map(Box::new);
+        }
     }
 
     /// When the connection is old enough to end: with the next answer, or at once where it is idle. Drawn when it began,
@@ -435,7 +437,6 @@ const HTTP1: &str = "http1";
 mod tests {
     use super::*;
     use crate::config::{self, ProcessEnvironment};
-    use crate::net::io::Address;
     use crate::observe::metrics::Metrics;
     use std::future::Future;
     use std::pin::pin;
@@ -460,7 +461,7 @@ mod tests {
         let mut is_empty = || empty.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
         assert!(!is_empty(), "the kernel may still have completed a connection");
         doors.pop();
-        let place = port.enter(Address::Unix.into());
+        let place = port.enter(Address::Unix);
         doors.pop();
         assert!(!is_empty());
         drop(place);

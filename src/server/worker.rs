@@ -5,7 +5,6 @@ use super::listening::{Accepting, Listening};
 use super::port::{Door, Port};
 use crate::net::io::{Address, Socket};
 use crate::proxy::Shared;
-use crate::proxy::identity::Origin;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -132,7 +131,7 @@ fn begin(socket: Socket, address: Address, port: &Arc<Port>, worker: &Arc<Worker
         // broken.
         let _: io::Result<()> = stream.set_nodelay(true);
     }
-    let place = port.enter(Origin { local: socket.local(), ..address.into() });
+    let place = port.enter(address);
     tokio::spawn(connection::serve(socket, place, Arc::clone(worker)));
 }
 

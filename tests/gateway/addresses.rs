@@ -1,7 +1,7 @@
 //! Where clients come from and providers are: unix sockets, PROXY headers in and out, IPv6; how many connections there may
 //! be from one address, and how old they may become.
 
-use crate::world::{Extra, Gateway, Provider, Sluice, Wire, pause, wait_until};
+use crate::world::{Extra, Gateway, Provider, Sluice, Wire, wait_until};
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
@@ -515,16 +515,13 @@ fn an_old_connection_is_told_with_its_next_answer_and_an_idle_one_is_closed() {
     idle.send(GET);
     assert_eq!(idle.answer().value("connection"), None);
     let mut answers = 0;
-    loop {
+    wait_until("an answer that closes the connection", || {
         busy.send(GET);
         let answer = busy.answer();
         assert_eq!(answer.text(), "ok");
         answers += 1;
-        if answer.value("connection") == Some("close") {
-            break;
-        }
-        pause(Duration::from_millis(5));
-    }
+        answer.value("connection") == Some("close")
+    });
     assert!(answers > 1, "told at once");
     busy.closes();
     idle.closes();

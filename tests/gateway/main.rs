@@ -13,6 +13,7 @@ mod bulk; // five gibibytes each way in constant memory
 mod clients; // curl, wrk, a WebSocket library, a browser
 mod drain; // what is under way ends, nothing new begins
 mod exchange; // a request and its answer: framing, order, streams, interim and early answers
+mod files; // a certificate, a key or a secret changes and the configuration does not
 mod forwarding; // which fields and bytes of a message go on
 mod gone; // clients that leave, in every phase
 mod http2; // HTTP/2 on both sides

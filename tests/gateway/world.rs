@@ -346,7 +346,11 @@ impl ConfigFile {
 
     /// Written beside and renamed, so that a reader sees the old text or the new one.
     fn write(&self, yaml: &str) {
-        let whole = if yaml.contains("version:") { yaml.to_owned() } else { format!("{PREAMBLE}{yaml}") };
+        let whole = if yaml.lines().any(|line| line.starts_with("version:")) {
+            yaml.to_owned()
+        } else {
+            format!("{PREAMBLE}{yaml}")
+        };
         let place = |text: String, (name, value): &(String, String)| text.replace(&format!("{{{name}}}"), value);
         let filled = self.places.iter().fold(whole, place);
         // Those that nobody filled in ask for any free port.

@@ -123,7 +123,7 @@ impl Certificates {
 
     /// The certificate for a client that asks for `name` and understands `schemes`: an exact name before a wildcard,
     /// a wildcard before the first listed, and among equals the one whose signature the client can check.
-    fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> &Arc<CertifiedKey> {
+    pub(super) fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> &Arc<CertifiedKey> {
         let name = name.map(str::to_ascii_lowercase);
         let exact = name.as_deref().and_then(|name| self.exact.get(name));
         let parent = name.as_deref().and_then(|name| name.split_once('.'));

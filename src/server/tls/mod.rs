@@ -218,3 +218,6 @@ const RESUMED: &str = "resumed";
 
 /// Tickets after a TLS 1.3 handshake. Each resumes once; a browser opens two connections sooner than one could be renewed.
 const TICKETS: usize = 2;
+
+#[cfg(test)]
+mod tests;

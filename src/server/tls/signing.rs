@@ -1,8 +1,8 @@
 //! Threads for the costly steps of handshakes, so that requests do not wait behind somebody's signature.
 //!
-//! An RSA signature takes about as long as forty requests. Done on a worker, sixty-four of them are a pause that every
-//! connection of that worker feels. These threads stand behind the workers in the scheduler's favour: they take what the
-//! requests leave, and at least a fair share of a machine that is busy to the brim.
+//! A signature takes as long as many requests, with RSA as long as dozens. Done on a worker, sixty-four of them are a pause
+//! that every connection of that worker feels. These threads stand back behind the workers: they take what requests leave,
+//! and a small share of a machine that is busy to the brim.
 
 use crate::server::limits;
 use rustix::process::{getpriority_process, setpriority_process};
@@ -62,6 +62,6 @@ fn stand_back() {
     let _: rustix::io::Result<()> = setpriority_process(None, (nice + NICER).min(19));
 }
 
-/// Steps of niceness behind the workers. Each halves nothing and favours nobody completely: at 5 a thread gets a quarter
-/// of a core that a worker wants as well.
-const NICER: i32 = 5;
+/// Steps of niceness behind the workers: a thread gets a tenth of a core that a worker wants for itself as well (`sched(7)`).
+/// Fewer steps let a storm of handshakes through to requests; more would starve new connections of a busy machine.
+const NICER: i32 = 10;

@@ -2,6 +2,7 @@
 
 use super::compression::block;
 use super::frames::*;
+use crate::world::PATIENCE;
 
 // --- 6.1 DATA ---
 
@@ -364,6 +365,26 @@ fn section_6_8_what_is_under_way_when_the_client_says_goaway_is_answered() {
     client.frame(GOAWAY, 0, 0, [&[0; 8][..], b"debug data"].concat());
     client.behind().release();
     assert_eq!(client.is_answered(1).text(), "hello");
+}
+
+#[test]
+fn section_6_8_a_gateway_that_drains_says_goaway_in_two_steps_and_loses_nothing() {
+    let mut client = Frames::start();
+    client.get(1, "/held");
+    client.lives();
+    let behind = client.shared();
+    let drains = std::thread::spawn(move || behind.gateway().drain(PATIENCE));
+    client.wait("the first GOAWAY", |client| !client.goaways().is_empty());
+    assert_eq!(client.goaways(), [Goaway { last: MOST, code: NO_ERROR }]);
+    // Still on its way when the gateway said so: it has not seen us answer the PING behind its GOAWAY.
+    client.get(3, "/");
+    client.is_answered(3);
+    client.wait("the second GOAWAY", |client| client.goaways().len() == 2);
+    assert_eq!(client.goaways()[1], Goaway { last: 3, code: NO_ERROR });
+    client.behind().release();
+    client.is_answered(1);
+    client.expect_end();
+    assert!(drains.join().expect("no panic"), "the drain was not clean");
 }
 
 #[test]

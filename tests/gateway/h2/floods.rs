@@ -4,10 +4,11 @@
 //! process grows by less than [`GROWTH`]. The flood's connection ends with ENHANCE_YOUR_CALM, or the test says which bound
 //! holds it.
 
-use super::behind::Script;
+use super::behind::{Behind, Script};
 use super::compression::{block, indexed, literal, literal_indexed, table_size};
 use super::frames::*;
-use crate::world::{BEFORE, Provider, Sluice, wait_until};
+use crate::world::{BEFORE, Extra, Provider, Sluice, wait_until};
+use sluice::clock;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -35,8 +36,7 @@ impl Siege {
         let (over, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (ends, counts, web) = (Arc::clone(&over), Arc::clone(&served), sluice.web());
         let polite = std::thread::spawn(move || is_polite(web, &ends, &counts));
-        // What many requests at once make it allocate is no growth of a flood.
-        is_busy(sluice.web());
+        // What the first requests make it allocate is no growth of a flood.
         wait_until("the polite client is served", || served.load(Ordering::SeqCst) >= 200 || polite.is_finished());
         let before = memory(&sluice, "VmRSS");
         Siege { sluice, _alpha: alpha, script, before, over, polite: Some(polite), served }
@@ -63,7 +63,6 @@ impl Siege {
         assert!(matches!(polite, Some(Ok(_))), "the polite client failed: {polite:?}");
         let peak = memory(&self.sluice, "VmHWM");
         let grown = peak.saturating_sub(self.before);
-        println!("grown by {grown} KiB from {} KiB", self.before);
         assert!(grown < GROWTH, "the process grew by {grown} KiB from {} KiB", self.before);
     }
 
@@ -85,17 +84,6 @@ fn is_polite(web: SocketAddr, over: &AtomicBool, served: &AtomicUsize) -> usize 
         served.fetch_add(1, Ordering::SeqCst);
     }
     usize::try_from(stream / 2).expect("a count")
-}
-
-/// As many requests at once as one connection may have open, on a few connections: what a polite crowd costs.
-fn is_busy(web: SocketAddr) {
-    let mut crowd: Vec<Frames> = (0..4).map(|_| Frames::connect(web)).collect();
-    for client in &mut crowd {
-        (0..100).for_each(|number| client.get(stream(number), "/polite"));
-    }
-    for client in &mut crowd {
-        (0..100).for_each(|number| drop(client.is_answered(stream(number))));
-    }
 }
 
 /// A line of `/proc/PID/status`, in KiB.
@@ -133,7 +121,6 @@ fn rapid_reset_reaches_the_provider_with_few_requests() {
         .concat()
     });
     attacker.expect_goaway(ENHANCE_YOUR_CALM);
-    println!("{sent} were sent, {} reached the provider", siege.reached());
     assert!(siege.reached() <= 4, "{} of {sent} reached the provider", siege.reached());
     siege.lift();
 }
@@ -143,7 +130,7 @@ fn rapid_reset_in_step_with_the_server_is_closed_too() {
     // Each reset only when the request was surely taken: slower, and it may reach the provider until the count is full.
     let siege = Siege::lay();
     let mut attacker = siege.attacker();
-    let mut number = 0;
+    let (mut number, start) = (0, clock::now());
     while attacker.goaways().is_empty() && number < 10_000 {
         attacker.get(stream(number), "/flood");
         attacker.pinged();
@@ -151,36 +138,39 @@ fn rapid_reset_in_step_with_the_server_is_closed_too() {
         number += 1;
     }
     attacker.expect_goaway(ENHANCE_YOUR_CALM);
-    println!("{number} were sent, {} reached the provider", siege.reached());
-    assert!(siege.reached() <= 1500, "{} of {number} reached the provider", siege.reached());
+    // A client that waits is let through until its account is empty: about a thousand resets, and a few more each second.
+    let seconds = usize::try_from(clock::now().duration_since(start).as_secs()).expect("a while");
+    let most = 1500 + 64 * seconds;
+    assert!(siege.reached() <= most, "{} of {number} reached the provider", siege.reached());
     siege.lift();
 }
+
+/// What makes the server reset a stream.
+type Provocation = fn(u32) -> Vec<u8>;
 
 #[test]
 fn requests_whose_resets_the_client_provokes_are_closed_too() {
     // MadeYouReset: the server resets, the client only makes it do so.
-    let provocations: [(&str, fn(u32) -> Vec<u8>); 4] = [
+    let provocations: [(&str, Provocation); 4] = [
         ("a window that overflows", |stream| frame(WINDOW_UPDATE, 0, stream, MOST.to_be_bytes())),
         ("an increment of zero", |stream| frame(WINDOW_UPDATE, 0, stream, 0_u32.to_be_bytes())),
         ("a priority on itself", |stream| frame(PRIORITY, 0, stream, [&stream.to_be_bytes()[..], &[1]].concat())),
         ("data behind the end", |stream| frame(DATA, END_STREAM, stream, "more")),
     ];
-    let siege = Siege::lay();
     for (what, provoke) in provocations {
-        let before = siege.reached();
+        let siege = Siege::lay();
         let mut attacker = siege.attacker();
         let sent = flood(&mut attacker, 10_000, |number| {
             let stream = stream(number);
             [frame(HEADERS, END_STREAM | END_HEADERS, stream, get("/flood")), provoke(stream)].concat()
         });
         let code = attacker.expect_any_goaway().code;
-        let reached = siege.reached() - before;
-        println!("{what}: {sent} were sent, {reached} reached the provider, {code:#x}");
+        let reached = siege.reached();
         // Where the first is an error of the connection, that is its end.
         assert!([ENHANCE_YOUR_CALM, PROTOCOL_ERROR].contains(&code), "{what}: {}", attacker.seen());
         assert!(reached <= 128, "{what}: {reached} of {sent} reached the provider");
+        siege.lift();
     }
-    siege.lift();
 }
 
 #[test]
@@ -302,7 +292,7 @@ fn a_head_just_above_the_limit_is_refused_with_431() {
     let siege = Siege::lay();
     let mut attacker = siege.attacker();
     let most = usize::try_from(attacker.setting(MAX_HEADER_LIST_SIZE).expect("a limit")).expect("32 bits");
-    let fields = (0..most / 1000 + 1).flat_map(|_| literal("x-large", vec![b'a'; 1000 - 39])).collect::<Vec<u8>>();
+    let fields = (0..=most / 1000).flat_map(|_| literal("x-large", vec![b'a'; 1000 - 39])).collect::<Vec<u8>>();
     let whole = [get("/flood"), fields].concat();
     for (number, part) in whole.chunks(16_384).enumerate() {
         let last = if (number + 1) * 16_384 >= whole.len() { END_HEADERS } else { 0 };
@@ -378,6 +368,20 @@ fn a_client_that_reads_one_octet_at_a_time_holds_no_more_than_its_window() {
 }
 
 #[test]
+fn a_client_that_never_opens_its_window_is_given_up_after_the_idle_timeout() {
+    let settings = Extra { listener: "limits: { idle_timeout: 1s }", ..Extra::default() };
+    let mut attacker = Frames::before(Behind::with(settings));
+    attacker.send(PREFACE);
+    attacker.settings(&[(INITIAL_WINDOW_SIZE, 0)]);
+    attacker.is_settled();
+    attacker.get(1, "/bytes/10000000");
+    attacker.wait("a head", |attacker| !attacker.stream(1).heads.is_empty());
+    let given_up = |attacker: &Frames| attacker.stream(1).reset.is_some() || !attacker.goaways().is_empty();
+    while !given_up(&attacker) && attacker.read() {}
+    assert!(!attacker.stream(1).ended, "{}", attacker.seen());
+}
+
+#[test]
 fn requests_beyond_the_streams_that_may_be_open_are_refused_and_reach_nobody() {
     let siege = Siege::lay();
     let mut attacker = siege.attacker();
@@ -391,8 +395,8 @@ fn requests_beyond_the_streams_that_may_be_open_are_refused_and_reach_nobody() {
     siege.lift();
 }
 
-/// In KiB.
-const GROWTH: u64 = 8 * 1024;
+/// In KiB. Without optimisation everything that is kept for a stream is larger.
+const GROWTH: u64 = if cfg!(debug_assertions) { 16 * 1024 } else { 8 * 1024 };
 
 /// How many frames are sent before what came back is read.
 const BATCH: usize = 100;

@@ -104,7 +104,12 @@ impl Frames {
 
     /// As [`Frames::start`], with nothing said yet.
     pub(super) fn unsaid() -> Self {
-        let behind = Arc::new(Behind::start());
+        Frames::before(Behind::start())
+    }
+
+    /// As [`Frames::unsaid`], to this gateway.
+    pub(super) fn before(behind: Behind) -> Self {
+        let behind = Arc::new(behind);
         let mut client = Frames::over(Wire::connect(behind.address()));
         client.behind = Some(behind);
         client
@@ -156,6 +161,11 @@ impl Frames {
     /// What is behind the connection.
     pub(super) fn behind(&self) -> &Behind {
         self.behind.as_ref().expect("it was started with something behind it")
+    }
+
+    /// As [`Frames::behind`], for another thread.
+    pub(super) fn shared(&self) -> Arc<Behind> {
+        Arc::clone(self.behind.as_ref().expect("it was started with something behind it"))
     }
 
     /// The peer's value of a setting, where it sent one.

@@ -67,7 +67,7 @@ fn section_4_2_headers_larger_than_our_max_frame_size_are_a_frame_size_error() {
 #[test]
 fn section_4_2_settings_larger_than_our_max_frame_size_are_a_frame_size_error() {
     let mut client = Frames::start();
-    client.frame(SETTINGS, 0, 0, settings(&[(INITIAL_WINDOW_SIZE, 65_535); 3000]));
+    client.frame(SETTINGS, 0, 0, settings(&[(INITIAL_WINDOW_SIZE, 65_535)]).repeat(3000));
     client.expect_goaway(FRAME_SIZE_ERROR);
 }
 

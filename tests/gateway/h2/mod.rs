@@ -3,6 +3,14 @@
 //!
 //! A connection error is a GOAWAY with the code and then the end of the connection; a stream error is a `RST_STREAM` with the
 //! code on a connection that goes on. Where the RFC leaves a choice, the test's comment says which one is ours.
+//!
+//! Where the library decides and we can only watch, the tests pin what it does:
+//!
+//! - What its field decoder refuses (names, most values, unknown pseudo fields) is an error of the connection, which §5.4.1
+//!   permits. It says PROTOCOL_ERROR also where the RFC says COMPRESSION_ERROR, and for some frames behind the end of a
+//!   request where it says STREAM_CLOSED. Codes that can be told from a frame's head are set right by our own layer.
+//! - Pseudo fields at the head of trailers, those of requests in an answer, and a fragment in `:path` are taken off without
+//!   a word. They go no further.
 
 mod compression; // HPACK for tests, written from the RFC
 mod frames; // one HTTP/2 connection as a test holds it

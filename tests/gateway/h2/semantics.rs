@@ -465,6 +465,14 @@ fn section_8_3_1_a_path_that_begins_with_no_slash_is_malformed() {
 }
 
 #[test]
+fn section_8_3_1_a_fragment_in_a_path_goes_no_further() {
+    let mut client = Frames::start();
+    client.get(1, "/path?query#fragment");
+    client.is_answered(1);
+    assert_eq!(client.behind().requests()[0].head.line, "GET /path?query HTTP/1.1");
+}
+
+#[test]
 fn section_8_3_1_an_empty_method_or_scheme_is_malformed() {
     are_refused(&[&[METHOD, (":scheme", ""), PATH, AUTHORITY], &[METHOD, (":scheme", "1a"), PATH, AUTHORITY]]);
     fail_the_connection(&["", "G(T"].map(|method| block(&[(":method", method), SCHEME, PATH, AUTHORITY])));

@@ -249,7 +249,8 @@ impl Pair {
             (Vec::new(), HeaderMap::new())
         } else {
             let message = client.body(head, true);
-            let trailers: Vec<(&str, &str)> = message.trailers.iter().map(|(name, value)| (&**name, &**value)).collect();
+            let trailers: Vec<(&str, &str)> =
+                message.trailers.iter().map(|(name, value)| (&**name, &**value)).collect();
             let trailers = map(&trailers);
             (message.body, trailers)
         };
@@ -418,7 +419,11 @@ fn trailers_pass_both_ways() {
         let pair = Pair::new(versions);
         let answer = pair.ask(("POST", "/trailers"), &[("te", "trailers")], Some("up"), false, &[("x-up", "2")]);
         let (about, told) = (pair.versions(), pair.told());
-        assert_eq!((text(&told.body), told.trailers), ("up".to_owned(), vec![("x-up".to_owned(), "2".to_owned())]), "{about}");
+        assert_eq!(
+            (text(&told.body), told.trailers),
+            ("up".to_owned(), vec![("x-up".to_owned(), "2".to_owned())]),
+            "{about}"
+        );
         assert_eq!(answer.text(), "hello", "{about}");
         let down = [("x-sum".to_owned(), "5".to_owned()), ("grpc-status".to_owned(), "0".to_owned())];
         assert_eq!(unmap(&answer.trailers), down, "{about}");

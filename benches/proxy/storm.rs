@@ -1,0 +1,101 @@
+//! What a handshake storm does to those who are connected already.
+//!
+//! A few clients with established TLS connections ask now and then while many others shake hands, ask once and leave, as
+//! fast as they can. The storm's clients run at the lowest priority of the driver's core, so that they do not stand in
+//! the way of the clients whose latency is taken. The same is measured without the storm, just before.
+
+use crate::Outcome;
+use crate::contenders::{Kind, Running};
+use crate::load::Order;
+use crate::progress::Progress;
+use crate::rounds::{Driver, Plan, figure};
+use crate::workloads::Workload;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// One round.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sample {
+    /// Microseconds of latency without the storm: median and 99th percentile.
+    pub(crate) quiet: [f64; 2],
+    /// The same while it goes on.
+    pub(crate) stormy: [f64; 2],
+    /// Handshakes per second of the storm.
+    pub(crate) handshakes: f64,
+}
+
+/// All rounds.
+#[derive(Debug, Default)]
+pub(crate) struct Storm {
+    /// One entry a contender.
+    pub(crate) samples: BTreeMap<Kind, Vec<Sample>>,
+    /// What went wrong.
+    pub(crate) warnings: Vec<String>,
+}
+
+// === impl Storm ===
+
+impl Storm {
+    /// Storms every contender in turn, over and over.
+    pub(crate) fn take(running: &[Running], driver: Driver, plan: Plan, progress: &mut Progress) -> Storm {
+        let mut storm = Storm::default();
+        let mut out = Vec::new();
+        for round in 0..plan.rounds {
+            for turn in 0..running.len() {
+                let one = &running[(round + turn) % running.len()];
+                if out.contains(&one.kind) {
+                    continue;
+                }
+                progress.step(&format!("storm: round {}/{} {}", round + 1, plan.rounds, one.kind.name()));
+                match storm_once(one, driver, plan.seconds, &mut storm.warnings) {
+                    Ok(sample) => storm.samples.entry(one.kind).or_default().push(sample),
+                    Err(error) => {
+                        storm.samples.remove(&one.kind);
+                        storm.warnings.push(format!("handshake storm, {}: left out: {error}", one.kind.name()));
+                        out.push(one.kind);
+                    }
+                }
+            }
+        }
+        storm
+    }
+}
+
+fn storm_once(one: &Running, driver: Driver, seconds: u32, warnings: &mut Vec<String>) -> Outcome<Sample> {
+    let known = |key| Workload::named(key).ok_or("a workload of the storm is gone");
+    let order = |workload, seconds| Order::new(workload, one.address, seconds, driver.scratch());
+    let calm = Order { connections: ASKING, pause: BETWEEN, ..order(known("tls-1k")?, seconds) };
+    // The storm begins before the latency is taken and goes on until after it.
+    let many = Order { connections: MANY, ..order(known("tls-full")?, seconds + 2) };
+
+    let mut asking = driver.start(&calm)?;
+    asking.go()?;
+    let quiet = asking.figures()?;
+    drop(asking);
+    let (mut asking, mut storm) = (driver.start(&calm)?, driver.start_yielding(&many)?);
+    storm.go()?;
+    crate::process::pause(Duration::from_secs(1));
+    asking.go()?;
+    let (stormy, storm) = (asking.figures()?, storm.figures()?);
+
+    let figure = |printed: &str, name| figure(printed, name).ok_or_else(|| format!("the load printed:\n{printed}"));
+    for (printed, who) in [(&quiet, "before"), (&stormy, "during"), (&storm, "in")] {
+        if figure(printed, "failed")? > 0.0 {
+            warnings.push(format!("requests {who} the handshake storm failed, {}: {printed}", one.kind.name()));
+        }
+    }
+    Ok(Sample {
+        quiet: [figure(&quiet, "p50")?, figure(&quiet, "p99")?],
+        stormy: [figure(&stormy, "p50")?, figure(&stormy, "p99")?],
+        handshakes: figure(&storm, "requests")? / figure(&storm, "microseconds")? * 1e6,
+    })
+}
+
+/// Clients that shake hands at once.
+pub(crate) const MANY: u32 = 64;
+
+/// Clients whose latency is taken.
+const ASKING: u32 = 4;
+
+/// Between their requests.
+const BETWEEN: Duration = Duration::from_millis(1);
