@@ -62,6 +62,21 @@ pub fn request(
     }
 }
 
+/// The size of a request's fields, pseudo-fields included, as RFC 9113 §6.5.2 measures it.
+pub fn list_size(parts: &request::Parts) -> usize {
+    let entry = |name: usize, value: usize| name + value + ENTRY_OVERHEAD;
+    let uri = &parts.uri;
+    let pseudo = [
+        Some((":method", parts.method.as_str())),
+        uri.scheme_str().map(|scheme| (":scheme", scheme)),
+        uri.authority().map(|authority| (":authority", authority.as_str())),
+        uri.path_and_query().map(|target| (":path", target.as_str())),
+    ];
+    let pseudo = pseudo.iter().flatten().map(|(name, value)| entry(name.len(), value.len()));
+    let fields = parts.headers.iter().map(|(name, value)| entry(name.as_str().len(), value.len()));
+    pseudo.chain(fields).sum()
+}
+
 /// The authority is the Host; where a Host came as well, both have to agree (RFC 9113 §8.3.1).
 fn host(fields: &mut Fields, parts: &request::Parts) -> Result<(), HeadError> {
     let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
@@ -250,6 +265,9 @@ fn base64(bytes: &[u8]) -> String {
     }
     text
 }
+
+/// What each entry of a list of fields counts beside its bytes (RFC 9113 §6.5.2).
+const ENTRY_OVERHEAD: usize = 32;
 
 /// Room made for the fields of a head before they are counted.
 const FIELDS_EXPECTED: usize = 16;

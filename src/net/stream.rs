@@ -182,6 +182,8 @@ impl Stream {
         if self.reading == Reading::Nothing {
             self.reading = Reading::Body(None);
         }
+        // A body that was refused for its length is not refused again.
+        self.read_limit = u64::MAX;
         loop {
             match ready!(self.poll_body(cx)) {
                 Ok(0) => return Poll::Ready(true),
@@ -404,6 +406,11 @@ impl Stream {
         }
     }
 
+    /// Whether trailers may follow what was sent.
+    pub fn may_still_trail(&self) -> bool {
+        self.open && self.left.is_none()
+    }
+
     /// Bytes handed over in the stream's whole life: whether the peer takes anything shows in these.
     pub fn departed(&self) -> u64 {
         self.departed
@@ -429,7 +436,9 @@ fn head_error(error: &h2::Error) -> HeadReadError {
     match judge(error) {
         Broke::Refused(_) => HeadReadError::Refused,
         Broke::Protocol(_) => HeadReadError::Malformed(HeadError::Malformed("the answer breaks HTTP/2")),
-        Broke::Reset(_) | Broke::Lost | Broke::Ours => HeadReadError::Ended { partial: false },
+        // Said about this request, and not the silence of a connection that was dead before: the provider may have acted.
+        Broke::Reset(_) => HeadReadError::Ended { partial: true },
+        Broke::Lost | Broke::Ours => HeadReadError::Ended { partial: false },
     }
 }
 

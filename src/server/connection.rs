@@ -120,6 +120,9 @@ pub(super) fn refuse_malformed(error: &HeadError) -> (Refusal, &'static str) {
 /// What a client is told that speaks HTTP in the clear on a port of TLS.
 const SPEAKS_TLS: &str = "This port speaks TLS; use https://.";
 
+/// Said of a head beyond `header_bytes`.
+pub(super) const HEAD_TOO_LONG: &str = "The request head is longer than this listener takes.";
+
 /// How long a quiet connection stays open once the gateway or its listener is going.
 pub(super) const LAST_CALL: Duration = Duration::from_secs(1);
 

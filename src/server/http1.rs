@@ -4,7 +4,7 @@
 //! without allocating. Quiet for a moment, it gives all that back and waits as little more than a socket: ten thousand of
 //! them should cost what a proxy written for idle connections would pay.
 
-use super::connection::{Begun, Connection, LAST_CALL, PART_TIME, refuse_malformed};
+use super::connection::{Begun, Connection, HEAD_TOO_LONG, LAST_CALL, PART_TIME, refuse_malformed};
 use super::contain::contain;
 use super::http2;
 use crate::clock;
@@ -365,5 +365,3 @@ const PART_BYTES: u64 = 4 * DRAIN_BYTES;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 
 const ONLY_HTTP2: &str = "This listener speaks HTTP/2 only.";
-
-const HEAD_TOO_LONG: &str = "The request head is longer than this listener takes.";

@@ -4,10 +4,12 @@
 //! on its way is lost: a GOAWAY that names no last stream, and, once the peer has shown that it saw it, one that does (RFC
 //! 9113 §6.8). A request is answered by the same [`proxy::handle`] as in HTTP/1.
 
-use super::connection::{Connection, LAST_CALL, PART_TIME, refuse_malformed};
+use super::connection::{Connection, HEAD_TOO_LONG, LAST_CALL, PART_TIME, refuse_malformed};
 use super::contain::contain;
 use crate::clock;
 use crate::config::Listener;
+use crate::http1::fields::Fields;
+use crate::http1::head::ResponseHead;
 use crate::http2::heads;
 use crate::net::frames::{Frames, Handle};
 use crate::net::io::Io;
@@ -15,6 +17,7 @@ use crate::net::side::Side;
 use crate::net::stream::{SEND_BYTES, Stream};
 use crate::net::timer::Timer;
 use crate::proxy::identity::Peer;
+use crate::proxy::respond::Refusal;
 use crate::proxy::snapshot::Snapshot;
 use crate::proxy::{self, After, DRAIN_BYTES, Desk, Here, Shared};
 use arc_swap::ArcSwap;
@@ -114,7 +117,7 @@ fn builder(listener: &Listener) -> h2::server::Builder {
     let mut builder = h2::server::Builder::new();
     builder
         .max_concurrent_streams(limits.h2_streams)
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(limits.header_bytes.saturating_add(HEAD_HEADROOM)).unwrap_or(u32::MAX))
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BYTES)
@@ -262,23 +265,32 @@ impl Accepted {
             closing: connection.place.closing(),
         };
         let max = self.listener.limits.headers;
-        let after = match heads::request(&mut desk.head, &parts, ends, max, fastrand::u128(..)) {
+        let read = heads::request(&mut desk.head, &parts, ends, max, fastrand::u128(..))
+            .map_err(|error| refuse_malformed(&error));
+        let too_large = heads::list_size(&parts) > self.listener.limits.header_bytes;
+        let after = match if too_large { Err((Refusal::HeadTooLarge, HEAD_TOO_LONG)) } else { read } {
             Ok(()) => handle(&mut stream, &mut desk, &here).await,
-            Err(error) => {
-                let (refusal, detail) = refuse_malformed(&error);
+            Err((refusal, detail)) => {
                 proxy::refuse_head(&mut Side::Http2(&mut stream), &desk.head, refusal, detail, &here);
                 After::Close
             }
         };
         drop(parts);
-        finish(&mut stream, after, &self.listener, &mut desk.timer).await;
+        match after {
+            After::Abort => break_off(&mut stream, &desk.answer).await,
+            After::KeepAlive | After::Close => finish(&mut stream, &self.listener, &mut desk.timer).await,
+        }
         put_desk_back(desk);
     }
 }
 
 /// Has the request answered. A panic on the way is answered too, where nothing else was yet.
 async fn handle(stream: &mut Stream, desk: &mut Desk, here: &Here<'_>) -> After {
-    match contain(proxy::handle(Side::Http2(stream), desk, here)).await {
+    #[cfg(not(test))]
+    let handled = contain(proxy::handle(Side::Http2(stream), desk, here));
+    #[cfg(test)]
+    let handled = contain(super::tests::handle(Side::Http2(stream), desk, here));
+    match handled.await {
         Ok(after) => after,
         Err(panicked) => {
             report(&panicked.message, here.shared);
@@ -291,11 +303,23 @@ async fn handle(stream: &mut Stream, desk: &mut Desk, here: &Here<'_>) -> After 
     }
 }
 
-/// Ends a stream whose answer was written; an answer that is not complete ends visibly.
-async fn finish(stream: &mut Stream, after: After, listener: &Listener, timer: &mut Timer) {
-    if after == After::Abort {
-        return stream.reset(Reason::INTERNAL_ERROR);
+/// Ends a stream whose answer is not complete, visibly: by a reset, or for gRPC by a status, without which its clients take
+/// the failure for a defect that trying again would not mend.
+async fn break_off(stream: &mut Stream, answer: &ResponseHead) {
+    let is_grpc = answer.fields.named(b"content-type").any(|kind| kind.starts_with(b"application/grpc"));
+    if is_grpc && stream.may_still_trail() {
+        let mut status = Fields::default();
+        status.push(b"grpc-status", GRPC_UNAVAILABLE);
+        status.push(b"grpc-message", b"the answer of the provider broke off");
+        return stream.finish(Some(&status));
     }
+    // What came before the break is the client's to have: a reset takes back what its connection has not written yet.
+    tokio::task::yield_now().await;
+    stream.reset(Reason::INTERNAL_ERROR);
+}
+
+/// Ends a stream whose answer was written.
+async fn finish(stream: &mut Stream, listener: &Listener, timer: &mut Timer) {
     if !stream.is_complete() && !see_off(stream, listener, timer).await {
         return stream.reset(Reason::CANCEL);
     }
@@ -349,6 +373,9 @@ const BEGUN_AT_ONCE: usize = 32;
 /// ENHANCE_YOUR_CALM. What is kept of each until then is memory that the peer decides about.
 const BROKEN_STREAMS: usize = 512;
 
+/// `UNAVAILABLE` among gRPC's status codes.
+const GRPC_UNAVAILABLE: &[u8] = b"14";
+
 /// For reading the rest of a request's body.
 const SETTLE_TIME: Duration = Duration::from_secs(5);
 
@@ -383,6 +410,10 @@ const DESKS_KEPT: usize = 64;
 
 /// Bytes of a head; a desk that had a longer one is not kept.
 const DESK_BYTES: usize = 8 * 1024;
+
+/// So much larger than a listener's `header_bytes` a head may be and still be answered as every refusal is; beyond that the
+/// library refuses it with a bare 431.
+const HEAD_HEADROOM: usize = 16 * 1024;
 
 /// Bytes of the client's preface (RFC 9113 §3.4).
 const PREFACE_BYTES: usize = 24;

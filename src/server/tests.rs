@@ -138,3 +138,39 @@ fn a_panic_after_the_answer_began_ends_the_connection_and_adds_nothing() {
     assert_eq!(panics(&gateway), "sluice_panics_total 1");
     gateway.stop();
 }
+
+/// What a request in HTTP/2 comes to: its answer, or the code its stream was reset with.
+async fn call(sender: &h2::client::SendRequest<bytes::Bytes>, path: &str, panic: &str) -> Result<String, h2::Reason> {
+    let request = http::Request::get(format!("http://a.test{path}")).header("x-panic", panic);
+    let mut sender = sender.clone().ready().await.expect("the connection goes on");
+    let (answer, _) = sender.send_request(request.body(()).expect("a request"), true).expect("a stream");
+    let reset = |error: h2::Error| error.reason().expect("a code");
+    let (head, mut body) = answer.await.map_err(reset)?.into_parts();
+    let mut text = format!("{} ", head.status.as_u16());
+    while let Some(piece) = body.data().await {
+        text += std::str::from_utf8(&piece.map_err(reset)?).expect("text");
+    }
+    Ok(text)
+}
+
+#[test]
+fn a_panic_stays_in_its_stream() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let gateway = start(&folder, provider());
+    let web = gateway.address("web").expect("a listener");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let socket = tokio::net::TcpStream::connect(web).await.expect("it listens");
+        let (sender, connection) = h2::client::handshake(socket).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        let before = call(&sender, "/here", "before").await.expect("an answer");
+        assert!(before.starts_with("500 ") && before.contains("\"reason\":\"internal\""), "{before}");
+        assert!(!before.contains("a panic before"), "the client is told what only the log should say: {before}");
+        // The answer was whole when it happened; nothing is added, and nothing taken back.
+        assert_eq!(call(&sender, "/there", "after").await.as_deref(), Ok("200 there"));
+        // Its neighbours do not notice, on the same connection.
+        assert_eq!(call(&sender, "/here", "").await.as_deref(), Ok("200 fine"));
+    });
+    assert_eq!(panics(&gateway), "sluice_panics_total 2");
+    gateway.stop();
+}

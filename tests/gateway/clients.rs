@@ -7,7 +7,7 @@ use crate::world::{Gate, Peer, Provider, Sluice, wait_until};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 /// One pool for everything, and one for what answers WebSockets.
@@ -21,7 +21,24 @@ routes:
 ";
 
 /// A child of ours, killed when it is dropped.
-struct Running(Child);
+pub(crate) struct Running(Child);
+
+impl Running {
+    /// The process.
+    pub(crate) fn child(&mut self) -> &mut Child {
+        &mut self.0
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_until("the program ends", || {
+            status = self.0.try_wait().expect("a child of ours");
+            status.is_some()
+        });
+        status.unwrap_or_else(|| unreachable!("it was waited for"))
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -40,12 +57,12 @@ fn start(echo: SocketAddr) -> (Sluice, Provider) {
 }
 
 /// An address where nobody answers.
-fn nobody() -> SocketAddr {
+pub(crate) fn nobody() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 9))
 }
 
 /// One request at the provider; whether the connection goes on.
-fn serve(peer: &mut Peer, gate: &Gate) -> bool {
+pub(crate) fn serve(peer: &mut Peer, gate: &Gate) -> bool {
     if !peer.wire.begins() {
         return false;
     }
@@ -99,7 +116,7 @@ fn send_file(peer: &mut Peer, range: Option<&str>) {
 }
 
 /// Three mebibytes and a bit that are different everywhere.
-fn file() -> Vec<u8> {
+pub(crate) fn file() -> Vec<u8> {
     (0_u32..800_000).flat_map(|number| number.wrapping_mul(2_654_435_761).to_be_bytes()).collect()
 }
 
@@ -108,12 +125,13 @@ fn sum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)))
 }
 
-fn spawn(program: &str, package: &str, command: &mut Command) -> Running {
+/// Starts a program. What is missing where it does not start, `./test` installs.
+pub(crate) fn spawn(program: &str, command: &mut Command) -> Running {
     let child = command.spawn();
-    Running(child.unwrap_or_else(|error| panic!("{program} does not start ({error}): install Debian's `{package}`")))
+    Running(child.unwrap_or_else(|error| panic!("{program} does not start ({error}): ./test installs it")))
 }
 
-fn curl(arguments: &[&str], input: &[u8]) -> Output {
+pub(crate) fn curl(arguments: &[&str], input: &[u8]) -> Output {
     let always = ["--silent", "--show-error", "--fail", "--max-time", "20", "--noproxy", "*"];
     let mut command = Command::new("curl");
     command.args(always).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -131,7 +149,7 @@ fn curl(arguments: &[&str], input: &[u8]) -> Output {
     output
 }
 
-fn curl_says(arguments: &[&str], input: &[u8]) -> String {
+pub(crate) fn curl_says(arguments: &[&str], input: &[u8]) -> String {
     String::from_utf8(curl(arguments, input).stdout).expect("text")
 }
 
@@ -189,15 +207,14 @@ fn wrk_finds_no_error_under_load() {
 }
 
 /// A WebSocket server that repeats what it hears, by Python's `websockets`; and its address.
-fn echo() -> (Running, SocketAddr) {
+pub(crate) fn echo() -> (Running, SocketAddr) {
     let mut command = Command::new(PYTHON);
     command.args(["-c", ECHO]).stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut server = spawn(PYTHON, "python3-websockets", &mut command);
+    let mut server = spawn(PYTHON, &mut command);
     let mut line = String::new();
     let stdout = server.0.stdout.take().expect("a pipe");
     BufReader::new(stdout).read_line(&mut line).expect("it says its port");
-    let port =
-        line.trim().parse().expect("the server says its port; without one, install Debian's `python3-websockets`");
+    let port = line.trim().parse().expect("the server says its port");
     (server, SocketAddr::from(([127, 0, 0, 1], port)))
 }
 
@@ -213,10 +230,8 @@ fn a_websocket_library_talks_and_closes() {
     assert!(sluice.metric("sluice_requests_total", &[("route", "sockets"), ("status_class", "1xx")]) > 0.0);
 }
 
-#[test]
-fn a_browser_loads_fetches_listens_and_talks() {
-    let (_server, echo) = echo();
-    let (sluice, _alpha) = start(echo);
+/// Has a browser load [`PAGE`] from `url`, with these arguments more; what the page says, a line each.
+pub(crate) fn browse(url: &str, more: &[&str]) -> Vec<String> {
     let folder = tempfile::tempdir().expect("a folder");
     let dom = folder.path().join("dom");
     let output = File::create(&dom).expect("a file");
@@ -231,11 +246,12 @@ fn a_browser_loads_fetches_listens_and_talks() {
         ])
         .args(["--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"])
         .arg(format!("--user-data-dir={}", folder.path().join("profile").display()))
-        .args(["--dump-dom", &format!("http://{}/page", sluice.web())])
+        .args(["--dump-dom", url])
+        .args(more)
         .stdin(Stdio::null())
         .stdout(output)
         .stderr(Stdio::null());
-    let mut chromium = spawn("chromium", "chromium", &mut command);
+    let mut chromium = spawn("chromium", &mut command);
     let mut status = None;
     for _ in 0..BROWSER_PATIENCE {
         status = chromium.0.try_wait().expect("a child of ours");
@@ -246,6 +262,15 @@ fn a_browser_loads_fetches_listens_and_talks() {
     }
     let dom = fs::read_to_string(dom).expect("a file");
     assert!(status.is_some_and(|status| status.success()), "{status:?}: {dom}");
+    let said = dom.split_once("<pre id=\"said\">").and_then(|(_, rest)| rest.split_once("</pre>"));
+    let (said, _) = said.unwrap_or_else(|| panic!("no page: {dom}"));
+    said.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_browser_loads_fetches_listens_and_talks() {
+    let (_server, echo) = echo();
+    let (sluice, _alpha) = start(echo);
     let body = "x".repeat(100_000);
     let expected = [
         "fetch 200 hello".to_owned(),
@@ -257,13 +282,13 @@ fn a_browser_loads_fetches_listens_and_talks() {
         "closed 1000 true".to_owned(),
         "end".to_owned(),
     ];
-    let said = dom.split_once("<pre id=\"said\">").and_then(|(_, rest)| rest.split_once("</pre>"));
-    let (said, _) = said.unwrap_or_else(|| panic!("no page: {dom}"));
-    assert_eq!(said.lines().collect::<Vec<_>>(), expected);
+    let said = browse(&format!("http://{}/page", sluice.web()), &[]);
+    let said: Vec<_> = said.into_iter().filter(|line| !line.starts_with("protocol ")).collect();
+    assert_eq!(said, expected);
 }
 
-/// Debian's own, which has the library; another one on the PATH may not.
-const PYTHON: &str = "/usr/bin/python3";
+/// That of the environment which `./test` makes from `tests/requirements.txt`.
+pub(crate) const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python/bin/python");
 
 const ECHO: &str = "
 import asyncio, websockets
@@ -309,6 +334,7 @@ const fetched = async () => {
   say('fetch ' + answer.status + ' ' + await answer.text());
   const posted = await fetch('/a', { method: 'POST', body: 'x'.repeat(100000) });
   say('post ' + await posted.text());
+  say('protocol ' + performance.getEntriesByType('navigation')[0].nextHopProtocol);
 };
 const listened = () => new Promise((done, fail) => {
   const source = new EventSource('/events');
@@ -319,7 +345,7 @@ const listened = () => new Promise((done, fail) => {
   };
 });
 const talked = () => new Promise(done => {
-  const socket = new WebSocket('ws://' + location.host + '/ws');
+  const socket = new WebSocket(location.protocol.replace('http', 'ws') + '//' + location.host + '/ws');
   socket.onopen = () => socket.send('hello');
   socket.onmessage = event => { say('socket ' + event.data); socket.close(1000); };
   socket.onclose = event => { say('closed ' + event.code + ' ' + event.wasClean); done(); };

@@ -8,7 +8,6 @@ mod bounds; // limits, deadlines, refusals
 mod ends; // a client and a provider, by the `h2` crate
 mod faults; // streams and connections that break, and what is sent again
 mod flow; // bodies both ways: nothing is held beyond its bound
-mod leaving; // connections that end, and nothing is lost
 mod mapping; // fields, bodies, trailers, interim answers: all four pairs of versions
 mod websocket; // RFC 8441, on one side or on both
 

@@ -11,11 +11,13 @@ mod apply; // what a reload must not do
 mod broken; // providers that break HTTP, break off, stay silent or are not there
 mod bulk; // five gibibytes each way in constant memory
 mod clients; // curl, wrk, a WebSocket library, a browser
+mod clients_http2; // curl, nghttp, h2load, a browser and a WebSocket library over TLS
 mod drain; // what is under way ends, nothing new begins
 mod exchange; // a request and its answer: framing, order, streams, interim and early answers
 mod files; // a certificate, a key or a secret changes and the configuration does not
 mod forwarding; // which fields and bytes of a message go on
 mod gone; // clients that leave, in every phase
+mod grpc; // grpcio on both sides
 mod http2; // HTTP/2 on both sides
 mod h2; // HTTP/2 frame by frame
 mod handover; // the process is replaced, and what a service manager is told and gives

@@ -27,3 +27,4 @@ mod extended_connect; // RFC 8441
 
 mod providers; // the other direction: providers that break HTTP/2
 mod floods; // what a hostile client sends in masses
+mod leaving; // §6.8: connections that end, and those that are cut

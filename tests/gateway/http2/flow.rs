@@ -173,8 +173,7 @@ fn an_upload_to_an_http1_provider_that_does_not_read_is_held_at_its_bound() {
     let client = Client::connect(gateway.web());
     let Uploading { sent, call } = upload(&client);
     let mut provider = alpha.accept();
-    let head = provider.head();
-    assert_eq!(head.value("transfer-encoding"), Some("chunked"));
+    assert_eq!(provider.head().value("transfer-encoding"), Some("chunked"));
     let held = settled(|| sent.load(Ordering::SeqCst));
     assert!(held < HELD_BY_SOCKET, "{held} bytes left the client for a provider that takes none");
     lock(&call).take().expect("the call").cancel();

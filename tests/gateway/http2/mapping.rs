@@ -86,33 +86,31 @@ fn answer_http1(peer: &mut Peer) -> bool {
     let mut words = request.head.line.split(' ');
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let Reply { interims, status, fields, body, open, trailers } = reply(target);
-    let mut out = String::new();
     for (status, link) in interims {
-        out += &format!("HTTP/1.1 {status} Early Hints\r\nlink: {link}\r\n\r\n");
+        peer.wire.send(format!("HTTP/1.1 {status} Early Hints\r\nlink: {link}\r\n\r\n"));
     }
-    out += &format!("HTTP/1.1 {status} Whatever\r\n");
-    for (name, value) in fields {
-        out += &format!("{name}: {value}\r\n");
-    }
-    let bodiless = method == "HEAD" || matches!(status, 204 | 304);
-    match (bodiless, open) {
-        (true, true) => out += "\r\n",
-        (true, false) => out += &format!("content-length: {}\r\n\r\n", body.len()),
-        (false, false) => out += &format!("content-length: {}\r\n\r\n{body}", body.len()),
-        (false, true) => {
-            out += "transfer-encoding: chunked\r\n\r\n";
-            if !body.is_empty() {
-                out += &format!("{:x}\r\n{body}\r\n", body.len());
-            }
-            out += "0\r\n";
-            for (name, value) in trailers {
-                out += &format!("{name}: {value}\r\n");
-            }
-            out += "\r\n";
-        }
-    }
-    peer.wire.send(out);
+    let rest = match (method == "HEAD" || matches!(status, 204 | 304), open) {
+        (true, true) => "\r\n".to_owned(),
+        (true, false) => format!("content-length: {}\r\n\r\n", body.len()),
+        (false, open) => framed(body, !open, trailers),
+    };
+    peer.wire.send(format!("HTTP/1.1 {status} Whatever\r\n{}{rest}", lines(fields)));
     true
+}
+
+/// Field lines of HTTP/1.
+fn lines(fields: &[(&str, &str)]) -> String {
+    fields.iter().flat_map(|(name, value)| [name, ": ", value, "\r\n"]).collect()
+}
+
+/// A body of HTTP/1 and what its head says of it: its length, or that it comes in chunks.
+fn framed(body: &str, length: bool, trailers: &[(&str, &str)]) -> String {
+    let bytes = body.len();
+    if length {
+        return format!("content-length: {bytes}\r\n\r\n{body}");
+    }
+    let chunk = if body.is_empty() { String::new() } else { format!("{bytes:x}\r\n{body}\r\n") };
+    format!("transfer-encoding: chunked\r\n\r\n{chunk}0\r\n{}\r\n", lines(trailers))
 }
 
 async fn answer_http2(mut asked: Asked) {
@@ -214,26 +212,8 @@ impl Pair {
         trailers: &[(&str, &str)],
     ) -> Answer {
         let mut client = self.gateway.connect();
-        let mut out = format!("{method} {target} HTTP/1.1\r\nhost: one.test\r\n");
-        for (name, value) in fields {
-            out += &format!("{name}: {value}\r\n");
-        }
-        match body {
-            None => out += "\r\n",
-            Some(body) if length => out += &format!("content-length: {}\r\n\r\n{body}", body.len()),
-            Some(body) => {
-                out += "transfer-encoding: chunked\r\n\r\n";
-                if !body.is_empty() {
-                    out += &format!("{:x}\r\n{body}\r\n", body.len());
-                }
-                out += "0\r\n";
-                for (name, value) in trailers {
-                    out += &format!("{name}: {value}\r\n");
-                }
-                out += "\r\n";
-            }
-        }
-        client.send(out);
+        let rest = body.map_or("\r\n".to_owned(), |body| framed(body, length, trailers));
+        client.send(format!("{method} {target} HTTP/1.1\r\nhost: one.test\r\n{}{rest}", lines(fields)));
         let mut interims = Vec::new();
         let head = loop {
             let head = client.head();
