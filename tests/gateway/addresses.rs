@@ -243,7 +243,7 @@ fn the_client_that_a_balancer_announces_is_the_client_everywhere() {
     }
     let web = format!("http://{}/", gateway.web());
     assert_eq!(curl(&["--haproxy-protocol", &web]), "ok");
-    assert_eq!(gateway.metric("sluice_connections_refused_total", &[]), 0.0);
+    gateway.wait_for_metric("sluice_connections_refused_total", &[], 0.0);
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn what_is_no_proxy_header_closes_the_connection_at_once_and_is_counted() {
     assert_eq!(client.answer().text(), "ok");
     drop(client);
     gateway.wait_for_metric("sluice_connections", &[("listener", "web")], 0.0);
-    assert_eq!(gateway.metric("sluice_connections_refused_total", &refused), 4.0);
+    gateway.wait_for_metric("sluice_connections_refused_total", &refused, 4.0);
     assert_eq!(alpha.requests().len(), 1);
 }
 
@@ -483,7 +483,7 @@ fn connections_beyond_those_of_one_address_are_closed_and_counted_until_another_
         client.send(GET);
         assert_eq!(client.answer().text(), "ok");
     }
-    assert_eq!(gateway.metric("sluice_connections_refused_total", &refused), 1.0);
+    gateway.wait_for_metric("sluice_connections_refused_total", &refused, 1.0);
 }
 
 #[test]
