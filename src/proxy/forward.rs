@@ -254,6 +254,11 @@ fn drop_named<const N: usize>(out: &mut Vec<u8>, start: usize, rules: [&HeaderRu
     }
 }
 
+/// Whether a message belongs to a call of gRPC.
+pub fn is_grpc(fields: &Fields) -> bool {
+    fields.named(b"content-type").any(|kind| kind.starts_with(b"application/grpc"))
+}
+
 /// RFC 9110 §7.6.1: what `Connection` names goes no further.
 #[inline]
 fn is_nominated(name: &[u8], fields: &Fields) -> bool {
