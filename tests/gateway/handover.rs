@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 
 /// A gateway's processes, one after the other. All of them end with it.
-struct Line {
-    first: Sluice,
+pub(crate) struct Line {
+    pub(crate) first: Sluice,
 }
 
 /// What a load has met.
@@ -32,22 +32,22 @@ struct Load {
 // === impl Line ===
 
 impl Line {
-    fn start(first: Sluice) -> Self {
+    pub(crate) fn start(first: Sluice) -> Self {
         wait_until("its own line in the log", || !running(&first).is_empty());
         Line { first }
     }
 
     /// The process that was started last.
-    fn latest(&self) -> u32 {
+    pub(crate) fn latest(&self) -> u32 {
         *running(&self.first).last().expect("at least the first")
     }
 
-    fn signal(&self, pid: u32, signal: Signal) {
+    pub(crate) fn signal(&self, pid: u32, signal: Signal) {
         kill_process(process(pid), signal).unwrap_or_else(|error| panic!("{error}: {pid}, {}", self.first.output()));
     }
 
     /// Lines of the log with this text.
-    fn said(&self, text: &str) -> usize {
+    pub(crate) fn said(&self, text: &str) -> usize {
         self.first.log().iter().filter(|line| line.to_string().contains(text)).count()
     }
 
@@ -88,7 +88,7 @@ impl Drop for Line {
 }
 
 /// Every process that has served, in order.
-fn running(sluice: &Sluice) -> Vec<u32> {
+pub(crate) fn running(sluice: &Sluice) -> Vec<u32> {
     let pid = |line: &serde_json::Value| {
         let fields = line.get("fields").unwrap_or(line);
         let says = fields.get("message")?.as_str()? == "sluice is running";
@@ -102,7 +102,7 @@ fn process(pid: u32) -> Pid {
 }
 
 /// Whether it is gone; one that nobody has waited for yet is.
-fn has_ended(pid: u32) -> bool {
+pub(crate) fn has_ended(pid: u32) -> bool {
     let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     test_kill_process(process(pid)).is_err() || state.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z"))
 }

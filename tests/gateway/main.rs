@@ -24,6 +24,7 @@ mod handover; // the process is replaced, and what a service manager is told and
 mod idle; // connections that do nothing, and the limit on all of them
 mod listener; // what a listener bounds, and many clients at once
 mod lost; // not one request is lost, not one stream is cut
+mod lost_tls; // nor over TLS, while certificates change and processes follow each other
 mod provider; // a provider that a test drives, or a script
 mod refusals; // bad input: what the client gets, what the provider does not see
 mod reload; // a configuration is replaced whole or not at all
