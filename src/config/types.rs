@@ -589,6 +589,17 @@ impl std::fmt::Display for ProviderAddress {
     }
 }
 
+// === impl HeaderRules ===
+
+impl HeaderRules {
+    /// Whether they change nothing.
+    #[must_use]
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.remove.is_empty()
+    }
+}
+
 // === impl Pattern ===
 
 impl PartialEq for Pattern {
