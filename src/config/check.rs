@@ -5,6 +5,7 @@ use super::conform::{At, Context};
 use super::file::Entry;
 use super::problem::{Span, shown};
 use super::reader::Reader;
+use super::scalar;
 use super::types::{
     Action, Admin, Bind, HostPattern, Listener, Match, PathPattern, Pool, Protocols, ProviderUrl, Rewrite, Route,
     Scheme, Token, ValueMatch,
@@ -158,12 +159,33 @@ pub(super) fn in_listener(reader: &Reader<'_>, listener: &Listener, cx: &mut Con
             cx.problem(entry.node.span, &at, message, Some(help));
         }
         (Bind::Unix(_), false) => {
-            let help = "its peers have no address; remove it, or write `proxy_protocol: true`";
-            inert(reader, "trusted_proxies", "on a unix socket without `proxy_protocol`", help, cx);
             let help = "its peers have no address; remove it";
             inert(&limits, "connections_per_address", "on a unix socket without `proxy_protocol`", help, cx);
         }
         _ => {}
+    }
+    proxies_elsewhere(reader, listener, cx);
+}
+
+/// Trusted proxies that can be no peer of a listener: `unix` at an address, addresses on a unix socket where nobody
+/// announces any.
+fn proxies_elsewhere(reader: &Reader<'_>, listener: &Listener, cx: &mut Context<'_>) {
+    for (index, node) in reader.items("trusted_proxies").iter().enumerate() {
+        let Some(scalar) = node.scalar().filter(|scalar| !scalar.is_unknown()) else { continue };
+        let is_unix = *scalar.text == *scalar::UNIX;
+        let (beside, help) = match (&listener.bind, listener.proxy_protocol) {
+            (Bind::Tcp(_), _) if is_unix => {
+                ("on a listener that is at an address", "remove it, or name the proxy's address")
+            }
+            (Bind::Unix(_), false) if !is_unix => (
+                "on a unix socket without `proxy_protocol`",
+                "its peers have no address; write `unix` to believe whoever may open the socket, or `proxy_protocol: true`",
+            ),
+            _ => continue,
+        };
+        let list = reader.at.key("trusted_proxies");
+        let at = list.item(index);
+        cx.problem(node.span, &at, format!("{at}: `{}` has no effect {beside}", scalar.text), Some(help.into()));
     }
 }
 

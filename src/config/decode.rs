@@ -182,6 +182,7 @@ fn listener(reader: &Reader<'_>, cx: &mut Context<'_>) -> Option<Listener> {
         tls: reader.has("tls").then(|| Arc::new(listener_tls(&reader.child("tls"), cx))),
         proxy_protocol: reader.boolean("proxy_protocol"),
         trusted_proxies: texts(reader, "trusted_proxies").filter_map(|text| scalar::cidr(text).ok()).collect(),
+        trusts_unix: texts(reader, "trusted_proxies").any(|text| text == scalar::UNIX),
         limits: ListenerLimits {
             connections: limits.integer("connections") as usize,
             connections_per_address: limits.integer("connections_per_address") as usize,

@@ -43,6 +43,11 @@ fn named<'a>(entries: impl Iterator<Item = (&'a str, Value)>) -> Value {
     Value::Object(entries.map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
+fn trusted_proxies(listener: &Listener) -> Vec<String> {
+    let ranges = listener.trusted_proxies.iter().map(|range| format!("{}/{}", range.address, range.bits));
+    ranges.chain(listener.trusts_unix.then(|| "unix".to_owned())).collect()
+}
+
 fn listener(listener: &Listener, secrets: &mut Map<String, Value>) -> Value {
     let limits = &listener.limits;
     let mut dump = json!({
@@ -50,7 +55,7 @@ fn listener(listener: &Listener, secrets: &mut Map<String, Value>) -> Value {
         "bind": listener.bind.to_string(),
         "protocols": protocols(listener.protocols, ["http1", "http2"]),
         "proxy_protocol": listener.proxy_protocol,
-        "trusted_proxies": listener.trusted_proxies.iter().map(|range| format!("{}/{}", range.address, range.bits)).collect::<Vec<_>>(),
+        "trusted_proxies": trusted_proxies(listener),
         "limits": {
             "connections": limits.connections,
             "connections_per_address": limits.connections_per_address,

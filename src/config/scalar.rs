@@ -206,6 +206,9 @@ pub(super) fn tcp_bind(text: &str) -> Result<SocketAddr, Fault> {
     })
 }
 
+/// The word for peers of a unix socket, among ranges of addresses.
+pub(super) const UNIX: &str = "unix";
+
 /// `10.0.0.0/8`, or one address.
 pub(super) fn cidr(text: &str) -> Result<Cidr, Fault> {
     let fault = || Fault::expected("an address range").help("write `10.0.0.0/8`, `fd00::/8` or one address");
@@ -224,7 +227,11 @@ pub(super) fn cidr(text: &str) -> Result<Cidr, Fault> {
         return Err(Fault::expected("an address range")
             .help(format!("bits are set behind the prefix; did you mean `{first}/{bits}`?")));
     }
-    Ok(Cidr { address, bits })
+    // IPv4 mapped into IPv6 is IPv4, wherever addresses are compared.
+    match address.to_canonical() {
+        IpAddr::V4(mapped) if address.is_ipv6() && bits >= 96 => Ok(Cidr { address: mapped.into(), bits: bits - 96 }),
+        _ => Ok(Cidr { address, bits }),
+    }
 }
 
 /// `address` with all but its first `bits` cleared.

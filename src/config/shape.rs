@@ -49,6 +49,8 @@ pub(super) enum Kind {
     /// The same, without unix sockets.
     TcpBind,
     Cidr,
+    /// The same, or `unix`.
+    Proxy,
     ProviderUrl,
     Host,
     HostPattern,
@@ -150,6 +152,7 @@ impl Kind {
             Kind::Bind => "an address and port, or `unix:` and a path".into(),
             Kind::TcpBind => "an address and port".into(),
             Kind::Cidr => "an address range".into(),
+            Kind::Proxy => "an address range, or `unix`".into(),
             Kind::ProviderUrl => "a URL".into(),
             Kind::Host => "a host name".into(),
             Kind::HostPattern => "a host name, `*.` and a host name, or `*`".into(),
@@ -314,13 +317,13 @@ static LISTENER: &[Key] = &[
         "proxy_protocol",
         Kind::Bool,
         Is("false"),
-        "Peers in `trusted_proxies` begin each connection with a PROXY header, v1 or v2; others must not.",
+        "Peers in `trusted_proxies` begin each connection with a PROXY header, v1 or v2; others must not. On a unix socket all do.",
     ),
     key(
         "trusted_proxies",
-        Kind::List(&Kind::Cidr, 0, 10_000),
+        Kind::List(&Kind::Proxy, 0, 10_000),
         Is("[]"),
-        "Peers whose `Forwarded`, `X-Forwarded-*`, `X-Request-Id` and `traceparent` are believed.",
+        "Peers whose `Forwarded`, `X-Forwarded-*`, `X-Request-Id` and `traceparent` are believed; `unix` is whoever connects to a unix socket.",
     ),
     key("limits", Kind::Object(LISTENER_LIMITS), Off, "Bounds on what this listener accepts."),
 ];
@@ -366,7 +369,7 @@ static LISTENER_LIMITS: &[Key] = &[
         "connections_per_address",
         Kind::Int(1, 10_000_000),
         Is("1000"),
-        "Connections open at once from one address; a further one is closed.",
+        "Connections open at once from one address (IPv6: from its first 64 bits); a further one is closed. Not counted: peers in `trusted_proxies`, and unix sockets.",
     ),
     key(
         "header_timeout",

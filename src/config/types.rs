@@ -54,6 +54,8 @@ pub struct Listener {
     pub proxy_protocol: bool,
     /// Peers whose `Forwarded`, `X-Forwarded-*`, `X-Request-Id` and `traceparent` are believed.
     pub trusted_proxies: Vec<Cidr>,
+    /// Whether whoever connects to a unix socket is believed as well (`unix` among them).
+    pub trusts_unix: bool,
     /// Bounds on what one listener accepts.
     pub limits: ListenerLimits,
 }
@@ -584,6 +586,17 @@ impl std::fmt::Display for ProviderAddress {
             ProviderAddress::Tcp { host, port } => write!(f, "{host}:{port}"),
             ProviderAddress::Unix(path) => write!(f, "unix:{}", path.display()),
         }
+    }
+}
+
+// === impl HeaderRules ===
+
+impl HeaderRules {
+    /// Whether they change nothing.
+    #[must_use]
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.remove.is_empty()
     }
 }
 

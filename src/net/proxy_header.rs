@@ -4,6 +4,9 @@
 //! longer than the protocol allows, and a checksum that is there has to be right. The source is HAProxy's
 //! `doc/proxy-protocol.txt`, whose sections are named below.
 //!
+//! The crate `proxy-header` does not do: it takes any byte after `PROXY`, signs before ports, lines beyond 107 bytes and
+//! wrong checksums. It is what the tests compare with.
+//!
 //! Bytes in, meaning out: nothing here reads a socket. While [`parse`] wants more, every byte it was shown belongs to the
 //! header, so a reader may take them from the socket and never takes one too many.
 
@@ -89,6 +92,9 @@ pub fn write_v2(out: &mut Vec<u8>, announce: &Announce) {
 // === impl Announce ===
 
 impl Announce {
+    /// For a connection that is on nobody's behalf that could be named.
+    pub const NOBODY: Announce = Announce { client: None, local: None };
+
     /// Both addresses in one family, which is all that a header can say; a mixed pair becomes IPv6.
     fn pair(&self) -> Option<(SocketAddr, SocketAddr)> {
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());

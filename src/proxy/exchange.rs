@@ -551,13 +551,14 @@ impl<'a> Exchange<'a> {
     }
 
     /// Until when the client has to send more: as long as its average stays above the minimum. Time in which the provider
-    /// did not take what was there does not count against it.
+    /// did not take what was there does not count against it. Calls of gRPC have pauses by nature, and only silence is too
+    /// slow there.
     fn body_deadline(&self, now: Instant) -> (Instant, Broken) {
         let since = self.times.awaiting_client.unwrap_or(now);
         // Silence is too slow whatever came before it: a large part sent fast is no credit for hours.
         let quiet = clock::after(since.max(self.times.moved), self.terms.client_idle);
         let rate = self.terms.min_body_rate;
-        if rate == 0 {
+        if rate == 0 || forward::is_grpc(&self.terms.request.head.fields) {
             return (quiet, Broken::ClientBodyTooSlow);
         }
         let earned = Duration::from_millis(self.client.body_read().saturating_mul(1000) / rate);

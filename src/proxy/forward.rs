@@ -70,8 +70,9 @@ fn target(out: &mut Vec<u8>, onward: &Onward<'_>) {
 fn request_fields(out: &mut Vec<u8>, onward: &Onward<'_>, version: Version) {
     let Onward { request, rewrite, provider, peer, identity } = *onward;
     let rules = [&rewrite.headers, &provider.headers];
+    let changes = changes_any(&request.head.fields, rules);
     for (known, name, value) in request.head.fields.iter() {
-        if passes_up(known, peer.trusted) && !is_changed(name, &request.head.fields, rules) {
+        if passes_up(known, peer.trusted) && !(changes && is_changed(name, &request.head.fields, rules)) {
             encode::field(out, name, value);
         }
     }
@@ -126,11 +127,13 @@ pub fn answer_head(out: &mut Vec<u8>, head: &ResponseHead, back: &Back<'_>) {
     // HTTP/2 has no reason phrases; providers that speak it leave us the usual one to say.
     let reason = if head.version == Version::Http2 { respond::phrase(head.status).as_bytes() } else { head.reason() };
     status_line(out, back.version, head.status, reason);
+    let rules = [&back.rewrite.response_headers];
+    let changes = changes_any(&head.fields, rules);
     for (known, name, value) in head.fields.iter() {
         // What a GET would have got: an answer to HEAD and a 304 say so. A 101 and a 204 have no body to speak of.
         let could_have = !matches!(head.status, ..200 | 204);
         let announced = known == Known::ContentLength && back.length == Length::None && could_have;
-        if (passes_down(known) || announced) && !is_changed(name, &head.fields, [&back.rewrite.response_headers]) {
+        if (passes_down(known) || announced) && !(changes && is_changed(name, &head.fields, rules)) {
             encode::field(out, name, value);
         }
     }
@@ -149,7 +152,7 @@ pub fn answer_head(out: &mut Vec<u8>, head: &ResponseHead, back: &Back<'_>) {
     if let Some(trail) = back.trail {
         encode::field(out, b"proxy-status", trail.as_bytes());
     }
-    drop_named(out, ours, [&back.rewrite.response_headers]);
+    drop_named(out, ours, rules);
     set_fields(out, &back.rewrite.response_headers);
     end_head(out, back.version);
 }
@@ -239,9 +242,18 @@ fn is_named<const N: usize>(name: &[u8], rules: [&HeaderRules; N]) -> bool {
     })
 }
 
+/// Whether [`is_changed`] can hold for any field: mostly not, and asked once instead of for each.
+#[inline]
+fn changes_any<const N: usize>(fields: &Fields, rules: [&HeaderRules; N]) -> bool {
+    fields.has(Known::Connection) || rules.iter().any(|rules| !rules.is_empty())
+}
+
 /// Takes out again, of the field lines from `start` on, what the configuration removes or sets: its word is the last, also
 /// on what we write ourselves.
 fn drop_named<const N: usize>(out: &mut Vec<u8>, start: usize, rules: [&HeaderRules; N]) {
+    if rules.iter().all(|rules| rules.is_empty()) {
+        return;
+    }
     let stays = |line: &&[u8]| !is_named(line.split(|byte| *byte == b':').next().unwrap_or_default(), rules);
     let is_line_feed = |byte: &u8| *byte == b'\n';
     // Rules for other fields are common, and cost no copy.
@@ -252,6 +264,11 @@ fn drop_named<const N: usize>(out: &mut Vec<u8>, start: usize, rules: [&HeaderRu
     for line in ours.split_inclusive(is_line_feed).filter(stays) {
         out.extend_from_slice(line);
     }
+}
+
+/// Whether a message belongs to a call of gRPC.
+pub fn is_grpc(fields: &Fields) -> bool {
+    fields.named(b"content-type").any(|kind| kind.starts_with(b"application/grpc"))
 }
 
 /// RFC 9110 §7.6.1: what `Connection` names goes no further.

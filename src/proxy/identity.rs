@@ -268,7 +268,7 @@ pub fn is_trusted(listener: &Listener, address: Address) -> bool {
     match address {
         Address::Ip(address) => listener.trusted_proxies.iter().any(|range| range.contains(address.ip())),
         // Who may connect is decided by the mode of a file; who may say on whose behalf has to be written.
-        Address::Unix => false,
+        Address::Unix => listener.trusts_unix,
     }
 }
 

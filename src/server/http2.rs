@@ -16,6 +16,7 @@ use crate::net::io::Io;
 use crate::net::side::Side;
 use crate::net::stream::{SEND_BYTES, Stream};
 use crate::net::timer::Timer;
+use crate::proxy::forward;
 use crate::proxy::identity::Peer;
 use crate::proxy::respond::Refusal;
 use crate::proxy::snapshot::Snapshot;
@@ -321,8 +322,7 @@ async fn handle(stream: &mut Stream, desk: &mut Desk, here: &Here<'_>) -> After 
 /// Ends a stream whose answer is not complete, visibly: by a reset, or for gRPC by a status, without which its clients take
 /// the failure for a defect that trying again would not mend.
 async fn break_off(stream: &mut Stream, answer: &ResponseHead) {
-    let is_grpc = answer.fields.named(b"content-type").any(|kind| kind.starts_with(b"application/grpc"));
-    if is_grpc && stream.may_still_trail() {
+    if forward::is_grpc(&answer.fields) && stream.may_still_trail() {
         let mut status = Fields::default();
         status.push(b"grpc-status", GRPC_UNAVAILABLE);
         status.push(b"grpc-message", b"the answer of the provider broke off");

@@ -90,14 +90,14 @@ impl Authority {
     /// As [`Authority::sign`], valid for `left` from now on, or not any more.
     pub(crate) fn sign_until(&self, file: &str, names: &[&str], ends: SystemTime) -> Pair {
         let params = params(names, ends);
-        self.write(file, params, &KeyPair::generate().expect("a key"))
+        self.write(file, &params, &KeyPair::generate().expect("a key"))
     }
 
     fn sign_with(&self, file: &str, names: &[&str], key: &KeyPair, left: Duration) -> Pair {
-        self.write(file, params(names, sluice::clock::wall() + left), key)
+        self.write(file, &params(names, sluice::clock::wall() + left), key)
     }
 
-    fn write(&self, file: &str, params: CertificateParams, key: &KeyPair) -> Pair {
+    fn write(&self, file: &str, params: &CertificateParams, key: &KeyPair) -> Pair {
         let certificate = params.signed_by(key, &self.issuer).expect("a certificate");
         let path = |end: &str| self.folder.path().join(format!("{file}.{end}"));
         let pair = Pair { cert: path("pem"), key: path("key") };

@@ -4,6 +4,7 @@
 //! here sleeps; everything waits for a condition, for a generous while.
 #![allow(dead_code, unused_imports, reason = "the test world offers more than each build of it uses")]
 
+mod addresses; // unix sockets, PROXY headers, IPv6, how many from where and for how long
 mod admin;
 mod authority; // certificates for tests of TLS
 mod apply; // what a reload must not do

@@ -372,7 +372,9 @@ fn clients_beyond_the_bound_wait_for_their_turn_and_half_open_ones_take_no_place
     let mut hello = Vec::new();
     session.write_tls(&mut hello).expect("memory takes it");
     let mut half_open: Vec<Wire> = (0..8).map(|_| gateway.connect()).collect();
-    half_open.iter_mut().for_each(|wire| wire.send(&hello));
+    for wire in &mut half_open {
+        wire.send(&hello);
+    }
     let client = |_| {
         let (address, config) = (gateway.web(), authority.client(None));
         std::thread::spawn(move || visit(address, &config, "a.test").map(|visit| visit.answer))

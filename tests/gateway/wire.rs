@@ -6,6 +6,9 @@ use sluice::clock;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -66,10 +69,24 @@ impl Wire {
         Wire::new(TcpStream::connect_timeout(&address, PATIENCE).expect("the address takes connections"), 0)
     }
 
+    /// Connects to the unix socket at `path`.
+    pub(crate) fn at_path(path: &Path) -> Self {
+        Wire::on_unix(UnixStream::connect(path).expect("the path takes connections"))
+    }
+
+    /// Takes over a unix stream. For reading and writing it is a stream like any other.
+    pub(crate) fn on_unix(stream: UnixStream) -> Self {
+        Wire::over(OwnedFd::from(stream).into(), 0)
+    }
+
     /// Takes over a stream.
     pub(crate) fn new(stream: TcpStream, number: usize) -> Self {
-        stream.set_nonblocking(false).expect("a socket option");
         stream.set_nodelay(true).expect("a socket option");
+        Wire::over(stream, number)
+    }
+
+    fn over(stream: TcpStream, number: usize) -> Self {
+        stream.set_nonblocking(false).expect("a socket option");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
         stream.set_write_timeout(Some(PATIENCE)).expect("a socket option");
         Wire { stream: Arc::new(stream), unread: Vec::new(), ended: None, received: Arc::default(), number }

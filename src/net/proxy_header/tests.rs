@@ -201,6 +201,37 @@ proptest! {
     }
 
     #[test]
+    fn another_implementation_reads_what_we_write_and_we_what_it_writes(
+        ips in prop_oneof![
+            any::<([u8; 4], [u8; 4])>().prop_map(|(a, b)| (IpAddr::from(a), IpAddr::from(b))),
+            any::<([u8; 16], [u8; 16])>().prop_map(|(a, b)| (IpAddr::from(a), IpAddr::from(b))),
+        ],
+        ports in any::<(u16, u16)>(),
+        extension in proptest::collection::vec(any::<u8>(), 0..100),
+    ) {
+        use ::proxy_header::{ParseConfig, ProxiedAddress, ProxyHeader, Tlv};
+        let (client, local) = (SocketAddr::new(ips.0, ports.0), SocketAddr::new(ips.1, ports.1));
+        let announce = Announce { client: Some(client), local: Some(local) };
+        let theirs = ProxiedAddress::stream(client, local);
+        let (mut v1, mut v2) = (Vec::new(), Vec::new());
+        let mut header = ProxyHeader::with_address(theirs.clone());
+        header.encode_v1(&mut v1).expect("one family");
+        header.append_tlv(Tlv::UniqueId(extension.into()));
+        header.encode_v2(&mut v2).expect("one family");
+        for bytes in [v1, v2] {
+            prop_assert_eq!(parse(&bytes), Ok(Some((Announced::Client { client, local }, bytes.len()))));
+        }
+        // What we write of mapped addresses is IPv4, which is not what they were given as.
+        prop_assume!(announce.pair() == Some((client, local)));
+        for write in [write_v1, write_v2] {
+            let mut bytes = Vec::new();
+            write(&mut bytes, &announce);
+            let (read, len) = ProxyHeader::parse(&bytes, ParseConfig::default()).expect("a header");
+            prop_assert_eq!((read.proxied_address(), len), (Some(&theirs), bytes.len()));
+        }
+    }
+
+    #[test]
     fn a_judgement_never_changes_with_what_comes_later(bytes in nearly()) {
         let mut last = Ok(None);
         for len in 0..=bytes.len() {

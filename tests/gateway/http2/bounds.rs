@@ -213,3 +213,23 @@ fn an_early_answer_reaches_a_client_that_goes_on_sending() {
         assert_eq!((answer.status(), answer.text().as_str()), (429, "enough"));
     }
 }
+
+#[test]
+fn a_body_that_comes_too_slowly_is_refused_unless_it_is_that_of_a_call_of_grpc() {
+    let alpha = Http2Provider::scripted(|mut asked| async move {
+        if asked.all().await.is_ok() {
+            asked.answer(200, &[], "in time").await;
+        }
+    });
+    let gateway = before_http2(alpha.address(), Extra::default());
+    let client = Client::connect(gateway.web());
+    let mut grpc = client.begin(client.request("POST", "/call", &[("content-type", "application/grpc")]), false);
+    grpc.body.send_data(Bytes::from_static(b"some"), false).expect("a stream");
+    let mut slow = client.begin(client.request("POST", "/slow", &[]), false);
+    slow.body.send_data(Bytes::from_static(b"some"), false).expect("a stream");
+    // That takes the ten seconds in which a body is not judged yet.
+    slow.answer().expect("an answer").is_problem(408, "body_timeout");
+    // The call is older than that; where it was refused as well, this is not taken any more.
+    grpc.body.send_data(Bytes::from_static(b"more"), true).expect("a stream");
+    assert_eq!(grpc.answer().expect("an answer").text(), "in time");
+}
