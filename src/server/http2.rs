@@ -196,7 +196,7 @@ impl Driver<'_> {
                 self.ending = Ending::Closed(now);
                 true
             }
-            (Ending::No, None) if closing || self.idle_at() <= now => {
+            (Ending::No, None) if closing || self.is_due(now) => {
                 self.h2.graceful_shutdown();
                 self.ending = Ending::Told(now);
                 true
@@ -228,6 +228,12 @@ impl Driver<'_> {
     /// When nothing will have moved for the listener's `idle_timeout`, with no request under way.
     fn idle_at(&self) -> Instant {
         clock::after(self.moved.1, self.listener.limits.idle_timeout)
+    }
+
+    /// Whether the connection has waited or lived long enough. By the same `now` that its deadlines are held against: an end
+    /// that is only due by a later one would be a cut.
+    fn is_due(&self, now: Instant) -> bool {
+        self.idle_at() <= now || self.common.connection.place.ends_at().is_some_and(|ends_at| ends_at <= now)
     }
 
     /// Whether the peer's time is up; wakes up for the next deadline.

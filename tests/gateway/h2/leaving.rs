@@ -10,6 +10,9 @@ use std::time::Duration;
 /// What the first GOAWAY names: every stream there could be.
 const ANY: u32 = (1 << 31) - 1;
 
+/// Requests of a burst.
+const AT_ONCE: usize = 100;
+
 fn with_limits(limits: &str) -> Behind {
     Behind::with(Extra { listener: &format!("limits: {{ {limits} }}"), ..Extra::default() })
 }
@@ -70,6 +73,28 @@ fn section_6_8_an_old_connection_ends_in_two_steps() {
     let behind = with_limits("connection_age: 300ms");
     let mut client = holding(&behind);
     leaves_in_two_steps(&mut client, &behind);
+}
+
+/// Whether it was old enough was asked before its frames were read, and held against its deadline afterwards: a connection
+/// whose time came in between was cut, with every request on it.
+#[test]
+fn section_6_8_a_connection_that_gets_old_while_it_is_busy_is_told_and_not_cut() {
+    let behind = with_limits("connection_age: 20ms");
+    for _ in 0..15 {
+        let mut client = Frames::connect(behind.address());
+        for stream in (1..).step_by(2 * AT_ONCE) {
+            let streams: Vec<u32> = (stream..).step_by(2).take(AT_ONCE).collect();
+            let requests =
+                streams.iter().map(|stream| frame(HEADERS, END_STREAM | END_HEADERS, *stream, get("/nowhere")));
+            client.send(requests.collect::<Vec<_>>().concat());
+            client.wait("an answer, or to be told to go", |client| {
+                !client.goaways().is_empty() || streams.iter().all(|stream| client.stream(*stream).ended)
+            });
+            if !client.goaways().is_empty() {
+                break;
+            }
+        }
+    }
 }
 
 #[test]
