@@ -512,7 +512,13 @@ impl Control for Core {
     }
 
     fn readiness(&self) -> Readiness {
-        let draining = self.shared.draining.load(Ordering::Relaxed) || self.unready.load(Ordering::Relaxed);
+        let closed = self.shared.draining.load(Ordering::Relaxed);
+        let draining = closed || self.unready.load(Ordering::Relaxed);
+        let taking = match (closed, draining) {
+            (true, _) => "draining",
+            (false, true) => "taking requests until shutdown.delay is over; then it drains",
+            (false, false) => "taking requests",
+        };
         let state = self.state();
         let listening = !state.ports.is_empty();
         let addresses: Vec<_> = state.ports.iter().map(|port| port.local.to_string()).collect();
@@ -526,7 +532,7 @@ impl Control for Core {
             checks: vec![
                 check("configured", true, format!("applied {}", state.applied.hash)),
                 check("listening", listening, addresses.join(", ")),
-                check("accepting", !draining, if draining { "draining" } else { "taking requests" }.to_owned()),
+                check("accepting", !draining, taking.to_owned()),
                 check("configuration", !error, latest.to_owned()),
             ],
         }

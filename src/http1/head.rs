@@ -122,6 +122,8 @@ impl RequestHead {
         match request.parse_with_uninit_headers(bytes, slots) {
             Ok(httparse::Status::Complete(len)) if len == bytes.len() => {}
             Ok(_) => return Err(HeadError::Malformed("the head ends in the middle of a line")),
+            // Whoever set up a balancer, and not yet the listener behind it, looks for these words.
+            Err(_) if bytes.starts_with(b"PROXY ") => return Err(HeadError::Malformed(UNEXPECTED_PROXY)),
             Err(error) => return Err(explain(error)),
         }
         let (Some(method), Some(target)) = (request.method, request.path) else {
@@ -275,6 +277,9 @@ fn explain(error: httparse::Error) -> HeadError {
         httparse::Error::Version => "the version is not HTTP/1.0 or HTTP/1.1",
     })
 }
+
+/// What is said of a PROXY header that nobody took off the connection.
+const UNEXPECTED_PROXY: &str = "it begins with a PROXY header, which is read with proxy_protocol and from trusted_proxies only";
 
 /// Fields whose slots live on the stack while a head is parsed; a higher limit uses the heap.
 const INLINE_FIELDS: usize = 100;

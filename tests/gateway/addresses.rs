@@ -335,7 +335,9 @@ fn a_proxy_header_from_somebody_else_is_a_bad_request() {
     let gateway = gateway("bind: \"127.0.0.1:0\", proxy_protocol: true, trusted_proxies: [10.0.0.0/8]", &alpha);
     let mut client = gateway.connect();
     client.send(format!("PROXY TCP4 192.0.2.7 198.51.100.1 1 2\r\n{GET}"));
-    assert_eq!(client.answer().status(), 400);
+    let refused = client.answer();
+    assert_eq!(refused.status(), 400);
+    assert!(refused.text().contains("proxy_protocol"), "it says where to look: {}", refused.text());
     let mut client = gateway.connect();
     client.send(v2(0x21, 0x11, &[0; 12]));
     assert_eq!(client.answer().status(), 400);

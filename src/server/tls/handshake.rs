@@ -393,7 +393,7 @@ impl Failure {
             Failure::Version => "the client speaks only versions of TLS that are too old for tls.min_version",
             Failure::Protocol => "the client speaks none of the listener's protocols",
             Failure::NoCertificate => "the client can use none of the listener's certificates",
-            Failure::ClientCertificate => "the client's certificate is missing, or not one of tls.client_ca",
+            Failure::ClientCertificate => "the client's certificate is missing, not valid, or not one of tls.client_ca",
             Failure::Alert => "the client refused",
             Failure::Gone => "the client left",
             Failure::Timeout => "the handshake did not end within tls.handshake_timeout",
