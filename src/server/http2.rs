@@ -107,7 +107,7 @@ pub(super) async fn serve(mut connection: Connection, io: Io, before: Vec<u8>, b
     let mut closes = pin!(port.closes());
     let mut snapshots = Cache::new(&worker.shared.snapshot);
     poll_fn(|cx| {
-        let closing = common.connection.place.closing().load(Ordering::Acquire) || closes.as_mut().poll(cx).is_ready();
+        let closing = port.is_closing() || closes.as_mut().poll(cx).is_ready();
         driver.poll(closing, &mut snapshots, cx)
     })
     .await;
@@ -196,7 +196,7 @@ impl Driver<'_> {
                 self.ending = Ending::Closed(now);
                 true
             }
-            (Ending::No, None) if closing || self.idle_at() <= now => {
+            (Ending::No, None) if closing || self.ends_at() <= now => {
                 self.h2.graceful_shutdown();
                 self.ending = Ending::Told(now);
                 true
@@ -212,6 +212,12 @@ impl Driver<'_> {
     /// When nothing will have moved for the listener's `idle_timeout`, with no request under way.
     fn idle_at(&self) -> Instant {
         clock::after(self.moved.1, self.listener.limits.idle_timeout)
+    }
+
+    /// When it begins to end by itself: idle, or old enough.
+    fn ends_at(&self) -> Instant {
+        let idle = self.idle_at();
+        self.common.connection.place.ends_at().map_or(idle, |old| idle.min(old))
     }
 
     /// Whether the peer's time is up; wakes up for the next deadline.
@@ -232,7 +238,7 @@ impl Driver<'_> {
         self.owing = if self.frames.is_in_headers() { self.owing.or(Some(now)) } else { None };
         let idle = self.idle_at();
         let mut deadline = match self.ending {
-            Ending::No => self.common.connection.place.ends_at().map_or(idle, |ends_at| idle.min(ends_at)),
+            Ending::No => self.ends_at(),
             // What was answered still waits for the peer to take it.
             Ending::Told(_) if self.is_busy() || self.frames.is_blocked() => idle,
             Ending::Told(since) => clock::after(since.max(self.moved.1), LAST_CALL),
