@@ -212,12 +212,7 @@ pub(super) fn token_or_tokens(reader: &Reader<'_>, some: bool, cx: &mut Context<
 }
 
 /// Settings of a provider that can have no effect. Looks only at what the provider itself says.
-pub(super) fn inert_in_provider(
-    own: &Reader<'_>,
-    url: Option<&ProviderUrl>,
-    protocols: Protocols,
-    cx: &mut Context<'_>,
-) {
+pub(super) fn inert_in_provider(own: &Reader<'_>, url: Option<&ProviderUrl>, speaks_http2: bool, cx: &mut Context<'_>) {
     let inert = |reader: &Reader<'_>, name: &str, beside: &str, help: &str, cx: &mut Context<'_>| {
         let Some(entry) = reader.entry(name) else { return };
         let message = format!("{}: `{name}` has no effect {beside}", reader.at);
@@ -230,7 +225,7 @@ pub(super) fn inert_in_provider(
         inert(own, "protocols", &on, "its `url` says what is spoken: `http://` or `h2c://`; remove it", cx);
     }
     let connections = own.child("connections");
-    if url.is_some() && !protocols.http2 {
+    if url.is_some() && !speaks_http2 {
         for name in ["streams", "ping"] {
             inert(&connections, name, "without HTTP/2", "it is about HTTP/2 connections; remove it", cx);
         }
@@ -247,6 +242,33 @@ pub(super) fn inert_in_provider(
             );
         }
     }
+}
+
+/// A PROXY header and HTTP/2 towards the same provider: the header names the one client of a connection, and one of HTTP/2
+/// is shared by many. HTTP/2 that only the default would offer is not offered; only where it is asked for is that told.
+pub(super) fn announced_over_http2(
+    reader: &Reader<'_>,
+    own: &Reader<'_>,
+    url: Option<&ProviderUrl>,
+    protocols: Protocols,
+    cx: &mut Context<'_>,
+) {
+    let Some(entry) = reader.entry("proxy_protocol").filter(|_| reader.text("proxy_protocol").is_some()) else {
+        return;
+    };
+    let (what, help) = match url.map(|url| url.scheme) {
+        Some(Scheme::H2c) => {
+            ("an h2c:// provider", "write `http://` in its `url` if it speaks HTTP/1 too, or remove it")
+        }
+        Some(Scheme::Https) if !protocols.http1 || (protocols.http2 && own.has("protocols")) => {
+            ("`http2` in `protocols`", "write `protocols: [http1]`, or remove it")
+        }
+        _ => return,
+    };
+    let at = reader.at.key("proxy_protocol");
+    let message =
+        format!("{at}: a PROXY header names one client, and does not go with {what}, whose connections many share");
+    cx.problem(entry.node.span, &at, message, Some(help.into()));
 }
 
 /// Settings of a route that can have no effect. Looks only at what the route itself says.

@@ -351,7 +351,8 @@ fn provider(name: &str, reader: &Reader<'_>, own: &Reader<'_>, cx: &mut Context<
         Some(Scheme::H2c) => Protocols::HTTP2,
         Some(Scheme::Https) | None => protocols(reader),
     };
-    check::inert_in_provider(own, url.as_ref(), protocols, cx);
+    check::inert_in_provider(own, url.as_ref(), protocols.http2 && !reader.has("proxy_protocol"), cx);
+    check::announced_over_http2(reader, own, url.as_ref(), protocols, cx);
     let (timeouts, connections, tls) = (reader.child("timeouts"), reader.child("connections"), reader.child("tls"));
     let url = url.unwrap_or_else(|| ProviderUrl {
         scheme: Scheme::Http,

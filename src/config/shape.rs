@@ -518,7 +518,7 @@ static PROVIDER: &[Key] = &[
         "proxy_protocol",
         Kind::Words(&[word("v1"), word("v2")]),
         Off,
-        "Begin each connection with a PROXY header of this version, which names the client.",
+        "Begin each connection with a PROXY header of this version, which names the client; HTTP/2 is not spoken then.",
     ),
     later("slow_start", Kind::Duration),
     later("discover", Kind::Words(&[later_word("dns")])),

@@ -66,7 +66,7 @@ pub async fn attempt(
     provider: &Provider,
 ) -> Result<Answered, Failed> {
     let at_hand = acquire(lent, terms, provider);
-    let mut shared_before = at_hand.is_some();
+    let (mut used_before, mut replaced) = (at_hand.is_some(), false);
     let mut hand = match at_hand {
         Some(hand) => hand,
         None => open(lent, terms, onward, provider).await?,
@@ -78,11 +78,12 @@ pub async fn attempt(
         };
         match ended {
             Err(Failed { cause: Cause::Exchange(broken), .. })
-                if shared_before && may_send_again(&broken, unsent, &lent.client, terms) =>
+                if !replaced && may_send_again(&broken, used_before, unsent, &lent.client, terms) =>
             {
                 // Not one that waits beside the dead one: the provider may have closed them all.
                 hand = open(lent, terms, onward, provider).await?;
-                shared_before = false;
+                used_before = false;
+                replaced = true;
             }
             ended => return ended,
         }
@@ -203,11 +204,12 @@ fn keep(provider: &Provider, connection: Connection, answered: &Answered, lent: 
 
 /// A provider closes idle connections when it likes, and our request may cross its FIN. Sending again is safe where nothing
 /// of the body is gone, and the method is idempotent or not one byte had left (RFC 9110 §9.2.2, RFC 9112 §9.3.1), or where
-/// the provider says that it did nothing (RFC 9113 §8.7).
-fn may_send_again(broken: &Broken, unsent: bool, client: &Side<'_>, terms: &Terms<'_>) -> bool {
+/// the provider says that it did nothing (RFC 9113 §8.7). The latter also of a connection that was waited for: it may be one
+/// that others had used before, and that its provider was about to end.
+fn may_send_again(broken: &Broken, used_before: bool, unsent: bool, client: &Side<'_>, terms: &Terms<'_>) -> bool {
     let safe = match broken {
         Broken::Refused => true,
-        Broken::Reset { silent: true } => unsent || is_idempotent(terms.request.method),
+        Broken::Reset { silent: true } => used_before && (unsent || is_idempotent(terms.request.method)),
         _ => false,
     };
     safe && client.body_read() == 0

@@ -221,6 +221,15 @@ fn what_a_provider_refused_unprocessed_is_sent_once_more_whatever_it_is() {
 }
 
 #[test]
+fn what_is_refused_on_a_connection_that_was_waited_for_is_sent_once_more_as_well() {
+    let (alpha, asked_for) = refusing(Reason::REFUSED_STREAM, 1);
+    let gateway = before_http2(alpha.address(), Extra::default());
+    let client = Client::connect(gateway.web());
+    assert_eq!(client.ask("POST", "/a", &[], None).text(), "quick");
+    assert_eq!(asked_for.load(Ordering::SeqCst), 2);
+}
+
+#[test]
 fn what_a_provider_gave_up_is_not_sent_again() {
     for reason in [Reason::CANCEL, Reason::INTERNAL_ERROR, Reason::NO_ERROR] {
         for method in ["POST", "GET"] {
