@@ -279,7 +279,8 @@ fn explain(error: httparse::Error) -> HeadError {
 }
 
 /// What is said of a PROXY header that nobody took off the connection.
-const UNEXPECTED_PROXY: &str = "it begins with a PROXY header, which is read with proxy_protocol and from trusted_proxies only";
+const UNEXPECTED_PROXY: &str =
+    "it begins with a PROXY header, which is read with proxy_protocol and from trusted_proxies only";
 
 /// Fields whose slots live on the stack while a head is parsed; a higher limit uses the heap.
 const INLINE_FIELDS: usize = 100;
