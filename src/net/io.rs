@@ -5,10 +5,11 @@ use rustix::net::RecvFlags;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -31,6 +32,12 @@ pub enum Socket {
     /// To another process of this machine.
     Unix(UnixStream),
 }
+
+/// Tells when a peer hangs up, also where bytes that it sent before are unread.
+///
+/// It looks through a descriptor of its own: readiness that it takes back is not taken from whoever reads the socket.
+#[derive(Debug)]
+pub struct HangUp(AsyncFd<OwnedFd>);
 
 /// Where the other end of a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,11 +107,7 @@ impl Io {
     /// would only tell behind them. The end of a peer whose bytes the kernel no longer takes is not known to anyone.
     #[must_use]
     pub fn has_hung_up(&self) -> bool {
-        // Errors are reported without being asked for.
-        let mut asked = [PollFd::new(self.socket(), PollFlags::RDHUP)];
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        // Where the question fails, a later read will tell.
-        rustix::event::poll(&mut asked, Some(&at_once)).is_ok_and(|count| count > 0)
+        has_hung_up(self.socket())
     }
 
     /// Whether ALPN chose HTTP/2 (RFC 9113 §3.2); never without TLS.
@@ -224,6 +227,32 @@ impl AsyncWrite for Io {
 
     fn is_write_vectored(&self) -> bool {
         true
+    }
+}
+
+// === impl HangUp ===
+
+impl HangUp {
+    /// Watches the peer of `socket`.
+    ///
+    /// # Errors
+    /// What the system says, such as that there are no more descriptors.
+    pub fn of(socket: &Socket) -> io::Result<Self> {
+        let own = socket.as_fd().try_clone_to_owned()?;
+        AsyncFd::with_interest(own, Interest::READABLE).map(HangUp)
+    }
+
+    /// Ready when the peer has hung up.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            // An error here means that the runtime ends.
+            let Ok(mut ready) = ready!(self.0.poll_read_ready(cx)) else { return Poll::Ready(()) };
+            if has_hung_up(ready.get_inner()) {
+                return Poll::Ready(());
+            }
+            // More bytes have come, nothing else.
+            ready.clear_ready();
+        }
     }
 }
 
@@ -374,4 +403,12 @@ impl AsyncWrite for Socket {
             Socket::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
+}
+
+fn has_hung_up(socket: impl AsFd) -> bool {
+    // Errors are reported without being asked for.
+    let mut asked = [PollFd::new(&socket, PollFlags::RDHUP)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // Where the question fails, a later read will tell.
+    rustix::event::poll(&mut asked, Some(&at_once)).is_ok_and(|count| count > 0)
 }

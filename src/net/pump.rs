@@ -2,6 +2,7 @@
 
 use super::side::Side;
 use super::wire::ReadError;
+use crate::http1::fields::Fields;
 use std::io;
 use std::task::{Context, Poll};
 
@@ -29,6 +30,27 @@ pub enum Flow {
     SinkFailed(io::Error),
 }
 
+/// Where a body comes from.
+pub trait Source {
+    /// How many bytes of body are ready to be used; 0 is the end of a complete body.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, ReadError>>;
+
+    /// Sends some of the `len` bytes that are ready to `sink` and says how many.
+    ///
+    /// # Errors
+    /// What the sink says.
+    fn poll_send_to(&self, cx: &mut Context<'_>, sink: &mut Side<'_>, len: usize) -> Poll<io::Result<usize>>;
+
+    /// Says that `n` bytes of body were used.
+    fn use_body(&mut self, n: usize);
+
+    /// The trailers of a complete body.
+    fn trailers(&self) -> Option<&Fields>;
+}
+
 // === impl Pump ===
 
 impl Pump {
@@ -36,7 +58,7 @@ impl Pump {
     /// Trailers whose names are `withheld` stay here.
     pub fn run(
         &mut self,
-        source: &mut Side<'_>,
+        source: &mut impl Source,
         sink: &mut Side<'_>,
         withheld: &dyn Fn(&[u8]) -> bool,
         cx: &mut Context<'_>,
@@ -54,7 +76,7 @@ impl Pump {
 
     fn drive(
         &mut self,
-        source: &mut Side<'_>,
+        source: &mut impl Source,
         sink: &mut Side<'_>,
         withheld: &dyn Fn(&[u8]) -> bool,
         cx: &mut Context<'_>,
@@ -68,7 +90,7 @@ impl Pump {
                     sink.finish(source.trailers().map(|trailers| trailers.without(withheld)).as_ref());
                     self.ended = true;
                 }
-                Poll::Ready(Ok(n)) => match sink.poll_send(cx, source, n) {
+                Poll::Ready(Ok(n)) => match source.poll_send_to(cx, sink, n) {
                     Poll::Ready(Ok(sent)) => source.use_body(sent),
                     Poll::Ready(Err(error)) => return Flow::SinkFailed(error),
                     Poll::Pending => return Flow::AwaitSink,

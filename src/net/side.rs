@@ -1,6 +1,7 @@
 //! One side of an exchange, whichever version it speaks.
 
 use super::io::Socket;
+use super::pump::Source;
 use super::stream::Stream;
 use super::wire::{HeadReadError, ReadError, Wire};
 use crate::http1::fields::Fields;
@@ -77,10 +78,24 @@ impl Side<'_> {
         either!(self, side => side.poll_body(cx))
     }
 
+    /// The bytes of body that [`Side::poll_body`] announced.
+    #[inline]
+    pub fn body(&self, len: usize) -> &[u8] {
+        either!(self, side => side.body(len))
+    }
+
     /// Says that `n` bytes of body were used.
     #[inline]
     pub fn use_body(&mut self, n: usize) {
         either!(self, side => side.use_body(n));
+    }
+
+    /// Ready once the whole body, which is `len` bytes long by its head, is there. Only for what fits a window.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn poll_whole(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<Result<(), ReadError>> {
+        either!(self, side => side.poll_whole(cx, len))
     }
 
     /// Whether the body has been read to its end.
@@ -212,20 +227,13 @@ impl Side<'_> {
         }
     }
 
-    /// Sends some of the `len` bytes that are ready at `source` and says how many.
+    /// Sends some of `data` and says how much.
     ///
     /// # Errors
     /// What the connection or stream says.
     #[inline]
-    pub fn poll_send(&mut self, cx: &mut Context<'_>, source: &Side<'_>, len: usize) -> Poll<io::Result<usize>> {
-        match (self, source) {
-            (Side::Http1(sink), Side::Http1(source)) => sink.poll_send(cx, source.body(len)),
-            (Side::Http1(sink), Side::Http2(source)) => sink.poll_send(cx, source.body(len)),
-            (Side::Http2(sink), Side::Http1(source)) => sink.poll_send(cx, source.body(len)),
-            (Side::Http2(sink), Side::Http2(source)) => {
-                sink.poll_send_shared(cx, source.shared_body(len), source.ends_with(len))
-            }
-        }
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        either!(self, side => side.poll_send(cx, data))
     }
 
     /// Ends the body, with trailers where there are some and they can be told.
@@ -273,5 +281,31 @@ impl Side<'_> {
             // The library holds what there is.
             Side::Http2(_) => {}
         }
+    }
+}
+
+impl Source for Side<'_> {
+    #[inline]
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, ReadError>> {
+        Side::poll_body(self, cx)
+    }
+
+    #[inline]
+    fn poll_send_to(&self, cx: &mut Context<'_>, sink: &mut Side<'_>, len: usize) -> Poll<io::Result<usize>> {
+        match (sink, self) {
+            (Side::Http2(sink), Side::Http2(source)) => {
+                sink.poll_send_shared(cx, source.shared_body(len), source.ends_with(len))
+            }
+            (sink, source) => sink.poll_send(cx, source.body(len)),
+        }
+    }
+
+    #[inline]
+    fn use_body(&mut self, n: usize) {
+        Side::use_body(self, n);
+    }
+
+    fn trailers(&self) -> Option<&Fields> {
+        Side::trailers(self)
     }
 }

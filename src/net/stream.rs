@@ -176,6 +176,23 @@ impl Stream {
         Poll::Ready(if over { Err(ReadError::TooLarge) } else { Ok(self.piece.len()) })
     }
 
+    /// Ready once the whole body, which is `len` bytes long by its head, is there. It must fit the window.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn poll_whole(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<Result<(), ReadError>> {
+        let Receiving::Body(body) = &mut self.receiving else { return Poll::Ready(Err(ReadError::Ended)) };
+        while self.piece.len() < len {
+            let Some(piece) = ready!(body.poll_data(cx)) else { return Poll::Ready(Err(ReadError::Ended)) };
+            let piece = piece.map_err(|error| read_error(&error))?;
+            self.piece = match self.piece.is_empty() {
+                true => piece,
+                false => [&self.piece[..], &piece].concat().into(),
+            };
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Ready once the peer has sent all of its body: what is left is dropped, up to `max` bytes. False where it did not end
     /// well, or is longer.
     pub fn poll_drain(&mut self, cx: &mut Context<'_>, max: u64) -> Poll<bool> {

@@ -233,6 +233,19 @@ impl Wire {
         }
     }
 
+    /// Ready once the whole body, which is `len` bytes long by its head, is there.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn poll_whole(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<Result<(), ReadError>> {
+        while self.inbound.filled().len() < len {
+            if ready!(self.poll_more(cx, len)).map_err(ReadError::Io)? == 0 {
+                return Poll::Ready(Err(ReadError::Ended));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// The bytes of body that [`Wire::poll_body`] announced.
     #[inline]
     pub fn body(&self, len: usize) -> &[u8] {

@@ -1,7 +1,8 @@
 //! One try at one provider: a connection, the exchange over it, and what became of both.
 
-use super::exchange::{Answered, Broken, Exchange, Terms};
+use super::exchange::{Broken, Ended, Exchange, KeepFor, Terms};
 use super::forward::{self, Onward};
+use super::replay::Replay;
 use crate::clock;
 use crate::config::Scheme;
 use crate::http1::framing::Length;
@@ -30,6 +31,8 @@ pub struct Lent<'a> {
     pub answer: &'a mut ResponseHead,
     /// The task's timer.
     pub timer: &'a mut Timer,
+    /// What was read of the request's body.
+    pub replay: Replay,
     /// Which worker this is.
     pub worker: usize,
     /// The time as it was last read; reading it again and again would cost more than it tells.
@@ -64,7 +67,7 @@ pub async fn attempt(
     terms: &Terms<'_>,
     onward: &Onward<'_>,
     provider: &Provider,
-) -> Result<Answered, Failed> {
+) -> Result<Ended, Failed> {
     let at_hand = acquire(lent, terms, provider);
     let (mut used_before, mut replaced) = (at_hand.is_some(), false);
     let mut hand = match at_hand {
@@ -78,7 +81,7 @@ pub async fn attempt(
         };
         match ended {
             Err(Failed { cause: Cause::Exchange(broken), .. })
-                if !replaced && may_send_again(&broken, used_before, unsent, &lent.client, terms) =>
+                if !replaced && may_send_again(&broken, used_before, unsent, lent, terms) =>
             {
                 // Not one that waits beside the dead one: the provider may have closed them all.
                 hand = open(lent, terms, onward, provider).await?;
@@ -112,14 +115,14 @@ async fn over_http1(
     terms: &Terms<'_>,
     onward: &Onward<'_>,
     provider: &Provider,
-) -> (Result<Answered, Failed>, bool) {
+) -> (Result<Ended, Failed>, bool) {
     connection.wire.begin();
     forward::request_head(connection.wire.out(), onward);
     connection.wire.begin_answer(terms.request.length);
     let ended = exchange(Side::Http1(&mut connection.wire), lent, terms).await;
     let unsent = !connection.wire.touched;
-    if let Ok(answered) = &ended {
-        keep(provider, connection, answered, lent, terms.request.method == "HEAD");
+    if let Ok(Some(keep_for)) = ended.as_ref().map(Ended::reusable) {
+        keep(provider, connection, keep_for, lent, terms.request.method == "HEAD");
     }
     (ended, unsent)
 }
@@ -130,7 +133,7 @@ async fn over_http2(
     lent: &mut Lent<'_>,
     terms: &Terms<'_>,
     onward: &Onward<'_>,
-) -> (Result<Answered, Failed>, bool) {
+) -> (Result<Ended, Failed>, bool) {
     let request = terms.request;
     if request.upgrade && !(request.is_websocket() && seat.takes_extended_connect()) {
         return (Err(Broken::NoUpgrade.into()), true);
@@ -149,8 +152,9 @@ async fn over_http2(
 }
 
 /// Runs the exchange to its end.
-async fn exchange(provider: Side<'_>, lent: &mut Lent<'_>, terms: &Terms<'_>) -> Result<Answered, Failed> {
-    let mut exchange = Exchange::new(lent.client.lend(), provider, lent.answer, *terms, lent.now);
+async fn exchange(provider: Side<'_>, lent: &mut Lent<'_>, terms: &Terms<'_>) -> Result<Ended, Failed> {
+    let Lent { client, replay, answer, now, .. } = lent;
+    let mut exchange = Exchange::new(client.lend(), replay, provider, answer, *terms, *now);
     let ended = exchange.run(lent.timer).await;
     let committed = exchange.committed;
     lent.now = clock::now();
@@ -170,7 +174,8 @@ async fn open(
     };
     let patience = provider.config.timeouts.connect;
     let own = clock::after(lent.now, patience);
-    let (endpoint, deadline, worker) = (&provider.endpoint, own.min(terms.deadline), lent.worker);
+    let whole = terms.deadline.min(terms.attempt_deadline);
+    let (endpoint, deadline, worker) = (&provider.endpoint, own.min(whole), lent.worker);
     let mut opening = pin!(async {
         // A connection that announces a client is that client's alone.
         let alone = provider.config.proxy_protocol.is_some() || (terms.request.upgrade && !is_http2_only(provider));
@@ -186,33 +191,33 @@ async fn open(
     let opened = opened.await;
     lent.now = clock::now();
     opened.map_err(|cause| match cause {
-        Cause::Connect(error) if error.kind() == ConnectErrorKind::Timeout && terms.deadline < own => {
-            Broken::Deadline.into()
+        Cause::Connect(error) if error.kind() == ConnectErrorKind::Timeout && whole < own => {
+            if whole < terms.deadline { Broken::Attempt.into() } else { Broken::Deadline.into() }
         }
         cause => Failed { cause, committed: false },
     })
 }
 
-/// Keeps the provider's connection for another exchange, if it is fit for one.
-fn keep(provider: &Provider, connection: Connection, answered: &Answered, lent: &Lent<'_>, to_head: bool) {
-    match answered.reusable {
-        Some(keep) if to_head => provider.endpoint.rest(lent.worker, connection, keep.0),
-        Some(keep) => provider.endpoint.keep(lent.worker, connection, keep.0, lent.now),
-        None => {}
+/// Keeps the provider's connection for another exchange.
+fn keep(provider: &Provider, connection: Connection, keep: KeepFor, lent: &Lent<'_>, to_head: bool) {
+    if to_head {
+        provider.endpoint.rest(lent.worker, connection, keep.0);
+    } else {
+        provider.endpoint.keep(lent.worker, connection, keep.0, lent.now);
     }
 }
 
-/// A provider closes idle connections when it likes, and our request may cross its FIN. Sending again is safe where nothing
-/// of the body is gone, and the method is idempotent or not one byte had left (RFC 9110 §9.2.2, RFC 9112 §9.3.1), or where
+/// A provider closes idle connections when it likes, and our request may cross its FIN. Sending again is safe where all of
+/// the body that was read is kept, and the method is idempotent or not one byte had left (RFC 9110 §9.2.2, RFC 9112 §9.3.1), or where
 /// the provider says that it did nothing (RFC 9113 §8.7). The latter also of a connection that was waited for: it may be one
 /// that others had used before, and that its provider was about to end.
-fn may_send_again(broken: &Broken, used_before: bool, unsent: bool, client: &Side<'_>, terms: &Terms<'_>) -> bool {
+fn may_send_again(broken: &Broken, used_before: bool, unsent: bool, lent: &Lent<'_>, terms: &Terms<'_>) -> bool {
     let safe = match broken {
         Broken::Refused => true,
         Broken::Reset { silent: true } => used_before && (unsent || is_idempotent(terms.request.method)),
         _ => false,
     };
-    safe && client.body_read() == 0
+    safe && lent.replay.is_whole()
 }
 
 /// RFC 9110 §9.2.2.
@@ -238,9 +243,12 @@ impl Failed {
                 | Broken::StreamTimeout
                 | Broken::NoUpgrade
                 | Broken::Unsayable => Outcome::LocalRefusal,
-                Broken::Refused | Broken::Reset { .. } | Broken::Protocol(_) | Broken::FirstByte | Broken::Idle => {
-                    Outcome::Failure
-                }
+                Broken::Refused
+                | Broken::Reset { .. }
+                | Broken::Protocol(_)
+                | Broken::FirstByte
+                | Broken::Idle
+                | Broken::Attempt => Outcome::Failure,
             },
         }
     }
@@ -255,6 +263,7 @@ impl Failed {
                 Broken::ClientBodyTooLarge => "client_body_too_large",
                 Broken::ClientBodyTooSlow => "client_body_too_slow",
                 Broken::Deadline => "deadline",
+                Broken::Attempt => "attempt_timeout",
                 Broken::StreamTimeout => "stream_timeout",
                 Broken::Refused => "refused",
                 Broken::NoUpgrade => "no_upgrade",

@@ -1,24 +1,25 @@
-//! From a route to an answer: lease a provider, make the attempt, report how it ended, say what that means.
-//!
-//! One attempt for now. Retries, fallback pools and hedges become "take another lease" right here.
+//! From a route to an answer: lease a provider, make the attempt, report how it ended, and again elsewhere where that helps.
 
-use super::Stop;
-use super::attempt::{self, Cause, Failed, Lent};
-use super::exchange::{Answered, Broken, Terms};
+use super::attempt::{self, Failed, Lent};
+use super::client::Caller;
+use super::exchange::{Answered, Ended, Terms};
 use super::forward::Onward;
 use super::frame::Request;
 use super::identity::{Identity, Peer};
 use super::record::Record;
-use super::respond::{Refusal, Refused};
+use super::replay::Replay;
+use super::respond::{Kept, Refused};
 use super::snapshot::Route;
+use super::{Stop, verdict, waiting};
 use crate::clock;
-use crate::config::Listener;
-use crate::http1::fields::Known;
-use crate::policy::outcome::Outcome;
-use crate::upstream::connect::ConnectErrorKind;
-use crate::upstream::pool::{Ask, Lease, Pool};
+use crate::config::{self, Listener};
+use crate::http1::framing::Length;
+use crate::http1::head::ResponseHead;
+use crate::policy::retry::{self, Again, Skip, So};
+use crate::upstream::pool::{self, Ask, Lease, Leasing, Pool, ProviderId, Wait};
+use std::fmt::Write;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A request that is to be sent to a pool.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +30,8 @@ pub struct Errand<'a> {
     pub route: &'a Route,
     /// What it is called.
     pub identity: &'a Identity,
+    /// Who asks, and how urgently.
+    pub caller: &'a Caller<'a>,
     /// Who sent it.
     pub peer: &'a Peer,
     /// The listener that took it.
@@ -39,132 +42,268 @@ pub struct Errand<'a> {
     pub started: Instant,
 }
 
-/// Sends a request to a provider of `pool` and its answer to the client.
+/// A request on its way through a pool.
+#[derive(Debug)]
+struct Trip<'a> {
+    errand: &'a Errand<'a>,
+    pool: &'a Pool,
+    retry: &'a config::Retry,
+    deadline: Instant,
+    /// Attempts there may be in all.
+    ceiling: u32,
+    made: u32,
+    /// Whose attempts brought nothing.
+    tried: Vec<ProviderId>,
+    /// What the attempts came to: `alpha 503 12ms; beta reset 3ms`.
+    trail: String,
+    /// The latest answer, while another provider is asked for a better one.
+    kept: Option<Kept>,
+    /// What the latest attempt means for the client, if it gave no answer to keep.
+    refused: Option<Refused>,
+}
+
+/// Sends a request to providers of `pool`, one after the other, until its client has an answer or none can be had.
 ///
 /// # Errors
 /// See [`Stop`].
-pub async fn send<'snapshot>(
+pub async fn send(
     errand: &Errand<'_>,
-    pool: &'snapshot Pool,
+    pool: &Pool,
     lent: &mut Lent<'_>,
-    record: &mut Record<'snapshot>,
+    record: &mut Record<'_>,
 ) -> Result<Answered, Stop> {
-    let ask = Ask { tried: &[], now: errand.started };
-    let lease = pool.lease(&ask).await.map_err(|_| no_provider(pool))?;
-    let provider = lease.provider;
-    let (terms, onward) = errand.for_provider(&lease);
-    let attempted = attempt::attempt(lent, &terms, &onward, provider).await;
-    let now = lent.now;
-    let outcome = match &attempted {
-        Ok(answered) => judge(answered, lent),
-        Err(failed) => failed.outcome(),
-    };
-    let took = now.saturating_duration_since(lease.since);
-    record.attempted(provider, outcome, took, now);
-    lease.finish(outcome, now);
-    attempted.map_err(|failed| {
-        record.error = Some(failed.describe());
-        let trail = format!("{} {} {}ms", provider.config.name, failed.word(), took.as_millis());
-        stop(failed, trail)
-    })
+    let mut trip = Trip::new(errand, pool);
+    lent.replay = trip.replay();
+    loop {
+        let lease = match trip.lease(lent, record).await? {
+            Ok(lease) => lease,
+            Err(refused) => return trip.give_up(&refused, lent),
+        };
+        let ended = trip.attempt(&lease, lent).await;
+        trip.report(lease, &ended, lent, record);
+        match trip.settle(ended, lent)? {
+            Some(answered) => return Ok(answered),
+            None => {}
+        }
+    }
 }
 
-// === impl Errand ===
+// === impl Trip ===
 
-impl Errand<'_> {
+impl<'a> Trip<'a> {
+    fn new(errand: &'a Errand<'a>, pool: &'a Pool) -> Self {
+        let (route, caller) = (&errand.route.config, errand.caller);
+        let timeout = caller.timeout.map_or(route.timeout, |own| own.min(route.timeout));
+        Trip {
+            errand,
+            pool,
+            retry: &route.retry,
+            deadline: clock::after(errand.started, timeout),
+            ceiling: caller.attempts.map_or(route.retry.attempts, |own| own.min(route.retry.attempts)),
+            made: 0,
+            tried: Vec::new(),
+            trail: String::new(),
+            kept: None,
+            refused: None,
+        }
+    }
+
+    /// Keeps the request's body as far as it may be sent again.
+    fn replay(&self) -> Replay {
+        let bodiless = matches!(self.errand.request.length, Length::None | Length::Exact(0));
+        Replay::new(if bodiless || self.ceiling < 2 { 0 } else { self.retry.replay_bytes })
+    }
+
+    /// Leases a provider, at once or after waiting for one; the inner error is that none is to be had.
+    async fn lease(
+        &mut self,
+        lent: &mut Lent<'_>,
+        record: &mut Record<'_>,
+    ) -> Result<Result<Lease, pool::Refused>, Stop> {
+        if self.made > 0 {
+            if let Ok(Leasing::Now(lease)) = self.pool.lease(&self.ask(lent, Wait::Never)) {
+                return Ok(Ok(lease));
+            }
+            // Only providers are left that have failed already: waiting a little may help with those.
+            let pause = retry::wait(&self.retry.backoff, self.made, fastrand::f64());
+            if clock::after(lent.now, pause) >= self.deadline {
+                return Ok(Err(pool::Refused::NoProvider { retry_after: None }));
+            }
+            waiting::pause(pause, lent).await?;
+        }
+        match self.pool.lease(&self.ask(lent, Wait::QueueForProbe)) {
+            Ok(Leasing::Now(lease)) => Ok(Ok(lease)),
+            Ok(Leasing::Wait(place)) => {
+                let since = lent.now;
+                let leased = waiting::for_lease(place, self.errand.request, lent).await?;
+                record.queued(lent.now.saturating_duration_since(since));
+                Ok(leased)
+            }
+            Err(refused) => Ok(Err(refused)),
+        }
+    }
+
+    fn ask<'b>(&'b self, lent: &Lent<'_>, wait: Wait) -> Ask<'b> {
+        let caller = self.errand.caller;
+        Ask {
+            class: caller.class,
+            client: caller.client.id,
+            share: caller.client.config.share,
+            key: caller.key,
+            tried: &self.tried,
+            again: self.made > 0,
+            risky: !self.retry.methods.includes(self.errand.request.method),
+            bytes: lent.replay.len(),
+            deadline: self.deadline,
+            wait,
+            now: lent.now,
+            label: self.errand,
+        }
+    }
+
+    /// Makes one attempt.
+    async fn attempt(&mut self, lease: &Lease, lent: &mut Lent<'_>) -> Result<Ended, Failed> {
+        self.made += 1;
+        let trip = &*self;
+        let elsewhere = |answer: &ResponseHead, whole: bool| {
+            trip.may_go_on(retry::Ended::Status(answer.status), whole, clock::now())
+        };
+        let (terms, onward) = trip.terms(lease, &elsewhere);
+        attempt::attempt(lent, &terms, &onward, &lease.provider).await
+    }
+
     /// What the exchange has to keep to, and what shapes the request, for the leased provider.
-    fn for_provider<'a>(&'a self, lease: &Lease<'a>) -> (Terms<'a>, Onward<'a>) {
-        let (route, provider) = (&self.route.config, &lease.provider.config);
+    fn terms<'b>(
+        &'b self,
+        lease: &'b Lease,
+        elsewhere: &'b (dyn Fn(&ResponseHead, bool) -> Result<(), Skip> + Sync),
+    ) -> (Terms<'b>, Onward<'b>) {
+        let (errand, provider) = (self.errand, &lease.provider.config);
+        let route = &errand.route.config;
         let terms = Terms {
-            request: self.request,
-            identity: self.identity,
+            request: errand.request,
+            identity: errand.identity,
             rewrite: &route.rewrite,
             provider: &provider.name,
             headers: &provider.headers,
-            closing: self.closing,
-            deadline: clock::after(self.started, route.timeout),
+            closing: errand.closing,
+            deadline: self.deadline,
+            attempt_deadline: clock::after(lease.since, self.retry.attempt_timeout),
+            trail: &self.trail,
+            elsewhere,
+            commit: self.retry.commit,
             stream_timeout: route.stream_timeout,
             first_byte: provider.timeouts.first_byte,
             provider_idle: provider.timeouts.idle,
-            client_idle: self.listener.limits.idle_timeout,
-            min_body_rate: self.listener.limits.min_body_rate,
+            client_idle: errand.listener.limits.idle_timeout,
+            min_body_rate: errand.listener.limits.min_body_rate,
         };
         let onward = Onward {
-            request: self.request,
+            request: errand.request,
             rewrite: &route.rewrite,
             provider,
-            peer: self.peer,
-            identity: self.identity,
+            peer: errand.peer,
+            identity: errand.identity,
         };
         (terms, onward)
     }
-}
 
-/// How an answer counts for its provider (contract §3, "Outcomes").
-fn judge(answered: &Answered, lent: &Lent<'_>) -> Outcome {
-    match answered.status {
-        429 => Outcome::Rejected,
-        503 if is_hinted(lent) => Outcome::Rejected,
-        500.. => Outcome::Failure,
-        _ => Outcome::Success,
+    /// Whether another attempt may follow one that ended so; it is taken from the pool's budget.
+    fn may_go_on(&self, ended: retry::Ended, whole: bool, now: Instant) -> Result<(), Skip> {
+        let so = So {
+            attempts_made: self.made,
+            attempts: self.ceiling,
+            method: self.errand.request.method,
+            keyed: self.errand.request.head.fields.named(b"idempotency-key").next().is_some(),
+            replayable: whole,
+            left: self.deadline.saturating_duration_since(now),
+        };
+        match self.retry.again(ended, &so) {
+            Again::No(skip) => Err(skip),
+            Again::Yes if self.pool.spend(&self.retry.budget, now) => Ok(()),
+            Again::Yes => Err(Skip::Budget),
+        }
     }
-}
 
-/// Whether the provider said when to come again.
-fn is_hinted(lent: &Lent<'_>) -> bool {
-    let fields = &lent.answer.fields;
-    let hint = |(known, name, _): (Known, &[u8], &[u8])| {
-        known == Known::Other
-            && (name.eq_ignore_ascii_case(b"retry-after") || name.eq_ignore_ascii_case(b"retry-after-ms"))
-    };
-    fields.iter().any(hint)
-}
-
-fn no_provider(pool: &Pool) -> Stop {
-    Refused::new(Refusal::NoProvider, format!("No provider of pool `{}` can take the request now.", pool.name)).into()
-}
-
-/// What a failed attempt means for the client.
-fn stop(failed: Failed, trail: String) -> Stop {
-    if let Cause::Exchange(Broken::ClientGone) = failed.cause {
-        return Stop::Gone;
+    /// Gives the lease back and notes how the attempt ended.
+    fn report(&mut self, lease: Lease, ended: &Result<Ended, Failed>, lent: &Lent<'_>, record: &mut Record<'_>) {
+        let report = verdict::report(ended, &lease, lent);
+        let took = lent.now.saturating_duration_since(lease.since);
+        record.attempted(&lease.provider, report.outcome, took, lent.now);
+        let word = match ended {
+            Ok(Ended::Answered(_)) => None,
+            Ok(Ended::Withheld(_)) => Some(lent.answer.status.to_string()),
+            Err(failed) => Some(failed.word().to_owned()),
+        };
+        if let Some(word) = word {
+            self.tried.push(lease.provider.id);
+            self.note(&lease.provider.config.name, &word, took);
+        }
+        lease.finish(report, lent.now);
     }
-    if failed.committed {
-        return Stop::Cut;
-    }
-    let refused = match failed.cause {
-        Cause::Connect(error) => {
-            let refusal =
-                if error.kind() == ConnectErrorKind::Timeout { Refusal::TimedOut } else { Refusal::Unreachable };
-            Refused::new(refusal, "No connection to a provider could be opened.").error(error.token())
-        }
-        Cause::Exchange(broken) => refuse(&broken),
-    };
-    refused.trail(trail).into()
-}
 
-fn refuse(broken: &Broken) -> Refused {
-    match broken {
-        Broken::ClientBody(why) => Refused::new(Refusal::BadRequest, format!("The request body is broken: {why}.")),
-        Broken::ClientBodyTooLarge => Refused::body_too_large(),
-        Broken::ClientBodyTooSlow => {
-            Refused::new(Refusal::BodyTimeout, "The request body came more slowly than this gateway waits for.")
+    /// What the client gets; `None` where another provider is to be asked.
+    fn settle(&mut self, ended: Result<Ended, Failed>, lent: &mut Lent<'_>) -> Result<Option<Answered>, Stop> {
+        let series = &self.errand.route.metrics;
+        let failed = match ended {
+            Ok(Ended::Answered(answered)) => {
+                answered.skipped.inspect(|skip| series.retry_skipped(*skip));
+                return Ok(Some(answered));
+            }
+            Ok(Ended::Withheld(withheld)) => {
+                series.retried(verdict::word(lent.answer.status));
+                let head = std::mem::take(lent.answer);
+                self.refused = Some(verdict::unkept());
+                self.kept = withheld.body.map(|body| Kept { head, body });
+                return Ok(None);
+            }
+            Err(failed) => failed,
+        };
+        let Some(kind) = failed.kind() else { return Err(verdict::stop(failed, &self.trail)) };
+        match self.may_go_on(kind, lent.replay.is_whole(), lent.now) {
+            Ok(()) => {
+                series.retried(kind.as_str());
+                self.refused = Some(verdict::refuse(&failed.cause));
+                Ok(None)
+            }
+            Err(skip) => {
+                series.retry_skipped(skip);
+                self.note_skip(skip);
+                self.refused = Some(verdict::refuse(&failed.cause));
+                self.last_answer(lent).map(Some)
+            }
         }
-        Broken::Deadline => {
-            Refused::new(Refusal::Deadline, "The time this route gives a request was over before an answer came.")
+    }
+
+    /// No provider is to be had any more.
+    fn give_up(&mut self, refused: &pool::Refused, lent: &mut Lent<'_>) -> Result<Answered, Stop> {
+        if self.made == 0 {
+            return Err(verdict::not_leased(refused, &self.pool.name).into());
         }
-        Broken::Protocol(_) => {
-            Refused::new(Refusal::Unreachable, "The provider's answer was not valid HTTP.").error("http_protocol_error")
+        self.errand.route.metrics.retry_skipped(Skip::NoProvider);
+        self.note_skip(Skip::NoProvider);
+        self.last_answer(lent)
+    }
+
+    /// Passes the last real answer on; where there was none, a problem of ours.
+    fn last_answer(&mut self, lent: &mut Lent<'_>) -> Result<Answered, Stop> {
+        if let Some(kept) = self.kept.take() {
+            return Ok(kept.write(self.errand, &self.trail, &mut lent.client));
         }
-        Broken::NoUpgrade => {
-            Refused::new(Refusal::Unreachable, "The provider cannot switch to the protocol that was asked for.")
-                .error("http_upgrade_failed")
-        }
-        Broken::Unsayable => Refused::new(Refusal::BadRequest, "The request has no form in HTTP/2."),
-        Broken::FirstByte | Broken::Idle => Refused::new(Refusal::TimedOut, "The provider did not answer in time."),
-        Broken::Refused | Broken::Reset { .. } | Broken::ClientGone | Broken::StreamTimeout => {
-            Refused::new(Refusal::Unreachable, "The provider broke the connection before it answered.")
-                .error("http_response_incomplete")
+        let refused = self.refused.take().unwrap_or_else(|| verdict::unkept());
+        Err(refused.trail(std::mem::take(&mut self.trail)).into())
+    }
+
+    fn note(&mut self, provider: &str, word: &str, took: Duration) {
+        let semicolon = if self.trail.is_empty() { "" } else { "; " };
+        // Writing to a string does not fail.
+        let _: std::fmt::Result = write!(self.trail, "{semicolon}{provider} {word} {}ms", took.as_millis());
+    }
+
+    fn note_skip(&mut self, skip: Skip) {
+        if let Some(why) = verdict::not_retried(skip) {
+            self.trail.push_str("; ");
+            self.trail.push_str(why);
         }
     }
 }

@@ -7,9 +7,10 @@ use super::DRAIN_BYTES;
 use super::forward::{self, Back};
 use super::frame::Request;
 use super::identity::Identity;
-use super::respond;
+use super::replay::{Replay, Upload};
+use super::{respond, verdict};
 use crate::clock;
-use crate::config::{HeaderRules, Rewrite};
+use crate::config::{Commit, HeaderRules, Rewrite};
 use crate::http1::fields::{CONNECTION_OPTIONS, Known, elements};
 use crate::http1::framing::{self, Length};
 use crate::http1::head::{HeadError, ResponseHead, Version};
@@ -18,6 +19,7 @@ use crate::net::pump::{Flow, Pump};
 use crate::net::side::Side;
 use crate::net::timer::Timer;
 use crate::net::wire::{HeadReadError, ReadError};
+use crate::policy::retry::Skip;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
@@ -40,6 +42,14 @@ pub struct Terms<'a> {
     pub closing: &'a AtomicBool,
     /// When the route's `timeout` is over, if the client kept nobody waiting.
     pub deadline: Instant,
+    /// When this attempt's time is over, by the same rule.
+    pub attempt_deadline: Instant,
+    /// What attempts before this one came to.
+    pub trail: &'a str,
+    /// Whether another provider is to be asked instead of passing this answer on; says whether the request is still whole.
+    pub elsewhere: &'a (dyn Fn(&ResponseHead, bool) -> Result<(), Skip> + Sync),
+    /// How small answers are held until they are whole.
+    pub commit: Commit,
     /// For the whole of a committed answer.
     pub stream_timeout: Option<Duration>,
     /// From the request sent to the answer's head.
@@ -52,7 +62,25 @@ pub struct Terms<'a> {
     pub min_body_rate: u64,
 }
 
-/// An exchange that came to its end.
+/// How an exchange came to its end.
+#[derive(Debug)]
+pub enum Ended {
+    /// The client has its answer.
+    Answered(Answered),
+    /// The client has nothing yet: another provider is to be asked. The answer's head is where it was parsed to.
+    Withheld(Withheld),
+}
+
+/// An answer that the client did not get.
+#[derive(Debug)]
+pub struct Withheld {
+    /// Its body, where it was small and came at once.
+    pub body: Option<Vec<u8>>,
+    /// How long the provider's connection may be kept; `None` where it must not be used again.
+    pub reusable: Option<KeepFor>,
+}
+
+/// An answer that the client got.
 #[derive(Debug)]
 pub struct Answered {
     /// The provider's status.
@@ -61,6 +89,10 @@ pub struct Answered {
     pub reusable: Option<KeepFor>,
     /// The client was told that its connection stays open.
     pub keep_alive: bool,
+    /// When the head came, where the rest took longer.
+    pub head_at: Option<Instant>,
+    /// Why nobody else was asked, if the answer is a failure.
+    pub skipped: Option<Skip>,
 }
 
 /// What the provider says of keeping its connection.
@@ -80,6 +112,8 @@ pub enum Broken {
     ClientBodyTooSlow,
     /// The route's `timeout` was over before an answer came.
     Deadline,
+    /// The attempt's own time was over before an answer came.
+    Attempt,
     /// A committed answer took longer than `stream_timeout`.
     StreamTimeout,
     /// The provider broke the connection. `silent`: not one byte of an answer had come.
@@ -105,6 +139,7 @@ pub enum Broken {
 #[derive(Debug)]
 pub struct Exchange<'a> {
     client: Side<'a>,
+    replay: &'a mut Replay,
     provider: Side<'a>,
     answer: &'a mut ResponseHead,
     terms: Terms<'a>,
@@ -121,6 +156,9 @@ pub struct Exchange<'a> {
     /// The provider of a tunnel was told that the client sends no more.
     half_closed: bool,
     times: Times,
+    /// The body of an answer that is withheld.
+    withheld: Vec<u8>,
+    skipped: Option<Skip>,
     keep_alive: bool,
     /// Set once the head of the final answer was written towards the client: there is no way back.
     pub committed: bool,
@@ -144,6 +182,10 @@ enum Up {
 enum Phase {
     /// The head of the final answer has not come.
     Head,
+    /// It has, and goes out once the whole body is there, or its time is over.
+    Hold { len: usize, until: Instant },
+    /// It has, and the client will get another; this one's body is kept while it is small and comes soon.
+    Withhold { until: Instant },
     /// The body comes. `on_client`: the client is who we wait for.
     Body { on_client: bool },
     /// HTTP is over: bytes pass both ways.
@@ -171,13 +213,16 @@ impl<'a> Exchange<'a> {
     /// An exchange whose request head waits in the provider's wire, to be sent with the first poll.
     pub fn new(
         client: Side<'a>,
+        replay: &'a mut Replay,
         provider: Side<'a>,
         answer: &'a mut ResponseHead,
         terms: Terms<'a>,
         now: Instant,
     ) -> Self {
+        replay.rewind();
         Exchange {
             client,
+            replay,
             provider,
             answer,
             up: Up::AwaitProvider,
@@ -196,6 +241,8 @@ impl<'a> Exchange<'a> {
                 awaited: Duration::ZERO,
                 look: clock::after(now, LOOK_EVERY),
             },
+            withheld: Vec::new(),
+            skipped: None,
             keep_alive: false,
             committed: false,
             terms,
@@ -206,14 +253,14 @@ impl<'a> Exchange<'a> {
     ///
     /// # Errors
     /// See [`Broken`].
-    pub async fn run(&mut self, timer: &mut Timer) -> Result<Answered, Broken> {
+    pub async fn run(&mut self, timer: &mut Timer) -> Result<Ended, Broken> {
         poll_fn(|cx| self.poll(timer, cx)).await
     }
 
-    fn poll(&mut self, timer: &mut Timer, cx: &mut Context<'_>) -> Poll<Result<Answered, Broken>> {
+    fn poll(&mut self, timer: &mut Timer, cx: &mut Context<'_>) -> Poll<Result<Ended, Broken>> {
         self.move_request(cx)?;
         if self.move_answer(cx)? {
-            return Poll::Ready(Ok(self.answered()));
+            return Poll::Ready(Ok(self.ended()));
         }
         self.watch_client(cx)?;
         self.watch_time(timer, cx)
@@ -228,7 +275,8 @@ impl<'a> Exchange<'a> {
         let Terms { request, rewrite, headers, .. } = self.terms;
         // Many servers lay trailers over fields: what may not come in a head may not come behind it.
         let withheld = |name: &[u8]| forward::is_changed(name, &request.head.fields, [&rewrite.headers, headers]);
-        self.up = match self.up_pump.run(&mut self.client, &mut self.provider, &withheld, cx) {
+        let mut upload = Upload::new(&mut self.client, self.replay);
+        self.up = match self.up_pump.run(&mut upload, &mut self.provider, &withheld, cx) {
             Flow::Done => Up::Sent,
             Flow::AwaitSource => Up::AwaitClient,
             Flow::AwaitSink => Up::AwaitProvider,
@@ -260,6 +308,12 @@ impl<'a> Exchange<'a> {
         if self.phase == Phase::Head && !self.await_head(cx)? {
             return Ok(false);
         }
+        match self.phase {
+            Phase::Withhold { until } => return self.gather(until, cx),
+            Phase::Hold { len, until } if !self.is_whole(len, cx)? && clock::now() < until => return Ok(false),
+            Phase::Hold { .. } => self.commit()?,
+            Phase::Head | Phase::Body { .. } | Phase::Tunnel => {}
+        }
         let (rewrite, fields) = (self.terms.rewrite, &self.answer.fields);
         let withheld = |name: &[u8]| forward::is_changed(name, fields, [&rewrite.response_headers]);
         match self.down_pump.run(&mut self.provider, &mut self.client, &withheld, cx) {
@@ -284,7 +338,33 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Reads heads until the final one was passed on; whether it was.
+    /// Whether the whole answer is there.
+    fn is_whole(&mut self, len: usize, cx: &mut Context<'_>) -> Result<bool, Broken> {
+        match self.provider.poll_whole(cx, len) {
+            Poll::Ready(Ok(())) => Ok(true),
+            Poll::Ready(Err(ReadError::Framing(why))) => Err(Broken::Protocol(why)),
+            Poll::Ready(Err(_)) => Err(Broken::Reset { silent: false }),
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    /// Keeps the body of an answer that the client may yet get, should nobody give a better one; whether that is over.
+    fn gather(&mut self, until: Instant, cx: &mut Context<'_>) -> Result<bool, Broken> {
+        loop {
+            match self.provider.poll_body(cx) {
+                Poll::Ready(Ok(0)) => return Ok(true),
+                Poll::Ready(Ok(n)) if self.withheld.len() + n <= WITHHELD_BYTES => {
+                    self.withheld.extend_from_slice(self.provider.body(n));
+                    self.provider.use_body(n);
+                }
+                // What is too long, breaks or does not come is lost.
+                Poll::Ready(_) => return Ok(true),
+                Poll::Pending => return Ok(until <= clock::now()),
+            }
+        }
+    }
+
+    /// Reads heads until the final one was judged; whether it was.
     fn await_head(&mut self, cx: &mut Context<'_>) -> Result<bool, Broken> {
         loop {
             let len = match self.provider.poll_answer(cx, self.answer, ANSWER_HEAD_BYTES, ANSWER_FIELDS) {
@@ -302,7 +382,7 @@ impl<'a> Exchange<'a> {
                 }
                 100..=199 => self.pass_interim(len)?,
                 _ => {
-                    self.commit()?;
+                    self.judge(cx)?;
                     return Ok(true);
                 }
             }
@@ -347,13 +427,38 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Judges the final head and writes it towards the client.
-    fn commit(&mut self) -> Result<(), Broken> {
-        let request = self.terms.request;
-        let to_head = request.method == "HEAD";
-        let length = self.answer_length(to_head)?;
+    /// The final head is there: it is withheld, held for a moment, or committed.
+    fn judge(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
+        let length = self.answer_length()?;
         self.provider.begin_body(length, u64::MAX);
         self.provider.refuse_surplus(length).map_err(Broken::Protocol)?;
+        if self.answer.status >= 400 {
+            match (self.terms.elsewhere)(self.answer, self.replay.is_whole()) {
+                Ok(()) => {
+                    self.phase = Phase::Withhold { until: clock::after(clock::now(), self.terms.commit.within) };
+                    return Ok(());
+                }
+                Err(skip) => self.skipped = Some(skip),
+            }
+        }
+        match length {
+            Length::Exact(bytes) if bytes > 0 && bytes <= self.terms.commit.bytes as u64 => {
+                let len = bytes as usize;
+                // Mostly it came with its head.
+                if self.is_whole(len, cx)? {
+                    return self.commit();
+                }
+                self.phase = Phase::Hold { len, until: clock::after(clock::now(), self.terms.commit.within) };
+                Ok(())
+            }
+            _ => self.commit(),
+        }
+    }
+
+    /// Writes the final head towards the client.
+    fn commit(&mut self) -> Result<(), Broken> {
+        let request = self.terms.request;
+        let length = self.answer_length()?;
         let onward = match (length, request.head.version) {
             (Length::Chunked, Version::Http10) => Length::Close,
             (Length::Close, Version::Http11 | Version::Http2) => Length::Chunked,
@@ -373,8 +478,9 @@ impl<'a> Exchange<'a> {
     }
 
     /// How the body of the final answer ends.
-    fn answer_length(&self, to_head: bool) -> Result<Length, Broken> {
+    fn answer_length(&self) -> Result<Length, Broken> {
         let ResponseHead { status, fields, version, ends, .. } = &*self.answer;
+        let to_head = self.terms.request.method == "HEAD";
         let length = framing::response(*status, to_head, fields, *version).map_err(Broken::Protocol)?;
         Ok(if *ends && length == Length::Close { Length::Exact(0) } else { length })
     }
@@ -418,15 +524,15 @@ impl<'a> Exchange<'a> {
         accepted.is_some_and(|accept| accept == heads::websocket_accept(key).as_bytes())
     }
 
-    /// Our account of the attempt, where its answer is a failure that is passed on (RFC 9209 §2.1).
+    /// Our account of the attempts, where one of them failed (RFC 9209 §2.1).
     fn trail(&self) -> Option<String> {
         let status = self.answer.status;
-        if status < 500 {
+        if status < 500 && self.terms.trail.is_empty() {
             return None;
         }
         let took = clock::now().saturating_duration_since(self.began).as_millis();
-        let details = respond::quoted(&format!("{} {status} {took}ms", self.terms.provider));
-        Some(format!("sluice; received-status={status}; details={details}"))
+        let not_retried = self.skipped.and_then(verdict::not_retried);
+        Some(respond::trail(self.terms.trail, self.terms.provider, status, took, not_retried))
     }
 
     fn write_head(&mut self, length: Length, upgrade: bool) {
@@ -457,13 +563,17 @@ impl<'a> Exchange<'a> {
     }
 
     /// Whether a deadline has passed; wakes up for the next one.
-    fn watch_time(&mut self, timer: &mut Timer, cx: &mut Context<'_>) -> Poll<Result<Answered, Broken>> {
+    fn watch_time(&mut self, timer: &mut Timer, cx: &mut Context<'_>) -> Poll<Result<Ended, Broken>> {
         let now = clock::now();
         self.note_time(now);
         let (deadline, missed) = self.next_deadline(now);
         if deadline <= now {
             return Poll::Ready(Err(missed));
         }
+        let deadline = match self.phase {
+            Phase::Hold { until, .. } | Phase::Withhold { until } => deadline.min(until),
+            _ => deadline,
+        };
         let wake = if self.reads_client() { deadline } else { deadline.min(self.look_for_client(now)?) };
         if timer.poll(cx, wake, now).is_ready() {
             // Only just now, and perhaps not the deadline: ask again, with the time it is.
@@ -529,6 +639,8 @@ impl<'a> Exchange<'a> {
             (Phase::Head, Up::AwaitClient) if self.awaits_client() => return self.body_deadline(now),
             (Phase::Head, Up::AwaitProvider) => (clock::after(moved, self.terms.provider_idle), Broken::Idle),
             (Phase::Head, _) => (clock::after(moved, self.terms.first_byte), Broken::FirstByte),
+            // What comes soon or goes on as it is has its own end.
+            (Phase::Hold { .. } | Phase::Withhold { .. }, _) => (clock::far(now), Broken::Idle),
             (Phase::Body { on_client: true }, _) => (clock::after(moved, self.terms.client_idle), Broken::ClientGone),
             // An answer has begun, but it is the client's turn: the provider is not to blame for waiting too.
             (Phase::Body { on_client: false }, Up::AwaitClient) if self.awaits_client() => {
@@ -545,7 +657,9 @@ impl<'a> Exchange<'a> {
             let end = self.terms.stream_timeout.map_or(clock::far(now), |whole| clock::after(since, whole));
             (end, Broken::StreamTimeout)
         } else {
-            (clock::after(self.terms.deadline, self.times.awaited), Broken::Deadline)
+            let Terms { deadline, attempt_deadline, .. } = self.terms;
+            let missed = if attempt_deadline < deadline { Broken::Attempt } else { Broken::Deadline };
+            (clock::after(deadline.min(attempt_deadline), self.times.awaited), missed)
         };
         if whole < at { (whole, over) } else { (at, missed) }
     }
@@ -566,7 +680,20 @@ impl<'a> Exchange<'a> {
         (clock::after(since, allowed).min(quiet), Broken::ClientBodyTooSlow)
     }
 
-    fn answered(&self) -> Answered {
+    fn ended(&mut self) -> Ended {
+        let reusable = self.reusable();
+        if matches!(self.phase, Phase::Withhold { .. }) {
+            let whole = self.provider.body_is_done();
+            let body = whole.then(|| std::mem::take(&mut self.withheld));
+            return Ended::Withheld(Withheld { body, reusable });
+        }
+        let Exchange { keep_alive, skipped, .. } = *self;
+        let head_at = self.times.committed;
+        Ended::Answered(Answered { status: self.answer.status, reusable, keep_alive, head_at, skipped })
+    }
+
+    /// How long the provider's connection may be kept, if it may be used again.
+    fn reusable(&self) -> Option<KeepFor> {
         let whole = self.up == Up::Sent && self.phase != Phase::Tunnel && !self.provider.has_unread();
         let persistent = match self.answer.version {
             // A stream is not used twice, and its connection is not ours to keep.
@@ -575,10 +702,18 @@ impl<'a> Exchange<'a> {
             Version::Http10 => self.answer.fields.lists(Known::Connection, b"keep-alive"),
         };
         let reusable = whole && persistent && self.provider.body_is_done();
-        Answered {
-            status: self.answer.status,
-            reusable: reusable.then(|| KeepFor(keep_alive_hint(self.answer))),
-            keep_alive: self.keep_alive,
+        reusable.then(|| KeepFor(keep_alive_hint(self.answer)))
+    }
+}
+
+// === impl Ended ===
+
+impl Ended {
+    /// How long the provider's connection may be kept; `None` where it must not be used again.
+    pub fn reusable(&self) -> Option<KeepFor> {
+        match self {
+            Ended::Answered(answered) => answered.reusable,
+            Ended::Withheld(withheld) => withheld.reusable,
         }
     }
 }
@@ -605,6 +740,9 @@ const INTERIM_ANSWERS: u32 = 64;
 
 /// Bytes of all of them; more is a broken answer. They wait in memory for a client that reads slowly.
 const INTERIM_BYTES: usize = ANSWER_HEAD_BYTES;
+
+/// Bytes kept of an answer's body while another provider is asked: should none give a better one, it is passed on.
+const WITHHELD_BYTES: usize = 16 * 1024;
 
 /// A body's rate is judged once it has been awaited this long: a short pause is no attack.
 const BODY_RATE_AFTER: Duration = Duration::from_secs(10);

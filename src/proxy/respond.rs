@@ -3,16 +3,18 @@
 //! Each [`Refusal`] is one line of a table: status, reason, title and the RFC 9209 error type that stands in `Proxy-Status`.
 //! Whoever refuses says why in a sentence; how that looks on the wire is decided here.
 
-use super::forward;
+use super::dispatch::Errand;
+use super::forward::{self, Back};
 use super::frame::Invalid;
 use super::identity::{Identity, date_field};
 use super::route::Found;
 use crate::config::Secret;
 use crate::http1::encode;
 use crate::http1::framing::Length;
-use crate::http1::head::Version;
+use crate::http1::head::{ResponseHead, Version};
 use crate::net::side::Side;
 use std::borrow::Cow;
+use std::time::Duration;
 
 /// Why Sluice answers itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +35,12 @@ pub enum Refusal {
     WrongMethod,
     /// No provider of the pool can take it.
     NoProvider,
+    /// Too many wait for one already.
+    QueueFull,
+    /// None became free in time.
+    QueueTimeout,
+    /// An operator took it out of the queue.
+    Cancelled,
     /// Every attempt failed without an answer, the last not by time.
     Unreachable,
     /// Every attempt failed without an answer, the last by time.
@@ -62,8 +70,18 @@ pub struct Refused {
     pub detail: Cow<'static, str>,
     trail: Option<String>,
     error: Option<&'static str>,
+    retry_after: Option<Duration>,
     /// The methods there are, for a 405.
     pub allow: Option<String>,
+}
+
+/// A provider's answer that another was asked for instead.
+#[derive(Debug)]
+pub struct Kept {
+    /// Its head.
+    pub head: ResponseHead,
+    /// The whole body.
+    pub body: Vec<u8>,
 }
 
 /// An answer of our own, before it is put on the wire.
@@ -115,6 +133,9 @@ impl Refusal {
             Refusal::NoRoute => row(404, "no_route", "No route matches", "destination_not_found"),
             Refusal::WrongMethod => row(405, "wrong_method", "Method not allowed", "http_request_denied"),
             Refusal::NoProvider => row(503, "no_provider", "No provider can take this now", "destination_unavailable"),
+            Refusal::QueueFull => row(503, "queue_full", "Too many requests wait already", "connection_limit_reached"),
+            Refusal::QueueTimeout => row(503, "queue_timeout", "No provider became free in time", "connection_timeout"),
+            Refusal::Cancelled => row(503, "cancelled", "Taken out of the queue", "http_request_denied"),
             Refusal::Unreachable => row(502, "attempts_exhausted", "No provider answered", "destination_unavailable"),
             Refusal::TimedOut => {
                 row(504, "attempts_exhausted", "No provider answered in time", "http_response_timeout")
@@ -130,7 +151,7 @@ impl Refusal {
 impl Refused {
     /// A refusal with a sentence for the client.
     pub fn new(refusal: Refusal, detail: impl Into<Cow<'static, str>>) -> Self {
-        Refused { refusal, detail: detail.into(), trail: None, error: None, allow: None }
+        Refused { refusal, detail: detail.into(), trail: None, error: None, retry_after: None, allow: None }
     }
 
     /// The one for a request that did not pass the checks.
@@ -171,6 +192,13 @@ impl Refused {
         self
     }
 
+    /// With when to come again.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Option<Duration>) -> Self {
+        self.retry_after = wait;
+        self
+    }
+
     /// Whether the connection is still in step after this refusal.
     pub fn spares_connection(&self) -> bool {
         !matches!(self.refusal, Refusal::BadRequest | Refusal::BodyTooLarge | Refusal::BodyTimeout | Refusal::Internal)
@@ -200,7 +228,8 @@ impl Refused {
             encode::field(&mut fields, b"allow", allow.as_bytes());
         }
         if row.status == 503 {
-            encode::field(&mut fields, b"retry-after", b"1");
+            let seconds = self.retry_after.map_or(1, |wait| wait.as_secs_f64().ceil() as u64).max(1);
+            encode::field(&mut fields, b"retry-after", itoa::Buffer::new().format(seconds).as_bytes());
         }
         fields
     }
@@ -251,6 +280,42 @@ impl<'a> Answer<'a> {
             client.lay_body(self.body);
         }
     }
+}
+
+// === impl Kept ===
+
+impl Kept {
+    /// Writes it for the client after all.
+    pub fn write(&self, errand: &Errand<'_>, trail: &str, keep_alive: bool, client: &mut Side<'_>) -> u16 {
+        let Kept { head, body } = self;
+        let to_head = errand.request.method == "HEAD";
+        let bodiless = to_head || matches!(head.status, 204 | 304);
+        let length = if bodiless { Length::None } else { Length::Exact(body.len() as u64) };
+        let trail = format!("sluice; received-status={}; details={}", head.status, quoted(trail));
+        let back = Back {
+            rewrite: &errand.route.config.rewrite,
+            identity: errand.identity,
+            length,
+            version: errand.request.head.version,
+            keep_alive,
+            upgrade: false,
+            trail: Some(&trail),
+        };
+        forward::answer_head(client.out(), head, &back);
+        client.send_head(head.status, bodiless || body.is_empty());
+        if !bodiless && !body.is_empty() {
+            client.lay_body(body);
+        }
+        head.status
+    }
+}
+
+/// Our account of attempts of which the last was answered (RFC 9209 §2.1).
+pub fn trail(before: &str, provider: &str, status: u16, millis: u128, after: Option<&str>) -> String {
+    let semicolon = if before.is_empty() { "" } else { "; " };
+    let after = after.map_or_else(String::new, |after| format!("; {after}"));
+    let details = quoted(&format!("{before}{semicolon}{provider} {status} {millis}ms{after}"));
+    format!("sluice; received-status={status}; details={details}")
 }
 
 /// `text` as a structured-field string (RFC 9651 §3.3.3): visible ASCII, quotes and backslashes escaped.

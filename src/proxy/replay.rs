@@ -1,0 +1,153 @@
+//! A request's body, kept as far as it may have to be sent again.
+//!
+//! What is read from the client goes to the provider and, up to a bound, into the [`Replay`]. An attempt after the first
+//! begins with what is kept and goes on with what the client still has. Beyond the bound the body streams, and the request
+//! can no longer be sent again: [`Replay::is_whole`] says so, and whoever gives a retry up for it tells the client.
+
+use crate::http1::fields::Fields;
+use crate::net::pump::Source;
+use crate::net::side::Side;
+use crate::net::wire::ReadError;
+use std::io;
+use std::task::{Context, Poll};
+
+/// What was read of a request's body.
+#[derive(Debug, Default)]
+pub struct Replay {
+    kept: Vec<u8>,
+    /// Bytes of it that this attempt has sent.
+    sent: usize,
+    /// Bytes that may be kept.
+    room: usize,
+    /// Bytes were read that are not kept.
+    leaky: bool,
+}
+
+/// A request's body on its way to a provider: first what is kept, then what the client still has.
+#[derive(Debug)]
+pub struct Upload<'a, 'side> {
+    client: &'a mut Side<'side>,
+    replay: &'a mut Replay,
+}
+
+// === impl Replay ===
+
+impl Replay {
+    /// Keeps up to `room` bytes.
+    pub fn new(room: usize) -> Self {
+        Replay { room, ..Replay::default() }
+    }
+
+    /// Whether everything that was read is kept, so that the request can be sent again.
+    pub fn is_whole(&self) -> bool {
+        !self.leaky
+    }
+
+    /// Bytes that are kept.
+    pub fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// The next attempt begins.
+    pub fn rewind(&mut self) {
+        self.sent = 0;
+    }
+
+    /// Nothing will be sent again: what was sent already is forgotten, and nothing more is kept.
+    pub fn give_up(&mut self) {
+        self.room = 0;
+        self.forget();
+    }
+
+    /// Reads what has come of the body while nobody takes it, as far as it can be kept. Ready when there is no more to read
+    /// for now, whatever comes; pending when more is awaited.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn poll_read_ahead(&mut self, client: &mut Side<'_>, cx: &mut Context<'_>) -> Poll<Result<(), ReadError>> {
+        loop {
+            if client.body_is_done() || self.leaky || self.kept.len() >= self.room {
+                return Poll::Ready(Ok(()));
+            }
+            match client.poll_body(cx) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(n)) => {
+                    let n = n.min(self.room - self.kept.len());
+                    self.kept.extend_from_slice(client.body(n));
+                    client.use_body(n);
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Keeps `data`, which is being sent, if there is room; else nothing is kept any more.
+    fn note(&mut self, data: &[u8]) {
+        if self.leaky {
+            return;
+        }
+        if data.len() > self.room.saturating_sub(self.kept.len()) {
+            self.leaky = true;
+            self.forget();
+            return;
+        }
+        self.kept.extend_from_slice(data);
+        self.sent = self.kept.len();
+    }
+
+    /// Frees what is kept, once all of it was sent.
+    fn forget(&mut self) {
+        if self.sent == self.kept.len() {
+            self.leaky |= self.sent > 0;
+            self.kept = Vec::new();
+            self.sent = 0;
+        }
+    }
+}
+
+// === impl Upload ===
+
+impl<'a, 'side> Upload<'a, 'side> {
+    /// The body that `client` sends, kept by `replay`.
+    pub fn new(client: &'a mut Side<'side>, replay: &'a mut Replay) -> Self {
+        Upload { client, replay }
+    }
+
+    fn kept(&self) -> &[u8] {
+        &self.replay.kept[self.replay.sent..]
+    }
+}
+
+impl Source for Upload<'_, '_> {
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, ReadError>> {
+        match self.kept().len() {
+            0 => self.client.poll_body(cx),
+            waiting => Poll::Ready(Ok(waiting)),
+        }
+    }
+
+    fn poll_send_to(&self, cx: &mut Context<'_>, sink: &mut Side<'_>, len: usize) -> Poll<io::Result<usize>> {
+        if self.kept().is_empty() {
+            self.client.poll_send_to(cx, sink, len)
+        } else {
+            sink.poll_send(cx, &self.kept()[..len])
+        }
+    }
+
+    fn use_body(&mut self, n: usize) {
+        if self.kept().is_empty() {
+            self.replay.note(self.client.body(n));
+            self.client.use_body(n);
+        } else {
+            self.replay.sent += n;
+            if self.replay.room == 0 {
+                self.replay.forget();
+            }
+        }
+    }
+
+    fn trailers(&self) -> Option<&Fields> {
+        self.client.trailers()
+    }
+}

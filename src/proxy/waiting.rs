@@ -1,0 +1,97 @@
+//! Waiting for a lease, or for a moment, without losing sight of the client.
+//!
+//! What has come of the request's body is read meanwhile, as far as it may be kept: that frees the client's connection, and
+//! shows when it leaves. Of one whose body is longer, the kernel is asked to tell.
+
+use super::Stop;
+use super::attempt::Lent;
+use super::exchange::Broken;
+use super::frame::Request;
+use super::verdict;
+use crate::clock;
+use crate::net::io::HangUp;
+use crate::net::wire::ReadError;
+use crate::upstream::pool::{Lease, Refused, Waiting};
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// A client that waits.
+struct Watch<'a, 'side> {
+    lent: &'a mut Lent<'side>,
+    /// Its body may be read: it does not wait for a 100 first.
+    reads: bool,
+    hang_up: Option<HangUp>,
+}
+
+/// Waits for a place at a provider; the inner error is why there is none.
+///
+/// # Errors
+/// The client left, or its body is broken.
+pub async fn for_lease(
+    place: Waiting,
+    request: &Request<'_>,
+    lent: &mut Lent<'_>,
+) -> Result<Result<Lease, Refused>, Stop> {
+    let mut watch = Watch { reads: !request.expects_continue, lent, hang_up: None };
+    let mut place = pin!(place);
+    let leased = poll_fn(|cx| match place.as_mut().poll(cx) {
+        Poll::Ready(leased) => Poll::Ready(Ok(leased)),
+        Poll::Pending => watch.poll(cx).map(Err),
+    });
+    let leased = leased.await;
+    lent.now = clock::now();
+    leased
+}
+
+/// Waits for `time`.
+///
+/// # Errors
+/// The client left.
+pub async fn pause(time: Duration, lent: &mut Lent<'_>) -> Result<(), Stop> {
+    let mut watch = Watch { reads: false, lent, hang_up: None };
+    let mut over = pin!(tokio::time::sleep(time));
+    let paused = poll_fn(|cx| match over.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(Ok(())),
+        Poll::Pending => watch.poll(cx).map(Err),
+    });
+    let paused = paused.await;
+    lent.now = clock::now();
+    paused
+}
+
+// === impl Watch ===
+
+impl Watch<'_, '_> {
+    /// Ready when there is nothing left to wait for.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
+        if self.reads {
+            match self.lent.replay.poll_read_ahead(&mut self.lent.client, cx) {
+                Poll::Ready(Ok(())) => self.reads = false,
+                Poll::Ready(Err(error)) => return Poll::Ready(stop(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if self.lent.client.says_that_it_leaves() || self.lent.client.is_watched() {
+            return self.lent.client.poll_gone(cx).map(|()| Stop::Gone);
+        }
+        self.poll_hang_up(cx).map(|()| Stop::Gone)
+    }
+
+    fn poll_hang_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.hang_up.is_none() {
+            // Without it the client is seen to have left when its turn comes.
+            self.hang_up = self.lent.client.socket().and_then(|socket| HangUp::of(socket).ok());
+        }
+        self.hang_up.as_mut().map_or(Poll::Pending, |hang_up| hang_up.poll(cx))
+    }
+}
+
+fn stop(error: ReadError) -> Stop {
+    match error {
+        ReadError::Ended | ReadError::Io(_) => Stop::Gone,
+        ReadError::Framing(why) => verdict::refuse_broken(&Broken::ClientBody(why)).into(),
+        ReadError::TooLarge => verdict::refuse_broken(&Broken::ClientBodyTooLarge).into(),
+    }
+}
