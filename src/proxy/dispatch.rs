@@ -14,9 +14,11 @@ use super::snapshot::Route;
 use crate::clock;
 use crate::config::Listener;
 use crate::http1::fields::Known;
+use crate::policy::class::Class;
 use crate::policy::outcome::Outcome;
 use crate::upstream::connect::ConnectErrorKind;
-use crate::upstream::pool::{Ask, Lease, Pool};
+use crate::upstream::pool::{self, Ask, Label, Lease, Leasing, Pool, Report, Wait};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -49,9 +51,8 @@ pub async fn send<'snapshot>(
     lent: &mut Lent<'_>,
     record: &mut Record<'snapshot>,
 ) -> Result<Answered, Stop> {
-    let ask = Ask { tried: &[], now: errand.started };
-    let lease = pool.lease(&ask).await.map_err(|_| no_provider(pool))?;
-    let provider = lease.provider;
+    let lease = errand.lease(pool).await.map_err(|_| no_provider(pool))?;
+    let provider = &lease.provider;
     let (terms, onward) = errand.for_provider(&lease);
     let attempted = attempt::attempt(lent, &terms, &onward, provider).await;
     let now = lent.now;
@@ -61,10 +62,12 @@ pub async fn send<'snapshot>(
     };
     let took = now.saturating_duration_since(lease.since);
     record.attempted(provider, outcome, took, now);
-    lease.finish(outcome, now);
+    let name = Arc::clone(&provider.name);
+    let head_after = attempted.is_ok().then_some(took);
+    lease.finish(Report { outcome, why: outcome.as_str(), head_after, cooldown: None }, now);
     attempted.map_err(|failed| {
         record.error = Some(failed.describe());
-        let trail = format!("{} {} {}ms", provider.config.name, failed.word(), took.as_millis());
+        let trail = format!("{name} {} {}ms", failed.word(), took.as_millis());
         stop(failed, trail)
     })
 }
@@ -72,8 +75,37 @@ pub async fn send<'snapshot>(
 // === impl Errand ===
 
 impl Errand<'_> {
+    /// Permission to make the attempt, once somebody has room.
+    async fn lease(&self, pool: &Pool) -> Result<Lease, pool::Refused> {
+        let label = || Label {
+            request_id: self.identity.request_id_text().into(),
+            client: "anonymous".into(),
+            route: Arc::clone(&self.route.config.name),
+            method: self.request.method.into(),
+            path: self.request.path.into(),
+        };
+        let leasing = pool.lease(&Ask {
+            class: Class::Normal,
+            client: 0,
+            share: 1,
+            key: None,
+            tried: &[],
+            again: false,
+            risky: false,
+            bytes: 0,
+            deadline: clock::after(self.started, self.route.config.timeout),
+            wait: Wait::QueueForProbe,
+            now: self.started,
+            label: &label,
+        });
+        match leasing? {
+            Leasing::Now(lease) => Ok(lease),
+            Leasing::Wait(waiting) => waiting.await,
+        }
+    }
+
     /// What the exchange has to keep to, and what shapes the request, for the leased provider.
-    fn for_provider<'a>(&'a self, lease: &Lease<'a>) -> (Terms<'a>, Onward<'a>) {
+    fn for_provider<'a>(&'a self, lease: &'a Lease) -> (Terms<'a>, Onward<'a>) {
         let (route, provider) = (&self.route.config, &lease.provider.config);
         let terms = Terms {
             request: self.request,
