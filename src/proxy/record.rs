@@ -30,7 +30,7 @@ pub struct Record<'a> {
     logged: bool,
     route: &'a str,
     series: Option<&'a RouteMetrics>,
-    provider: Option<&'a str>,
+    provider: Option<Arc<str>>,
     attempts: Vec<AttemptRecord>,
 }
 
@@ -86,11 +86,11 @@ impl<'a> Record<'a> {
     }
 
     /// An attempt has ended.
-    pub fn attempted(&mut self, provider: &'a Provider, outcome: Outcome, took: Duration, now: Instant) {
+    pub fn attempted(&mut self, provider: &Provider, outcome: Outcome, took: Duration, now: Instant) {
         self.ended = Some(now);
-        self.provider = Some(&provider.config.name);
         if self.logged {
-            self.attempts.push(AttemptRecord { provider: Arc::clone(&provider.config.name), outcome, seconds: took });
+            self.provider = Some(Arc::clone(&provider.name));
+            self.attempts.push(AttemptRecord { provider: Arc::clone(&provider.name), outcome, seconds: took });
         }
     }
 
@@ -122,7 +122,7 @@ impl<'a> Record<'a> {
             bytes_out: last.bytes_out,
             seconds: self.took(),
             queue_seconds: Duration::ZERO,
-            provider: self.provider,
+            provider: self.provider.as_deref(),
             attempts: &self.attempts,
             cache: None,
             degraded: None,

@@ -1,7 +1,7 @@
 //! What is alive, found again by name after a reload.
 
 use super::endpoint::Endpoint;
-use super::pool::{Pool, Provider};
+use super::pool::{Pool, Provider, ProviderId};
 use super::tls::TlsError;
 use crate::config::{self, Config};
 use crate::observe::metrics::Metrics;
@@ -44,7 +44,8 @@ impl Registry {
             let endpoint = self.endpoint(provider, workers)?;
             next.endpoints.insert(Arc::clone(&provider.name), (provider.as_ref().clone(), Arc::clone(&endpoint)));
             let metrics = metrics.provider(&provider.name);
-            providers.push(Arc::new(Provider { config: Arc::clone(provider), endpoint, metrics }));
+            let (name, id) = (Arc::clone(&provider.name), ProviderId(providers.len() as u32));
+            providers.push(Arc::new(Provider { name, config: Arc::clone(provider), endpoint, metrics, id }));
         }
         let pools = config.pools.iter().map(|pool| {
             let turn = self.turns.get(&pool.name).cloned().unwrap_or_default();
