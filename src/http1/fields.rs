@@ -30,6 +30,11 @@ pub enum Known {
     Traceparent,
     Tracestate,
     Date,
+    Authorization,
+    XApiKey,
+    Priority,
+    SluiceTimeout,
+    SluiceAttempts,
     Http2Settings,
     /// A name that [`reads_as`] one of the above: it would smuggle a forged `X-Forwarded-For` past us. And `Proxy`, which
     /// CGI hands on as the variable `HTTP_PROXY`: it would choose the proxy that a provider's own requests go through.
@@ -231,14 +236,20 @@ fn candidates(len: usize) -> &'static [(&'static [u8], Known)] {
         5 => &[(b"proxy", Known::Disguised)],
         6 => &[(b"expect", Known::Expect)],
         7 => &[(b"upgrade", Known::Upgrade), (b"trailer", Known::Trailer)],
-        9 => &[(b"forwarded", Known::Forwarded), (b"x-real-ip", Known::XRealIp)],
+        8 => &[(b"priority", Known::Priority)],
+        9 => &[(b"forwarded", Known::Forwarded), (b"x-real-ip", Known::XRealIp), (b"x-api-key", Known::XApiKey)],
         10 => {
             &[(b"connection", Known::Connection), (b"keep-alive", Known::KeepAlive), (b"tracestate", Known::Tracestate)]
         }
         11 => &[(b"traceparent", Known::Traceparent)],
         12 => &[(b"x-request-id", Known::XRequestId)],
-        14 => &[(b"content-length", Known::ContentLength), (b"http2-settings", Known::Http2Settings)],
-        15 => &[(b"x-forwarded-for", Known::XForwardedFor)],
+        13 => &[(b"authorization", Known::Authorization)],
+        14 => &[
+            (b"content-length", Known::ContentLength),
+            (b"http2-settings", Known::Http2Settings),
+            (b"sluice-timeout", Known::SluiceTimeout),
+        ],
+        15 => &[(b"x-forwarded-for", Known::XForwardedFor), (b"sluice-attempts", Known::SluiceAttempts)],
         16 => &[(b"proxy-connection", Known::ProxyConnection), (b"x-forwarded-host", Known::XForwardedHost)],
         17 => &[(b"transfer-encoding", Known::TransferEncoding), (b"x-forwarded-proto", Known::XForwardedProto)],
         _ => &[],

@@ -9,6 +9,7 @@ use crate::http1::fields::{Fields, Known, elements, reads_as};
 use crate::http1::framing::Length;
 use crate::http1::head::{ResponseHead, Version};
 use crate::http2::heads;
+use std::time::Duration;
 
 /// Everything that shapes a request on its way to one provider.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +24,10 @@ pub struct Onward<'a> {
     pub peer: &'a Peer,
     /// What it is called.
     pub identity: &'a Identity,
+    /// The field that showed the client's key to us.
+    pub key_field: Option<Known>,
+    /// What is left of the request's time.
+    pub left: Duration,
 }
 
 /// Appends the head of a request for a provider, as HTTP/1.1 has it.
@@ -68,11 +73,16 @@ fn target(out: &mut Vec<u8>, onward: &Onward<'_>) {
 
 /// Everything of a request's head but its first line and Host.
 fn request_fields(out: &mut Vec<u8>, onward: &Onward<'_>, version: Version) {
-    let Onward { request, rewrite, provider, peer, identity } = *onward;
+    let Onward { request, rewrite, provider, peer, identity, key_field, left } = *onward;
     let rules = [&rewrite.headers, &provider.headers];
     let changes = changes_any(&request.head.fields, rules);
+    // Whoever writes this field as well would set the provider's deadline.
+    let is_deadline = |name: &[u8]| provider.deadline_header.as_ref().is_some_and(|own| reads_as(name, own.as_bytes()));
     for (known, name, value) in request.head.fields.iter() {
-        if passes_up(known, peer.trusted) && !(changes && is_changed(name, &request.head.fields, rules)) {
+        if is_deadline(name) {
+            continue;
+        }
+        if passes_up(known, peer.trusted) && Some(known) != key_field && !(changes && is_changed(name, &request.head.fields, rules)) {
             encode::field(out, name, value);
         }
     }
@@ -92,6 +102,9 @@ fn request_fields(out: &mut Vec<u8>, onward: &Onward<'_>, version: Version) {
     identity.write_fields(out);
     via(out, &request.head.fields, request.head.version);
     drop_named(out, ours, rules);
+    if let Some(name) = &provider.deadline_header {
+        encode::field(out, name.as_bytes(), itoa::Buffer::new().format(left.as_millis()).as_bytes());
+    }
     set_fields(out, &rewrite.headers);
     set_fields(out, &provider.headers);
 }
@@ -203,7 +216,7 @@ pub fn connection_field(out: &mut Vec<u8>, version: Version, keep_alive: bool) {
 #[inline]
 fn passes_up(known: Known, trusted: bool) -> bool {
     match known {
-        Known::Other | Known::Date | Known::Trailer => true,
+        Known::Other | Known::Date | Known::Trailer | Known::Authorization | Known::XApiKey | Known::Priority => true,
         Known::XForwarded | Known::XRealIp | Known::Tracestate => trusted,
         _ => false,
     }
