@@ -3,3 +3,4 @@
 pub mod class;
 pub mod outcome;
 pub mod retry;
+pub mod queue;
