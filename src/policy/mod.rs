@@ -4,3 +4,5 @@ pub mod class;
 pub mod outcome;
 pub mod retry;
 pub mod queue;
+pub mod window;
+pub mod circuit;
