@@ -1,3 +1,5 @@
 //! Pure decisions: what to do, never how. No IO, no clock, no randomness read inside; `now` and the generator are arguments.
 
 pub mod outcome;
+pub mod balance;
+pub mod load;
