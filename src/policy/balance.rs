@@ -139,22 +139,21 @@ impl Order {
 
     /// Takes turns until one falls to a member that can be leased, in the lowest tier that can be.
     fn next(&self, field: &(impl Field + ?Sized), draw: u64) -> Option<(usize, Look)> {
-        self.take_turn(field, 0, draw).or_else(|| {
-            let (_, lowest) = least(field, |_, _| (0.0, 0.0))?;
-            // Few can be leased where this many turns find none; then a draw by weight gives the same shares.
-            (1..TURNS_MAX)
-                .find_map(|nth| self.take_turn(field, lowest.lean, draw.wrapping_add(nth)))
-                .or_else(|| least(field, |index, look| (0.0, race(shuffled(draw, index), look.weight))))
-        })
+        let mut lowest = None;
+        let scan = || least(field, |_, _| (0.0, 0.0)).map_or(0, |(_, look)| look.lean);
+        let mut turns = (0..TURNS_MAX).filter_map(|nth| self.take_turn(field, draw.wrapping_add(nth)));
+        let found = turns.find(|(_, look)| look.lean == 0 || look.lean <= *lowest.get_or_insert_with(scan));
+        // Few can be leased where this many turns find none; then a draw by weight gives the same shares.
+        found.or_else(|| least(field, |index, look| (0.0, race(shuffled(draw, index), look.weight))))
     }
 
-    /// Takes a turn: its member, if it can be leased in this tier, and has come so far in its slow start.
-    fn take_turn(&self, field: &(impl Field + ?Sized), lean: u8, draw: u64) -> Option<(usize, Look)> {
+    /// Takes a turn: its member, if it can be leased and has come so far in its slow start.
+    fn take_turn(&self, field: &(impl Field + ?Sized), draw: u64) -> Option<(usize, Look)> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let index = self.members[turn.checked_rem(self.members.len())?] as usize;
         let look = field.look(index)?;
         let share = look.weight / f64::from(self.weights[index]);
-        (look.lean == lean && (share >= 1.0 || unit(mix(draw)) < share)).then_some((index, look))
+        (share >= 1.0 || unit(mix(draw)) < share).then_some((index, look))
     }
 }
 
@@ -199,13 +198,11 @@ fn peak_ewma(field: &(impl Field + ?Sized), draw: u64) -> Option<usize> {
     let second = (first + 1 + below(shuffled(draw, first), count - 1)) % count;
     let pair = match (field.look(first), field.look(second)) {
         (Some(one), Some(other)) if one.lean == 0 && other.lean == 0 => ((first, one), (second, other)),
-        // Any two that can be leased: the first two of all, shuffled.
+        // Any two that can be leased: the first two of all, shuffled by bits that had no part in the first draw.
         _ => {
-            let one = least(field, |index, _| (0.0, unit(shuffled(draw, index))))?;
-            let other = least(field, |index, _| {
-                let again = if index == one.0 { 1.0 } else { 0.0 };
-                (again, unit(shuffled(draw, index)))
-            });
+            let place = |index| unit(shuffled(!draw, index));
+            let one = least(field, |index, _| (0.0, place(index)))?;
+            let other = least(field, |index, _| (if index == one.0 { 1.0 } else { 0.0 }, place(index)));
             (one, other.unwrap_or(one))
         }
     };
@@ -412,7 +409,7 @@ mod tests {
     fn weights_with_a_common_divisor_give_a_short_order() {
         assert_eq!(reduced(&[300, 200, 100]), [3, 2, 1]);
         assert_eq!(reduced(&[u32::MAX, u32::MAX]), [1, 1]);
-        assert_eq!(reduced(&[]), []);
+        assert!(reduced(&[]).is_empty());
     }
 
     #[test]
