@@ -6,3 +6,5 @@ pub mod retry;
 pub mod queue;
 pub mod window;
 pub mod circuit;
+pub mod balance;
+pub mod load;
