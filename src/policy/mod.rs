@@ -2,9 +2,12 @@
 
 pub mod class;
 pub mod outcome;
+pub mod pace;
+pub mod cooldown;
 pub mod retry;
 pub mod queue;
 pub mod window;
 pub mod circuit;
 pub mod balance;
 pub mod load;
+pub mod budget;
