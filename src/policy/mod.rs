@@ -1,3 +1,7 @@
 //! Pure decisions: what to do, never how. No IO, no clock, no randomness read inside; `now` and the generator are arguments.
 
 pub mod outcome;
+pub mod pace;
+pub mod cooldown;
+pub mod retry;
+pub mod budget;
