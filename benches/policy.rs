@@ -8,6 +8,8 @@
 use sluice::clock;
 use sluice::config::{Action, HostPattern, Match, PathPattern, Rewrite, Route};
 use sluice::http1::target;
+use sluice::policy::class::Class;
+use sluice::policy::queue::{Offered, Queue, Terms, Ticket, Waiter};
 use sluice::proxy::path;
 use sluice::proxy::route::{Asked, Found, Routes};
 use std::hint::black_box;
@@ -23,6 +25,7 @@ fn main() {
     }
     paths();
     targets();
+    queues();
 }
 
 /// What tells the routes of a table apart.
@@ -111,6 +114,52 @@ fn targets() {
     });
 }
 
+/// A queue with 100,000 waiters of 1,000 clients, a third of them in each class.
+fn queues() {
+    let start = clock::now();
+    let waiter = |turn: usize| {
+        let number = scattered(turn);
+        let (class, client) = (Class::ALL[number % 3], (number % CLIENTS) as u32);
+        Waiter { class, client, share: 1 + client % 3, bytes: 1024, since: start, again: false }
+    };
+    let full = || {
+        let mut queue = Queue::new(Terms { capacity: WAITERS, weights: [16, 4, 1], reserve_high: 0.0 });
+        // With no turn among the offers, so that a place's neighbours in line are far away in memory.
+        let tickets: Vec<Ticket> = (0..WAITERS).map(|turn| placed(queue.offer(waiter(turn), turn))).collect();
+        (queue, tickets)
+    };
+    let (mut queue, _) = full();
+    measure("queue, take and offer", |_| {
+        // Of the class that was taken, so that none runs empty.
+        let (taken, turn) = queue.take().expect("many wait");
+        black_box(queue.offer(Waiter { client: waiter(turn + 1).client, ..taken }, turn + 1));
+    });
+    let (mut queue, _) = full();
+    measure("queue, offer when full", |turn| {
+        black_box(queue.offer(Waiter { class: Class::Low, ..waiter(turn + 1) }, turn));
+    });
+    let (mut queue, mut tickets) = full();
+    measure("queue, remove and offer", |turn| {
+        let ticket = &mut tickets[scattered(turn) % WAITERS];
+        let turn = queue.remove(*ticket).expect("it waits");
+        *ticket = placed(queue.offer(waiter(turn), turn));
+    });
+    let (queue, _) = full();
+    measure("queue, who is ahead of a newcomer", |turn| {
+        black_box(queue.ahead_of(&waiter(turn)));
+    });
+    let mut queue = Queue::new(Terms { capacity: WAITERS, weights: [16, 4, 1], reserve_high: 0.1 });
+    measure("queue, offer and take with nobody waiting", |turn| {
+        black_box(queue.offer(waiter(turn), turn));
+        black_box(queue.take());
+    });
+}
+
+fn placed(offered: Offered<usize>) -> Ticket {
+    let Offered::Placed(ticket) = offered else { panic!("a queue with places refused") };
+    ticket
+}
+
 fn route(number: usize, (host, path): (HostPattern, PathPattern)) -> Arc<Route> {
     Arc::new(Route {
         name: format!("route-{number}").into(),
@@ -154,3 +203,6 @@ const ROUNDS: usize = 11;
 const TURNS: usize = 100_000;
 /// Different requests that a round cycles through.
 const REQUESTS: usize = 4_096;
+/// Who waits in a queue, and of how many clients.
+const WAITERS: usize = 100_000;
+const CLIENTS: usize = 1_000;
