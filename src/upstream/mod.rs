@@ -6,6 +6,7 @@
 
 pub mod registry;
 pub mod pool;
+pub mod breaker;
 pub mod endpoint;
 pub mod multiplex;
 pub mod idle;
