@@ -17,6 +17,8 @@ use sluice::policy::budget::Budget;
 use sluice::policy::cooldown::{self, Cooldown};
 use sluice::policy::pace::{self, Pace};
 use sluice::policy::retry::{self, Backoff, Conditions, Ended, Jitter, Methods, Policy, So};
+use sluice::policy::circuit::{self, Verdict};
+use sluice::policy::queue::{self, Offered, Queue, Ticket, Waiter};
 use sluice::proxy::path;
 use sluice::proxy::route::{Asked, Found, Routes};
 use sluice::upstream::breaker::Breaker;
@@ -139,7 +141,7 @@ fn queues() {
         Waiter { class, client, share: 1 + client % 3, bytes: 1024, since: start, again: false }
     };
     let full = || {
-        let mut queue = Queue::new(Terms { capacity: WAITERS, weights: [16, 4, 1], reserve_high: 0.0 });
+        let mut queue = Queue::new(queue::Terms { capacity: WAITERS, weights: [16, 4, 1], reserve_high: 0.0 });
         // With no turn among the offers, so that a place's neighbours in line are far away in memory.
         let tickets: Vec<Ticket> = (0..WAITERS).map(|turn| placed(&queue.offer(waiter(turn), turn))).collect();
         (queue, tickets)
@@ -160,6 +162,8 @@ fn queues() {
     measure("queue, who is ahead of a newcomer", |turn| {
         black_box(queue.ahead_of(&waiter(turn)));
     let mut queue = Queue::new(Terms { capacity: WAITERS, weights: [16, 4, 1], reserve_high: 0.1 });
+    });
+    let mut queue = Queue::new(queue::Terms { capacity: WAITERS, weights: [16, 4, 1], reserve_high: 0.1 });
     measure("queue, offer and take with nobody waiting", |turn| {
         black_box(queue.offer(waiter(turn), turn));
         black_box(queue.take());
@@ -167,10 +171,12 @@ fn queues() {
 fn placed(offered: &Offered<usize>) -> Ticket {
     let Offered::Placed(ticket) = offered else { panic!("a queue with places refused") };
     *ticket
+    ticket
+}
 /// A decision is to take at most 50 ns. Time goes on by a microsecond a turn, so that windows move on as they do in life.
 fn circuits() {
     let at = |turn: usize| start + Duration::from_micros(turn as u64);
-    let terms = Terms {
+    let terms = circuit::Terms {
         failure_threshold: 5,
         failure_rate: 0.5,
         window: Duration::from_secs(10),
@@ -194,6 +200,9 @@ fn circuits() {
     measure("circuit, open: refused", |turn| {
         black_box(breaker.admit(black_box(at(turn)))).map_or((), |_| unreachable!("it is open"));
     let breaker = Breaker::new("beta".into(), Terms { success_threshold: u32::MAX, ..terms }, start);
+    });
+    let breaker = Breaker::new("beta".into(), circuit::Terms { success_threshold: u32::MAX, ..terms }, start);
+    for _ in 0..terms.failure_threshold {
         breaker.report(breaker.admit(start).expect("closed"), Verdict::Failure("reset"), start);
     measure("circuit, half open: a probe, success", |turn| {
         let now = at(turn) + terms.recovery_timeout * 2;
@@ -292,6 +301,8 @@ fn retries() {
     measure("retry, budget", |turn| {
         let turn = turn as u64;
         black_box(budget.withdraw(turn * 5, 0.2, 10.0, start + Duration::from_micros(turn)));
+    });
+}
 fn route(number: usize, (host, path): (HostPattern, PathPattern)) -> Arc<Route> {
     Arc::new(Route {
         name: format!("route-{number}").into(),
