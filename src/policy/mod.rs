@@ -2,6 +2,7 @@
 
 pub mod class;
 pub mod outcome;
+pub mod queue;
 pub mod pace;
 pub mod cooldown;
 pub mod retry;
