@@ -527,13 +527,13 @@ mod tests {
     }
 
     fn routes(matches: Vec<Match>) -> Vec<Arc<config::Route>> {
+        let text = b"listeners: [{ name: a, bind: \"127.0.0.1:0\" }]\nroutes: [{ name: a, respond: {} }]";
+        let standard = config::parse("", text, &config::UnknownEnvironment).expect("valid").config.routes[0].clone();
         let route = |(number, matches)| config::Route {
             name: format!("r{number}").into(),
             matches,
             action: Action::Pool(0),
-            timeout: Duration::from_secs(30),
-            stream_timeout: None,
-            rewrite: Rewrite::default(),
+            ..(*standard).clone()
         };
         matches.into_iter().enumerate().map(route).map(Arc::new).collect()
     }
