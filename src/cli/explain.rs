@@ -21,6 +21,7 @@ use serde_json::Value;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
 /// The request to explain.
 #[derive(Debug, Args)]
@@ -269,7 +270,18 @@ impl<'a> Case<'a> {
         let identity = Identity::new(&self.request.head.fields, false, (0, 0));
         let mut bytes = Vec::new();
         let request = self.request;
-        forward::request_head(&mut bytes, &Onward { request, rewrite, provider, peer: &peer, identity: &identity });
+        forward::request_head(
+            &mut bytes,
+            &Onward {
+                request,
+                rewrite,
+                provider,
+                peer: &peer,
+                identity: &identity,
+                key_field: None,
+                left: Duration::ZERO,
+            },
+        );
         let mut head = RequestHead::default();
         let fields = memchr::memchr_iter(b'\n', &bytes).count();
         // What the proxy writes can be read; were it not so, an empty head would be shown.

@@ -31,6 +31,7 @@ pub use excerpt::Excerpt;
 pub use expand::{Environment, ProcessEnvironment, UnknownEnvironment};
 pub use inputs::Inputs;
 pub use problem::{Problem, Problems};
+pub use scalar::parse_duration;
 pub use schema::{key_table, schema};
 pub use secret::{Secret, SecretBytes};
 pub use types::*;

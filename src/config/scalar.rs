@@ -48,6 +48,11 @@ impl Fault {
     }
 }
 
+/// What a duration outside the file says, written as in it; `None` where it is none.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    duration(text).ok()
+}
+
 /// `250ms`, `5s`, `1m`, `2h`: a whole number and a unit.
 pub(super) fn duration(text: &str) -> Result<Duration, Fault> {
     const FORMS: &str = "write a whole number and `ms`, `s`, `m` or `h`: `250ms`, `5s`";

@@ -5,11 +5,10 @@ use rustix::net::RecvFlags;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -37,7 +36,7 @@ pub enum Socket {
 ///
 /// It looks through a descriptor of its own: readiness that it takes back is not taken from whoever reads the socket.
 #[derive(Debug)]
-pub struct HangUp(AsyncFd<OwnedFd>);
+pub struct HangUp(Socket);
 
 /// Where the other end of a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -239,19 +238,21 @@ impl HangUp {
     /// What the system says, such as that there are no more descriptors.
     pub fn of(socket: &Socket) -> io::Result<Self> {
         let own = socket.as_fd().try_clone_to_owned()?;
-        AsyncFd::with_interest(own, Interest::READABLE).map(HangUp)
+        Ok(HangUp(match socket {
+            Socket::Tcp(_) => Socket::Tcp(TcpStream::from_std(own.into())?),
+            Socket::Unix(_) => Socket::Unix(UnixStream::from_std(own.into())?),
+        }))
     }
 
     /// Ready when the peer has hung up.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             // An error here means that the runtime ends.
-            let Ok(mut ready) = ready!(self.0.poll_read_ready(cx)) else { return Poll::Ready(()) };
-            if has_hung_up(ready.get_inner()) {
+            if ready!(self.0.poll_read_ready(cx)).is_err() || has_hung_up(&self.0) {
                 return Poll::Ready(());
             }
-            // More bytes have come, nothing else.
-            ready.clear_ready();
+            // More bytes have come, nothing else: the next event is awaited.
+            let _: io::Result<()> = self.0.try_read(|| Err(io::ErrorKind::WouldBlock.into()));
         }
     }
 }

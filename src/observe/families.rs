@@ -67,6 +67,10 @@ mod table {
         "Requests being handled now.");
     pub(in crate::observe) const ATTEMPTS: Family = Family::counter("sluice_attempts_total", &["provider", "outcome"],
         "Attempts that ended, by provider and outcome.");
+    pub(in crate::observe) const RETRIES: Family = Family::counter("sluice_retries_total", &["route", "reason"],
+        "Attempts made again, by how the one before ended.");
+    pub(in crate::observe) const RETRIES_SKIPPED: Family = Family::counter("sluice_retries_skipped_total", &["route", "reason"],
+        "Failed attempts after which there was no other, by the reason.");
     pub(in crate::observe) const ATTEMPT_DURATION: Family = Family::histogram("sluice_attempt_duration_seconds", &["provider"],
         "From the lease to the end of an attempt.");
     pub(in crate::observe) const IN_FLIGHT: Family = Family::gauge("sluice_in_flight", &["provider"],
@@ -118,6 +122,8 @@ pub const ALL: &[Family] = &[
     REQUEST_DURATION,
     REQUESTS_IN_FLIGHT,
     ATTEMPTS,
+    RETRIES,
+    RETRIES_SKIPPED,
     ATTEMPT_DURATION,
     IN_FLIGHT,
     CONNECTIONS,

@@ -10,6 +10,7 @@ use super::exposition::{self, Exposition};
 use super::families::{self, Family, SECONDS, STATUS_CLASSES};
 use super::process::ProcessCollector;
 use crate::policy::outcome::Outcome;
+use crate::policy::retry::{Ended, Skip};
 use prometheus::core::Collector;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -25,6 +26,8 @@ pub struct Metrics {
     requests: IntCounterVec,
     request_duration: HistogramVec,
     requests_in_flight: IntGaugeVec,
+    retries: IntCounterVec,
+    retries_skipped: IntCounterVec,
     attempts: IntCounterVec,
     attempt_duration: HistogramVec,
     in_flight: IntGaugeVec,
@@ -56,6 +59,8 @@ pub struct RouteMetrics(Arc<RouteSeries>);
 
 #[derive(Debug)]
 struct RouteSeries {
+    retries: [IntCounter; Ended::WORDS.len()],
+    retries_skipped: [IntCounter; Skip::ALL.len()],
     by_class: [IntCounter; STATUS_CLASSES.len()],
     duration: Histogram,
     in_flight: IntGauge,
@@ -127,6 +132,8 @@ impl Metrics {
             requests: counters(&registry, families::REQUESTS),
             request_duration: histograms(&registry, families::REQUEST_DURATION),
             requests_in_flight: gauges(&registry, families::REQUESTS_IN_FLIGHT),
+            retries: counters(&registry, families::RETRIES),
+            retries_skipped: counters(&registry, families::RETRIES_SKIPPED),
             attempts: counters(&registry, families::ATTEMPTS),
             attempt_duration: histograms(&registry, families::ATTEMPT_DURATION),
             in_flight: gauges(&registry, families::IN_FLIGHT),
@@ -240,6 +247,8 @@ impl Metrics {
 
     fn resolve_route(&self, name: &str) -> RouteMetrics {
         RouteMetrics(Arc::new(RouteSeries {
+            retries: Ended::WORDS.map(|reason| self.retries.with_label_values(&[name, reason])),
+            retries_skipped: Skip::ALL.map(|skip| self.retries_skipped.with_label_values(&[name, skip.as_str()])),
             by_class: STATUS_CLASSES.map(|class| self.requests.with_label_values(&[name, class])),
             duration: self.request_duration.with_label_values(&[name]),
             in_flight: self.requests_in_flight.with_label_values(&[name]),
@@ -273,6 +282,12 @@ impl Metrics {
         for class in STATUS_CLASSES {
             let _ = self.requests.remove_label_values(&[name, class]);
         }
+        for reason in Ended::WORDS {
+            let _ = self.retries.remove_label_values(&[name, reason]);
+        }
+        for skip in Skip::ALL {
+            let _ = self.retries_skipped.remove_label_values(&[name, skip.as_str()]);
+        }
         let _ = self.request_duration.remove_label_values(&[name]);
         let _ = self.requests_in_flight.remove_label_values(&[name]);
     }
@@ -299,6 +314,21 @@ impl RouteMetrics {
     #[inline]
     pub fn begin(&self) {
         self.0.in_flight.inc();
+    }
+
+    /// An attempt is made again for this reason.
+    pub fn retried(&self, reason: Ended) {
+        let at = Ended::WORDS.iter().position(|word| *word == reason.as_str());
+        if let Some(at) = at {
+            self.0.retries[at].inc();
+        }
+    }
+
+    /// An attempt is not made again for this reason.
+    pub fn retry_skipped(&self, reason: Skip) {
+        if let Some(at) = Skip::ALL.iter().position(|skip| *skip == reason) {
+            self.0.retries_skipped[at].inc();
+        }
     }
 
     /// It ended with `status`, or with `None` because the client left first.

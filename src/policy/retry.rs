@@ -316,6 +316,10 @@ impl Backoff {
 // === impl Ended ===
 
 impl Ended {
+    /// Every word for one, in the order tables show them.
+    pub const WORDS: [&str; 13] =
+        ["connect", "timeout", "reset", "refused", "429", "500", "502", "503", "504", "2xx", "3xx", "4xx", "5xx"];
+
     /// The word for it in metrics and logs: one of a short list, whatever a provider answers.
     #[must_use]
     pub fn as_str(self) -> &'static str {

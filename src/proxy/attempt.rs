@@ -13,6 +13,7 @@ use crate::net::side::Side;
 use crate::net::stream::Stream;
 use crate::net::timer::Timer;
 use crate::policy::outcome::Outcome;
+use crate::policy::retry;
 use crate::upstream::connect::{ConnectError, ConnectErrorKind};
 use crate::upstream::endpoint::{Connection, Hand};
 use crate::upstream::multiplex::Seat;
@@ -192,7 +193,11 @@ async fn open(
     lent.now = clock::now();
     opened.map_err(|cause| match cause {
         Cause::Connect(error) if error.kind() == ConnectErrorKind::Timeout && whole < own => {
-            if whole < terms.deadline { Broken::Attempt.into() } else { Broken::Deadline.into() }
+            if whole < terms.deadline {
+                Broken::Attempt.into()
+            } else {
+                Broken::Deadline.into()
+            }
         }
         cause => Failed { cause, committed: false },
     })
@@ -249,6 +254,29 @@ impl Failed {
                 | Broken::FirstByte
                 | Broken::Idle
                 | Broken::Attempt => Outcome::Failure,
+            },
+        }
+    }
+
+    /// What that is for a retry; `None` where another attempt would not help, or nobody could be told of it.
+    pub fn kind(&self) -> Option<retry::Ended> {
+        if self.committed {
+            return None;
+        }
+        match &self.cause {
+            Cause::Connect(_) => Some(retry::Ended::Connect),
+            Cause::Exchange(broken) => match broken {
+                Broken::Refused => Some(retry::Ended::Refused),
+                Broken::Reset { .. } | Broken::Protocol(_) => Some(retry::Ended::Reset),
+                Broken::FirstByte | Broken::Idle | Broken::Attempt => Some(retry::Ended::Timeout),
+                Broken::ClientGone
+                | Broken::ClientBody(_)
+                | Broken::ClientBodyTooLarge
+                | Broken::ClientBodyTooSlow
+                | Broken::Deadline
+                | Broken::StreamTimeout
+                | Broken::NoUpgrade
+                | Broken::Unsayable => None,
             },
         }
     }

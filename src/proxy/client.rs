@@ -1,5 +1,6 @@
 //! Who asks, how urgently, and what it asks for on its own account.
 
+use super::dispatch::Errand;
 use super::frame::Request;
 use super::identity::Peer;
 use crate::config::{self, Cidr, ClassRule, Client, HashBy};
@@ -121,7 +122,7 @@ fn urgency(fields: &Fields) -> Option<Class> {
 }
 
 fn timeout(value: &[u8]) -> Option<Duration> {
-    config::duration(std::str::from_utf8(value).ok()?).filter(|timeout| !timeout.is_zero())
+    config::parse_duration(std::str::from_utf8(value).ok()?).filter(|timeout| !timeout.is_zero())
 }
 
 fn attempts(value: &[u8]) -> Option<u32> {
@@ -129,16 +130,16 @@ fn attempts(value: &[u8]) -> Option<u32> {
 }
 
 /// What a pool that keeps a key with its provider goes by; `None` where the request has none.
-pub fn hash(by: &HashBy, request: &Request<'_>, caller: &Caller<'_>, address: Option<IpAddr>) -> Option<u64> {
-    let fields = &request.head.fields;
+pub fn hash(by: &HashBy, errand: &Errand<'_>) -> Option<u64> {
+    let fields = &errand.request.head.fields;
     match by {
         HashBy::Header(name) => fields.named(name.as_bytes()).next().map(hash_key),
         HashBy::Cookie(name) => cookie(fields, name.as_bytes()).map(hash_key),
-        HashBy::Ip => address.map(|address| match address {
+        HashBy::Ip => errand.address().map(|address| match address {
             IpAddr::V4(address) => hash_key(&address.octets()),
             IpAddr::V6(address) => hash_key(&address.octets()),
         }),
-        HashBy::Client => Some(hash_key(caller.client.name.as_bytes())),
+        HashBy::Client => Some(hash_key(errand.caller.client.name.as_bytes())),
     }
 }
 

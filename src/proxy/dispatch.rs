@@ -1,7 +1,7 @@
 //! From a route to an answer: lease a provider, make the attempt, report how it ended, and again elsewhere where that helps.
 
 use super::attempt::{self, Failed, Lent};
-use super::client::Caller;
+use super::client::{self, Caller};
 use super::exchange::{Answered, Ended, Terms};
 use super::forward::Onward;
 use super::frame::Request;
@@ -10,15 +10,18 @@ use super::record::Record;
 use super::replay::Replay;
 use super::respond::{Kept, Refused};
 use super::snapshot::Route;
-use super::{Stop, verdict, waiting};
+use super::{Stop, is_drainable, verdict, waiting};
 use crate::clock;
 use crate::config::{self, Listener};
 use crate::http1::framing::Length;
 use crate::http1::head::ResponseHead;
+use crate::net::side::Side;
 use crate::policy::retry::{self, Again, Skip, So};
-use crate::upstream::pool::{self, Ask, Lease, Leasing, Pool, ProviderId, Wait};
+use crate::upstream::pool::{self, Ask, Label, Lease, Leasing, Pool, ProviderId, Wait};
 use std::fmt::Write;
-use std::sync::atomic::AtomicBool;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A request that is to be sent to a pool.
@@ -51,6 +54,8 @@ struct Trip<'a> {
     deadline: Instant,
     /// Attempts there may be in all.
     ceiling: u32,
+    /// What a pool that keeps a key with its provider goes by.
+    key: Option<u64>,
     made: u32,
     /// Whose attempts brought nothing.
     tried: Vec<ProviderId>,
@@ -88,6 +93,31 @@ pub async fn send(
     }
 }
 
+// === impl Errand ===
+
+impl Errand<'_> {
+    /// The client's address, as far as the peer is believed.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.peer.client_address(&self.request.head.fields, &self.listener.trusted_proxies)
+    }
+
+    /// Who waits, for operators to see.
+    fn label(&self) -> Label {
+        Label {
+            request_id: self.identity.request_id_text().into(),
+            client: Arc::clone(&self.caller.client.name),
+            route: Arc::clone(&self.route.config.name),
+            method: self.request.method.into(),
+            path: self.request.path.into(),
+        }
+    }
+
+    /// Whether the client's connection stays open after an answer that leaves its body unread.
+    pub fn keeps_alive(&self, client: &Side<'_>) -> bool {
+        self.request.keep_alive && !self.closing.load(Ordering::Relaxed) && is_drainable(self.request, client)
+    }
+}
+
 // === impl Trip ===
 
 impl<'a> Trip<'a> {
@@ -100,6 +130,7 @@ impl<'a> Trip<'a> {
             retry: &route.retry,
             deadline: clock::after(errand.started, timeout),
             ceiling: caller.attempts.map_or(route.retry.attempts, |own| own.min(route.retry.attempts)),
+            key: pool.hashes_by().and_then(|by| client::hash(by, errand)),
             made: 0,
             tried: Vec::new(),
             trail: String::new(),
@@ -115,13 +146,12 @@ impl<'a> Trip<'a> {
     }
 
     /// Leases a provider, at once or after waiting for one; the inner error is that none is to be had.
-    async fn lease(
-        &mut self,
-        lent: &mut Lent<'_>,
-        record: &mut Record<'_>,
-    ) -> Result<Result<Lease, pool::Refused>, Stop> {
+    async fn lease(&self, lent: &mut Lent<'_>, record: &mut Record<'_>) -> Result<Result<Lease, pool::Refused>, Stop> {
+        let label = || self.errand.label();
         if self.made > 0 {
-            if let Ok(Leasing::Now(lease)) = self.pool.lease(&self.ask(lent, Wait::Never)) {
+            if self.pool.has_untried(&self.tried, lent.now)
+                && let Ok(Leasing::Now(lease)) = self.pool.lease(&self.ask(lent.now, Wait::Never, &label))
+            {
                 return Ok(Ok(lease));
             }
             // Only providers are left that have failed already: waiting a little may help with those.
@@ -131,7 +161,7 @@ impl<'a> Trip<'a> {
             }
             waiting::pause(pause, lent).await?;
         }
-        match self.pool.lease(&self.ask(lent, Wait::QueueForProbe)) {
+        match self.pool.lease(&self.ask(lent.now, Wait::QueueForProbe, &label)) {
             Ok(Leasing::Now(lease)) => Ok(Ok(lease)),
             Ok(Leasing::Wait(place)) => {
                 let since = lent.now;
@@ -143,21 +173,21 @@ impl<'a> Trip<'a> {
         }
     }
 
-    fn ask<'b>(&'b self, lent: &Lent<'_>, wait: Wait) -> Ask<'b> {
+    fn ask<'b>(&'b self, now: Instant, wait: Wait, label: &'b (dyn Fn() -> Label + Sync)) -> Ask<'b> {
         let caller = self.errand.caller;
         Ask {
             class: caller.class,
-            client: caller.client.id,
-            share: caller.client.config.share,
-            key: caller.key,
+            client: caller.id,
+            share: caller.client.share,
+            key: self.key,
             tried: &self.tried,
             again: self.made > 0,
-            risky: !self.retry.methods.includes(self.errand.request.method),
-            bytes: lent.replay.len(),
+            risky: !self.errand.route.retry.methods.allow(self.errand.request.method),
+            bytes: 0,
             deadline: self.deadline,
             wait,
-            now: lent.now,
-            label: self.errand,
+            now,
+            label,
         }
     }
 
@@ -204,6 +234,8 @@ impl<'a> Trip<'a> {
             provider,
             peer: errand.peer,
             identity: errand.identity,
+            key_field: errand.caller.key_field,
+            left: self.deadline.saturating_duration_since(lease.since),
         };
         (terms, onward)
     }
@@ -212,15 +244,16 @@ impl<'a> Trip<'a> {
     fn may_go_on(&self, ended: retry::Ended, whole: bool, now: Instant) -> Result<(), Skip> {
         let so = So {
             attempts_made: self.made,
-            attempts: self.ceiling,
             method: self.errand.request.method,
             keyed: self.errand.request.head.fields.named(b"idempotency-key").next().is_some(),
             replayable: whole,
+            nothing_sent: matches!(ended, retry::Ended::Connect | retry::Ended::Refused),
             left: self.deadline.saturating_duration_since(now),
         };
-        match self.retry.again(ended, &so) {
+        match retry::again(&self.errand.route.retry, ended, &so) {
             Again::No(skip) => Err(skip),
-            Again::Yes if self.pool.spend(&self.retry.budget, now) => Ok(()),
+            Again::Yes if self.made >= self.ceiling => Err(Skip::Attempts),
+            Again::Yes if self.pool.spending.retry(&self.retry.budget, now) => Ok(()),
             Again::Yes => Err(Skip::Budget),
         }
     }
@@ -251,7 +284,7 @@ impl<'a> Trip<'a> {
                 return Ok(Some(answered));
             }
             Ok(Ended::Withheld(withheld)) => {
-                series.retried(verdict::word(lent.answer.status));
+                series.retried(retry::Ended::Status(lent.answer.status));
                 let head = std::mem::take(lent.answer);
                 self.refused = Some(verdict::unkept());
                 self.kept = withheld.body.map(|body| Kept { head, body });
@@ -262,7 +295,7 @@ impl<'a> Trip<'a> {
         let Some(kind) = failed.kind() else { return Err(verdict::stop(failed, &self.trail)) };
         match self.may_go_on(kind, lent.replay.is_whole(), lent.now) {
             Ok(()) => {
-                series.retried(kind.as_str());
+                series.retried(kind);
                 self.refused = Some(verdict::refuse(&failed.cause));
                 Ok(None)
             }
@@ -288,7 +321,9 @@ impl<'a> Trip<'a> {
     /// Passes the last real answer on; where there was none, a problem of ours.
     fn last_answer(&mut self, lent: &mut Lent<'_>) -> Result<Answered, Stop> {
         if let Some(kept) = self.kept.take() {
-            return Ok(kept.write(self.errand, &self.trail, &mut lent.client));
+            let keep_alive = self.errand.keeps_alive(&lent.client);
+            let status = kept.write(self.errand, &self.trail, keep_alive, &mut lent.client);
+            return Ok(Answered { status, reusable: None, keep_alive, head_at: None, skipped: None });
         }
         let refused = self.refused.take().unwrap_or_else(|| verdict::unkept());
         Err(refused.trail(std::mem::take(&mut self.trail)).into())

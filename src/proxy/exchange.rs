@@ -26,7 +26,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// What an exchange has to keep to.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Terms<'a> {
     /// The request.
     pub request: &'a Request<'a>,
@@ -207,6 +207,17 @@ struct Times {
     look: Instant,
 }
 
+// === impl Terms ===
+
+impl std::fmt::Debug for Terms<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Terms")
+            .field("request", &self.request)
+            .field("provider", &self.provider)
+            .finish_non_exhaustive()
+    }
+}
+
 // === impl Exchange ===
 
 impl<'a> Exchange<'a> {
@@ -310,8 +321,12 @@ impl<'a> Exchange<'a> {
         }
         match self.phase {
             Phase::Withhold { until } => return self.gather(until, cx),
-            Phase::Hold { len, until } if !self.is_whole(len, cx)? && clock::now() < until => return Ok(false),
-            Phase::Hold { .. } => self.commit()?,
+            Phase::Hold { len, until } => {
+                if !self.is_whole(len, cx)? && clock::now() < until {
+                    return Ok(false);
+                }
+                self.commit()?;
+            }
             Phase::Head | Phase::Body { .. } | Phase::Tunnel => {}
         }
         let (rewrite, fields) = (self.terms.rewrite, &self.answer.fields);

@@ -82,7 +82,10 @@ fn request_fields(out: &mut Vec<u8>, onward: &Onward<'_>, version: Version) {
         if is_deadline(name) {
             continue;
         }
-        if passes_up(known, peer.trusted) && Some(known) != key_field && !(changes && is_changed(name, &request.head.fields, rules)) {
+        if passes_up(known, peer.trusted)
+            && Some(known) != key_field
+            && !(changes && is_changed(name, &request.head.fields, rules))
+        {
             encode::field(out, name, value);
         }
     }

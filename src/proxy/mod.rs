@@ -6,9 +6,13 @@ pub mod frame;
 pub mod path;
 pub mod route;
 pub mod rewrite;
+pub mod client;
 pub mod dispatch;
+pub mod waiting;
 pub mod attempt;
 pub mod exchange;
+pub mod replay;
+pub mod verdict;
 pub mod forward;
 pub mod respond;
 pub mod record;
@@ -28,6 +32,7 @@ use exchange::Answered;
 use frame::Request;
 use identity::{Identity, Peer};
 use record::{Final, Record};
+use replay::Replay;
 use respond::{Answer, Circumstances, Refusal, Refused};
 use route::Found;
 use snapshot::{Route, Snapshot};
@@ -105,7 +110,7 @@ pub async fn handle(client: Side<'_>, desk: &mut Desk, here: &Here<'_>) -> After
     let identity = Identity::new(&head.fields, here.peer.trusted, (fastrand::u128(..), fastrand::u64(..)));
     let now = clock::now();
     let mut record = Record::begin(now, here.shared.logs.access_enabled());
-    let mut lent = Lent { client, answer, timer, worker: here.worker, now };
+    let mut lent = Lent { client, answer, timer, replay: Replay::default(), worker: here.worker, now };
 
     let checked = frame::check(head, scratch);
     let served = match &checked {
@@ -143,10 +148,14 @@ async fn serve<'snapshot>(
 ) -> Result<Answered, Stop> {
     let route = route(request, here, record)?;
     admit_body(here.listener, &lent.client)?;
+    let caller =
+        here.snapshot.clients.identify(request, &route.config.class, here.peer, &here.listener.trusted_proxies);
+    record.asked_by(&caller.client.name, caller.class);
     let errand = Errand {
         request,
         route,
         identity,
+        caller: &caller,
         peer: here.peer,
         listener: here.listener,
         closing: here.closing,
@@ -200,7 +209,7 @@ fn answer_here(errand: &Errand<'_>, here: &Here<'_>, client: &mut Side<'_>) -> A
     let (version, to_head) = (request.head.version, request.method == "HEAD");
     let circumstances = Circumstances { identity: Some(errand.identity), version, keep_alive, to_head };
     answer.write(client, &circumstances);
-    Answered { status: answer.status, reusable: None, keep_alive }
+    Answered { status: answer.status, reusable: None, keep_alive, head_at: None, skipped: None }
 }
 
 /// An answer is complete.

@@ -3,12 +3,13 @@
 use super::frame::Request;
 use super::identity::{Identity, Peer};
 use crate::clock;
-use crate::config::Listener;
+use crate::config::{self, Listener};
 use crate::http1::head::RequestHead;
 use crate::observe::access::{Access, AttemptRecord};
 use crate::observe::families::UNROUTED;
 use crate::observe::logs::Logs;
 use crate::observe::metrics::RouteMetrics;
+use crate::policy::class::Class;
 use crate::policy::outcome::Outcome;
 use crate::upstream::pool::Provider;
 use std::sync::Arc;
@@ -32,6 +33,9 @@ pub struct Record<'a> {
     series: Option<&'a RouteMetrics>,
     provider: Option<Arc<str>>,
     attempts: Vec<AttemptRecord>,
+    queued: Duration,
+    client: &'a str,
+    class: &'static str,
 }
 
 /// What only the end of a request knows.
@@ -70,6 +74,9 @@ impl<'a> Record<'a> {
             series: None,
             provider: None,
             attempts: Vec::new(),
+            queued: Duration::ZERO,
+            client: config::ANONYMOUS,
+            class: Class::Normal.as_str(),
         }
     }
 
@@ -83,6 +90,17 @@ impl<'a> Record<'a> {
     /// When the request's head was complete.
     pub fn started(&self) -> Instant {
         self.started
+    }
+
+    /// The request is this client's, and of this class.
+    pub fn asked_by(&mut self, client: &'a str, class: Class) {
+        self.client = client;
+        self.class = class.as_str();
+    }
+
+    /// It waited so long for a provider.
+    pub fn queued(&mut self, time: Duration) {
+        self.queued += time;
     }
 
     /// An attempt has ended.
@@ -108,9 +126,9 @@ impl<'a> Record<'a> {
             at: self.at,
             request_id: last.identity.request_id_text(),
             trace_id: last.identity.trace_id_text(),
-            client: "anonymous",
+            client: self.client,
             client_address: last.peer.client_address(&last.head.fields, &last.listener.trusted_proxies),
-            class: "normal",
+            class: self.class,
             listener: &last.listener.name,
             route: self.route,
             method: last.head.method(),
@@ -121,7 +139,7 @@ impl<'a> Record<'a> {
             bytes_in: last.bytes_in,
             bytes_out: last.bytes_out,
             seconds: self.took(),
-            queue_seconds: Duration::ZERO,
+            queue_seconds: self.queued,
             provider: self.provider.as_deref(),
             attempts: &self.attempts,
             cache: None,

@@ -1,9 +1,11 @@
 //! One applied configuration, compiled: what a request sees from its beginning to its end.
 
+use super::client::Clients;
 use super::route::Routes;
 use crate::config::{self, Action, Bind, Config};
 use crate::observe::families::UNROUTED;
 use crate::observe::metrics::{Metrics, RouteMetrics};
+use crate::policy::retry;
 use crate::upstream::pool::Pool;
 use std::sync::Arc;
 
@@ -16,6 +18,8 @@ pub struct Snapshot {
     pub index: Routes,
     /// In the order of [`Config::routes`].
     pub routes: Vec<Route>,
+    /// Finds the client of a request.
+    pub clients: Clients,
     /// The series of requests that no route matched.
     pub unrouted: RouteMetrics,
 }
@@ -25,6 +29,8 @@ pub struct Snapshot {
 pub struct Route {
     /// What the file says.
     pub config: Arc<config::Route>,
+    /// When attempts are made again.
+    pub retry: retry::Policy,
     /// Where it sends requests, if it does.
     pub pool: Option<Arc<Pool>>,
     /// Its series.
@@ -38,6 +44,7 @@ impl Snapshot {
     pub fn new(config: Arc<Config>, pools: &[Arc<Pool>], metrics: &Metrics) -> Self {
         let route = |route: &Arc<config::Route>| Route {
             config: Arc::clone(route),
+            retry: policy(&route.retry),
             pool: match route.action {
                 Action::Pool(index) => Some(Arc::clone(&pools[index])),
                 Action::Respond { .. } | Action::Redirect { .. } => None,
@@ -46,6 +53,7 @@ impl Snapshot {
         };
         Snapshot {
             index: Routes::compile(&config.routes),
+            clients: Clients::new(&config.clients),
             routes: config.routes.iter().map(route).collect(),
             unrouted: metrics.route(UNROUTED),
             config,
@@ -57,4 +65,10 @@ impl Snapshot {
     pub fn listener(&self, bind: &Bind) -> Option<&Arc<config::Listener>> {
         self.config.listeners.iter().find(|listener| listener.bind == *bind)
     }
+}
+
+fn policy(retry: &config::Retry) -> retry::Policy {
+    let config::Retry { attempts, on, idempotency_key, backoff, .. } = *retry;
+    let (methods, refused) = (retry.methods.clone(), retry.refused.clone());
+    retry::Policy { attempts, on, methods, idempotency_key, refused, backoff }
 }

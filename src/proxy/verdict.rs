@@ -18,7 +18,7 @@ pub fn report(ended: &Result<Ended, Failed>, lease: &Lease, lent: &Lent<'_>) -> 
     let ended = match ended {
         Ok(ended) => ended,
         Err(failed) => {
-            let uncounted = failed.kind().is_some_and(|kind| !breaker.failures.includes(kind));
+            let uncounted = failed.kind().is_some_and(|kind| !breaker.failures.include(kind));
             let outcome = match failed.outcome() {
                 Outcome::Failure if uncounted => Outcome::Success,
                 outcome => outcome,
@@ -34,7 +34,9 @@ pub fn report(ended: &Result<Ended, Failed>, lease: &Lease, lent: &Lent<'_>) -> 
     let (outcome, why, cooldown) = match lent.answer.status {
         429 => (Outcome::Rejected, "429", Some(hint(lent))),
         503 if let Some(wait) = hint(lent) => (Outcome::Rejected, "503", Some(Some(wait))),
-        status if breaker.failures.includes(retry::Ended::Status(status)) => (Outcome::Failure, word(status), None),
+        status if breaker.failures.include(retry::Ended::Status(status)) => {
+            (Outcome::Failure, retry::Ended::Status(status).as_str(), None)
+        }
         _ if breaker.slow_call.is_some_and(|most| head_after > most) => (Outcome::Failure, "slow", None),
         _ => (Outcome::Success, "", None),
     };
@@ -43,21 +45,7 @@ pub fn report(ended: &Result<Ended, Failed>, lease: &Lease, lent: &Lent<'_>) -> 
 
 /// How long the provider asks us to wait.
 fn hint(lent: &Lent<'_>) -> Option<Duration> {
-    let field = |name: &[u8]| lent.answer.fields.named(name).next();
-    cooldown::hint(lent.answer.status, field, clock::wall())
-}
-
-/// A status as a label: those that say something about a provider, and their class for the rest.
-pub fn word(status: u16) -> &'static str {
-    match status {
-        429 => "429",
-        500 => "500",
-        502 => "502",
-        503 => "503",
-        504 => "504",
-        501.. => "5xx",
-        _ => "4xx",
-    }
+    cooldown::hint(lent.answer.status, |name| lent.answer.fields.named(name).next(), clock::wall())
 }
 
 /// What a failed attempt means for the client, where no other can follow.
@@ -84,6 +72,7 @@ pub fn not_leased(refused: &pool::Refused, pool: &str) -> Refused {
         pool::Refused::Buffers { .. } => {
             (Refusal::QueueFull, format!("The memory for requests that wait in pool `{pool}` is used up."))
         }
+        pool::Refused::Busy => (Refusal::NoProvider, format!("No provider of pool `{pool}` has room now.")),
         pool::Refused::Cancelled => (Refusal::Cancelled, format!("An operator took the request out of pool `{pool}`.")),
     };
     Refused::new(refusal, detail).retry_after(refused.retry_after())

@@ -13,7 +13,7 @@ use crate::net::io::HangUp;
 use crate::net::wire::ReadError;
 use crate::upstream::pool::{Lease, Refused, Waiting};
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -84,7 +84,7 @@ impl Watch<'_, '_> {
             // Without it the client is seen to have left when its turn comes.
             self.hang_up = self.lent.client.socket().and_then(|socket| HangUp::of(socket).ok());
         }
-        self.hang_up.as_mut().map_or(Poll::Pending, |hang_up| hang_up.poll(cx))
+        self.hang_up.as_ref().map_or(Poll::Pending, |hang_up| hang_up.poll(cx))
     }
 }
 

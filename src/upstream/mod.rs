@@ -6,6 +6,7 @@
 
 pub mod registry;
 pub mod pool;
+pub mod spending;
 pub mod buffers;
 pub mod breaker;
 pub mod endpoint;

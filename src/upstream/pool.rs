@@ -5,6 +5,7 @@
 
 use super::buffers::Held;
 use super::endpoint::Endpoint;
+use super::spending::Spending;
 use crate::clock;
 use crate::config;
 use crate::observe::metrics::ProviderMetrics;
@@ -44,6 +45,8 @@ pub struct Pool {
     pub name: Arc<str>,
     /// In file order; never empty.
     providers: Vec<Arc<Provider>>,
+    /// What it may spend on retries. Shared with the pool of that name in the snapshot before, as the turn is.
+    pub spending: Arc<Spending>,
     /// Whose turn it is. Shared with the pool of that name in the snapshot before.
     turn: Arc<AtomicUsize>,
 }
@@ -179,12 +182,27 @@ pub enum Refused {
     Cancelled,
 }
 
+// === impl Refused ===
+
+impl Refused {
+    /// When to ask again, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match *self {
+            Refused::QueueFull { retry_after }
+            | Refused::QueueTimeout { retry_after, .. }
+            | Refused::Buffers { retry_after } => Some(retry_after),
+            Refused::NoProvider { retry_after } => retry_after,
+            Refused::Busy | Refused::Cancelled => None,
+        }
+    }
+}
+
 // === impl Pool ===
 
 impl Pool {
     /// A pool over these providers; `turn` is that of the pool of this name before, if there was one.
     pub fn new(name: Arc<str>, providers: Vec<Arc<Provider>>, turn: Arc<AtomicUsize>) -> Self {
-        Pool { name, providers, turn }
+        Pool { name, providers, spending: Arc::default(), turn }
     }
 
     /// Leases a provider that has room, or a place in the queue.
@@ -201,6 +219,11 @@ impl Pool {
         let provider = Arc::clone(provider);
         let (since, queued) = (ask.now, Duration::ZERO);
         Ok(Leasing::Now(Lease { provider, since, queued, probe: false, held: None, returned: false }))
+    }
+
+    /// What it keeps with one provider, if it does.
+    pub fn hashes_by(&self) -> Option<&config::HashBy> {
+        None
     }
 
     /// Whether a provider that is not in `tried` is in service, so that a retry need not wait before it asks for a lease.

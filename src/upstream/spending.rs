@@ -1,0 +1,62 @@
+//! What a pool spends on attempts beside the first: its budgets for retries and for hedges, and what they were spent on.
+
+use crate::config::BudgetTerms;
+use crate::policy::budget::Budget;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+/// The budgets of one pool.
+#[derive(Debug, Default)]
+pub struct Spending {
+    /// Requests that came, without their retries.
+    requests: AtomicU64,
+    retries: Purse,
+    hedges: Purse,
+}
+
+/// One budget. Asked for only where an attempt has failed or is slow, so that its lock is never in the way of the rest.
+#[derive(Debug, Default)]
+struct Purse(Mutex<Option<Budget>>);
+
+// === impl Spending ===
+
+impl Spending {
+    /// A request came.
+    #[inline]
+    pub fn came(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes one retry from the budget, if it can be afforded.
+    pub fn retry(&self, terms: &BudgetTerms, now: Instant) -> bool {
+        self.retries.withdraw(self.requests.load(Ordering::Relaxed), terms, now)
+    }
+
+    /// Takes one hedge from their budget, which is a share of the requests.
+    pub fn hedge(&self, ratio: f64, now: Instant) -> bool {
+        let terms = BudgetTerms { ratio, min_per_second: HEDGES_PER_SECOND };
+        self.hedges.withdraw(self.requests.load(Ordering::Relaxed), &terms, now)
+    }
+
+    /// Retries that can be afforded now.
+    pub fn retries_left(&self, terms: &BudgetTerms, now: Instant) -> f64 {
+        let requests = self.requests.load(Ordering::Relaxed);
+        let budget = self.retries.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = Budget::new(requests, terms.min_per_second, now);
+        budget.as_ref().unwrap_or(&fresh).remaining(requests, terms.ratio, terms.min_per_second, now)
+    }
+}
+
+// === impl Purse ===
+
+impl Purse {
+    fn withdraw(&self, requests: u64, terms: &BudgetTerms, now: Instant) -> bool {
+        let mut budget = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let budget = budget.get_or_insert_with(|| Budget::new(requests, terms.min_per_second, now));
+        budget.withdraw(requests, terms.ratio, terms.min_per_second, now)
+    }
+}
+
+/// Hedges a second that a pool with little traffic may have all the same.
+const HEDGES_PER_SECOND: f64 = 0.1;
