@@ -5,7 +5,7 @@
 //! Between classes by weight, inside a class between clients by share, and first come, first served for one client; its
 //! retries before everything it has not tried yet. Both times by *self-clocked fair queueing* (Golestani, "A self-clocked
 //! fair queueing scheme for broadband applications", INFOCOM 1994): there is a virtual time, and whoever waits has an
-//! instant of it at which a turn is *due*. Whoever begins to wait with weight `w` is due [`ROUND`]` / w` from now. The turn
+//! instant of it at which a turn is *due*. Whoever begins to wait with weight `w` is due `ROUND / w` from now. The turn
 //! is of the one that is due first; virtual time is then when that was due, and who still waits is due `ROUND / w` later.
 //! So each has turns in proportion to its weight while it waits.
 //!
