@@ -24,7 +24,7 @@
 //! not reserved. Where a newcomer finds no place, somebody of the lowest class that waits is pushed out for it, if that is
 //! below its own, or else of its own class: the client that is furthest above its share there (has the most waiting for
 //! its share, the newcomer counted) loses its newest. That may be the newcomer, which then is refused. Of clients equally
-//! far above, the one with the newest waiter loses it. So a client that floods a class loses places only to those that
+//! far above it is the one that came last. So a client that floods a class loses places only to those that
 //! have fewer, and nobody pushes out a more urgent class.
 //!
 //! A queue with `n` clients waiting takes `O(log n)` for each operation, and allocates nothing once it has been as full as
