@@ -573,6 +573,8 @@ proptest! {
             let expected = model.due_in.keys().map(|&(class, client)| ((class, client), model.of_client(class, client).count()));
             prop_assert_eq!(clients, expected.collect());
             for class in Class::ALL {
+                let row = &queue.rows[class.index()];
+                prop_assert_eq!(row.shares, row.lanes.iter().map(|(_, lane)| u64::from(lane.share)).sum::<u64>());
                 prop_assert_eq!(queue.depth(class), model.of(class).count());
                 prop_assert_eq!(queue.oldest(class), model.of(class).map(|(waiter, ..)| waiter.since).min());
             }
