@@ -237,6 +237,7 @@ impl Circuit {
     }
 
     /// What an attempt showed. `jitter`, in 0..1, is chance: it spreads the wait if this opens the circuit.
+    #[expect(clippy::needless_pass_by_value, reason = "a permit is used up by its report")]
     pub fn report(&mut self, permit: Permit, verdict: Verdict, now: Instant, jitter: f64) {
         if permit.period != self.period {
             return;
