@@ -469,10 +469,9 @@ const USUAL_METHODS: [&str; 7] = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Action, Match, Pattern, Rewrite};
+    use crate::config::{Action, Match, Pattern};
     use proptest::prelude::*;
     use proptest::sample::{select, subsequence};
-    use std::time::Duration;
 
     // A route in a few words.
 
