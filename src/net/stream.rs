@@ -185,10 +185,7 @@ impl Stream {
         while self.piece.len() < len {
             let Some(piece) = ready!(body.poll_data(cx)) else { return Poll::Ready(Err(ReadError::Ended)) };
             let piece = piece.map_err(|error| read_error(&error))?;
-            self.piece = match self.piece.is_empty() {
-                true => piece,
-                false => [&self.piece[..], &piece].concat().into(),
-            };
+            self.piece = if self.piece.is_empty() { piece } else { [&self.piece[..], &piece].concat().into() };
         }
         Poll::Ready(Ok(()))
     }

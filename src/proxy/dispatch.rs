@@ -86,9 +86,8 @@ pub async fn send(
         };
         let ended = trip.attempt(&lease, lent).await;
         trip.report(lease, &ended, lent, record);
-        match trip.settle(ended, lent)? {
-            Some(answered) => return Ok(answered),
-            None => {}
+        if let Some(answered) = trip.settle(ended, lent)? {
+            return Ok(answered);
         }
     }
 }
@@ -292,7 +291,7 @@ impl<'a> Trip<'a> {
             }
             Err(failed) => failed,
         };
-        let Some(kind) = failed.kind() else { return Err(verdict::stop(failed, &self.trail)) };
+        let Some(kind) = failed.kind() else { return Err(verdict::stop(&failed, &self.trail)) };
         match self.may_go_on(kind, lent.replay.is_whole(), lent.now) {
             Ok(()) => {
                 series.retried(kind);
@@ -325,7 +324,7 @@ impl<'a> Trip<'a> {
             let status = kept.write(self.errand, &self.trail, keep_alive, &mut lent.client);
             return Ok(Answered { status, reusable: None, keep_alive, head_at: None, skipped: None });
         }
-        let refused = self.refused.take().unwrap_or_else(|| verdict::unkept());
+        let refused = self.refused.take().unwrap_or_else(verdict::unkept);
         Err(refused.trail(std::mem::take(&mut self.trail)).into())
     }
 

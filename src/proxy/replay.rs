@@ -43,11 +43,6 @@ impl Replay {
         !self.leaky
     }
 
-    /// Bytes that are kept.
-    pub fn len(&self) -> usize {
-        self.kept.len()
-    }
-
     /// The next attempt begins.
     pub fn rewind(&mut self) {
         self.sent = 0;

@@ -228,7 +228,7 @@ impl Refused {
             encode::field(&mut fields, b"allow", allow.as_bytes());
         }
         if row.status == 503 {
-            let seconds = self.retry_after.map_or(1, |wait| wait.as_secs_f64().ceil() as u64).max(1);
+            let seconds = self.retry_after.map_or(1, |wait| wait.as_millis().div_ceil(1000)).max(1);
             encode::field(&mut fields, b"retry-after", itoa::Buffer::new().format(seconds).as_bytes());
         }
         fields

@@ -49,7 +49,7 @@ fn hint(lent: &Lent<'_>) -> Option<Duration> {
 }
 
 /// What a failed attempt means for the client, where no other can follow.
-pub fn stop(failed: Failed, trail: &str) -> Stop {
+pub fn stop(failed: &Failed, trail: &str) -> Stop {
     if let Cause::Exchange(Broken::ClientGone) = failed.cause {
         return Stop::Gone;
     }

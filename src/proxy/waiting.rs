@@ -69,7 +69,7 @@ impl Watch<'_, '_> {
         if self.reads {
             match self.lent.replay.poll_read_ahead(&mut self.lent.client, cx) {
                 Poll::Ready(Ok(())) => self.reads = false,
-                Poll::Ready(Err(error)) => return Poll::Ready(stop(error)),
+                Poll::Ready(Err(error)) => return Poll::Ready(stop(&error)),
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -88,7 +88,7 @@ impl Watch<'_, '_> {
     }
 }
 
-fn stop(error: ReadError) -> Stop {
+fn stop(error: &ReadError) -> Stop {
     match error {
         ReadError::Ended | ReadError::Io(_) => Stop::Gone,
         ReadError::Framing(why) => verdict::refuse_broken(&Broken::ClientBody(why)).into(),

@@ -56,7 +56,7 @@ async fn play(request: &str, limits: Limits, scene: impl AsyncFnOnce(Stage<'_>))
     up.begin_body(request.length, u64::MAX);
     down.out().extend_from_slice(b"HEAD\r\n\r\n");
     down.begin_answer(request.length);
-    let start = clock::now();
+    let (mut replay, start) = (Replay::default(), clock::now());
     let seconds = Duration::from_secs;
     let terms = Terms {
         request: &request,
@@ -66,13 +66,17 @@ async fn play(request: &str, limits: Limits, scene: impl AsyncFnOnce(Stage<'_>))
         headers: &HeaderRules::default(),
         closing: &AtomicBool::new(false),
         deadline: start + seconds(limits.timeout),
+        attempt_deadline: start + seconds(limits.timeout),
+        trail: "",
+        elsewhere: &|_, _| Err(Skip::NotRetryable),
+        commit: Commit { bytes: 0, within: Duration::ZERO },
         stream_timeout: limits.stream_timeout.map(seconds),
         first_byte: seconds(limits.first_byte),
         provider_idle: seconds(limits.provider_idle),
         client_idle: seconds(limits.client_idle),
         min_body_rate: limits.min_body_rate,
     };
-    let exchange = Exchange::new(Side::Http1(&mut up), Side::Http1(&mut down), &mut answer, terms, start);
+    let exchange = Exchange::new(Side::Http1(&mut up), &mut replay, Side::Http1(&mut down), &mut answer, terms, start);
     scene(Stage { exchange, client, provider, start }).await;
 }
 
