@@ -98,7 +98,9 @@ fn host(fields: &mut Fields, parts: &request::Parts) -> Result<(), HeadError> {
 }
 
 fn cookie(fields: &mut Fields, headers: &HeaderMap) {
-    let mut crumbs = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    // An empty crumb says nothing, and at the end it would leave a blank there, which HTTP/2 does not allow.
+    let crumbs = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    let mut crumbs = crumbs.filter(|crumb| !crumb.is_empty());
     let Some(first) = crumbs.next() else { return };
     let mut cookie = first.to_vec();
     for crumb in crumbs {
