@@ -313,6 +313,12 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_crumb_leaves_nothing_behind() {
+        let head = parsed(get(&[("cookie", ""), ("cookie", "a=1"), ("cookie", "")])).expect("a request");
+        assert!(listed(&head).contains(&("cookie".to_owned(), "a=1".to_owned())));
+    }
+
+    #[test]
     fn fields_of_a_connection_are_refused() {
         for field in ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"] {
             assert!(parsed(get(&[(field, "x")])).is_err(), "{field}");
