@@ -19,9 +19,11 @@ use crate::net::side::Side;
 use crate::policy::retry::{self, Again, Skip, So};
 use crate::upstream::pool::{self, Ask, Label, Lease, Leasing, Pool, ProviderId, Wait};
 use std::fmt::Write;
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 /// A request that is to be sent to a pool.
@@ -77,6 +79,9 @@ pub async fn send(
     lent: &mut Lent<'_>,
     record: &mut Record<'_>,
 ) -> Result<Answered, Stop> {
+    if has_left(&mut lent.client).await {
+        return Err(Stop::Gone);
+    }
     let mut trip = Trip::new(errand, pool);
     lent.replay = trip.replay();
     loop {
@@ -90,6 +95,12 @@ pub async fn send(
             return Ok(answered);
         }
     }
+}
+
+/// Whether the client gave its request up before anybody was asked. Only where that costs no system call: a reset that came
+/// right behind a request in HTTP/2 is known by now.
+async fn has_left(client: &mut Side<'_>) -> bool {
+    client.says_that_it_leaves() && poll_fn(|cx| Poll::Ready(client.poll_gone(cx).is_ready())).await
 }
 
 // === impl Errand ===
