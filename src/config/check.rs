@@ -7,7 +7,7 @@ use super::problem::{Span, shown};
 use super::reader::Reader;
 use super::scalar;
 use super::types::{
-    ANONYMOUS, Action, Admin, BalanceRule, Bind, HeaderRules, HedgeAfter, HostPattern, Listener, Match, Memory,
+    ANONYMOUS, Action, Admin, BalanceRule, Bind, HeaderRules, Hedge, HedgeAfter, HostPattern, Listener, Match, Memory,
     PathPattern, Pool, PoolQueue, Protocols, ProviderAddress, ProviderUrl, Retry, Rewrite, Route, Scheme, Token,
     ValueMatch,
 };
@@ -434,8 +434,8 @@ pub(super) fn in_retry(own: &Reader<'_>, retry: &Retry, timeout: Duration, memor
     if retry.budget.ratio == 0.0 && retry.budget.min_per_second == 0.0 {
         refuse(own, "budget", "this leaves no retry", "write `attempts: 1` instead, or raise `min_per_second`", cx);
     }
-    if matches!(retry.hedge, Some(hedge) if matches!(hedge.after, HedgeAfter::Time(after) if after >= retry.attempt_timeout))
-    {
+    let is_late = |hedge: Hedge| matches!(hedge.after, HedgeAfter::Time(after) if after >= retry.attempt_timeout);
+    if retry.hedge.is_some_and(is_late) {
         let what = "the attempt is over by then";
         refuse(&own.child("hedge"), "after", what, "write less than `attempt_timeout`", cx);
     }
