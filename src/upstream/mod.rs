@@ -6,6 +6,8 @@
 
 pub mod registry;
 pub mod pool;
+pub mod line;
+mod sync;
 pub mod buffers;
 pub mod endpoint;
 pub mod multiplex;
