@@ -9,6 +9,7 @@ pub mod pool;
 pub mod line;
 mod sync;
 pub mod buffers;
+pub mod breaker;
 pub mod endpoint;
 pub mod multiplex;
 pub mod idle;

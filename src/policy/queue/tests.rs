@@ -216,15 +216,18 @@ fn a_retry_takes_the_place_of_what_its_client_has_not_tried_but_not_of_another_r
 
 #[test]
 fn replacing_the_only_one_of_a_client_keeps_its_turn() {
-    let mut queue = Queue::new(terms(2));
+    let mut queue = Queue::new(terms(3));
     place(&mut queue, normal(1), "a");
-    place(&mut queue, Waiter { share: 2, ..normal(2) }, "b");
+    place(&mut queue, Waiter { share: 3, ..normal(2) }, "b");
+    place(&mut queue, Waiter { share: 3, ..normal(2) }, "c");
     queue.set_terms(terms(1));
-    queue.take();
-    assert_eq!(pushed_out(queue.offer(retry(Class::Normal, 1), "c")), Some("a"));
-    queue.set_terms(terms(3));
-    place(&mut queue, Waiter { share: 2, ..normal(2) }, "d");
-    assert_eq!(all(&mut queue), ["c", "d"], "both are due together, and client 1 was there first");
+    assert_eq!(queue.take().map(|(_, name)| name), Some("b"));
+    assert_eq!(queue.take().map(|(_, name)| name), Some("c"));
+    // Two thirds of a round have passed. Client 1 is due at the end of it, client 3 half a round from now.
+    assert_eq!(pushed_out(queue.offer(retry(Class::Normal, 1), "d")), Some("a"));
+    queue.set_terms(terms(2));
+    place(&mut queue, Waiter { share: 2, ..normal(3) }, "e");
+    assert_eq!(all(&mut queue), ["d", "e"]);
 }
 
 #[test]
