@@ -3,6 +3,7 @@
 //!
 //! A world is made of its seed and nothing else. `SLUICE_SEED=7 cargo test --test simulation` replays that one, and
 //! `SLUICE_SEEDS=10000` runs as many as that.
+#![allow(clippy::print_stderr, reason = "a world that broke says its seed")]
 
 use fastrand::Rng;
 use sluice::clock;
@@ -129,7 +130,7 @@ impl World {
 
     /// Somebody asks.
     fn ask(&mut self) {
-        let eagerness = self.clients.iter().map(|client| client.eager).sum();
+        let eagerness: u32 = self.clients.iter().map(|client| client.eager).sum();
         let mut drawn = self.rng.u32(..eagerness);
         let is_drawn = |client: &Client| {
             let is_here = drawn < client.eager;
