@@ -11,6 +11,8 @@ use sluice::http1::target;
 use sluice::policy::circuit::{self, Verdict};
 use sluice::policy::class::Class;
 use sluice::policy::queue::{self, Offered, Queue, Ticket, Waiter};
+use sluice::policy::balance::{Algorithm, Balance, Look, hash_key};
+use sluice::policy::load::{PeakEwma, Quantiles, Utilisation};
 use sluice::proxy::path;
 use sluice::proxy::route::{Asked, Found, Routes};
 use sluice::upstream::breaker::Breaker;
@@ -29,6 +31,10 @@ fn main() {
     targets();
     queues();
     circuits();
+    for count in [3, 10, 100] {
+        choices(count);
+    }
+    loads();
 }
 
 /// What tells the routes of a table apart.
@@ -202,6 +208,59 @@ fn circuits() {
     measure("circuit, half open: a probe, success", |turn| {
         let now = at(turn) + terms.recovery_timeout * 2;
         breaker.report(breaker.admit(now).expect("room for a probe"), Verdict::Success, now);
+/// Every algorithm over members that are all a little busy, and in turn where one of two is out.
+fn choices(count: usize) {
+    let names: Vec<String> = (0..count).map(|number| format!("provider-{number}")).collect();
+    let members: Vec<(&str, u32)> = names.iter().map(|name| (name.as_str(), 1 + name.len() as u32 % 3)).collect();
+    let look = |number: usize| Look {
+        in_flight: 1 + (scattered(number) % 7) as u32,
+        weight: f64::from(members[number].1),
+        latency: 0.01 * (1 + scattered(number) % 5) as f64,
+        lean: 0,
+    };
+    let all: Vec<Option<Look>> = (0..count).map(|number| Some(look(number))).collect();
+    let half: Vec<Option<Look>> = (0..count).map(|number| (number % 2 == 0).then(|| look(number))).collect();
+    let cases = [
+        ("round_robin", Algorithm::RoundRobin, &all),
+        ("round_robin, half of them out", Algorithm::RoundRobin, &half),
+        ("weighted", Algorithm::Weighted, &all),
+        ("least_connections", Algorithm::LeastConnections, &all),
+        ("peak_ewma", Algorithm::PeakEwma, &all),
+        ("consistent_hash", Algorithm::ConsistentHash, &all),
+    ];
+    for (name, algorithm, field) in cases {
+        let balance = Balance::new(algorithm, &members, Arc::default());
+        measure(&format!("{name}, {count} members"), |turn| {
+            let bits = scattered(turn) as u64;
+            black_box(balance.choose(black_box(&field[..]), Some(bits), bits));
+        });
+    }
+}
+
+fn loads() {
+    let start = clock::now();
+    let at = |turn: usize| start + Duration::from_micros(turn as u64);
+    let key = "0b8ee1a4-3e0d-4f6c-9d53-2b5f1b6c7a90".as_bytes();
+    measure("hash_key, 36 bytes", |_| {
+        black_box(hash_key(black_box(key)));
+    });
+    let latency = PeakEwma::new(start);
+    measure("latency, observe and value", |turn| {
+        latency.observe(Duration::from_micros(scattered(turn) as u64 % 5_000), at(turn));
+        black_box(latency.value(at(turn)));
+    });
+    let quantiles = Quantiles::new(start);
+    measure("quantiles, observe", |turn| {
+        quantiles.observe(Duration::from_micros(scattered(turn) as u64 % 50_000), at(turn));
+    });
+    measure("quantiles, p95", |turn| {
+        black_box(quantiles.quantile(0.95, 20, at(turn)));
+    });
+    let busy = Utilisation::new(start);
+    measure("utilisation, nothing new", |turn| busy.note(false, black_box(at(turn))));
+    measure("utilisation, at the limit and back", |turn| {
+        busy.note(true, at(turn));
+        busy.note(false, at(turn + 1));
     });
 }
 
