@@ -13,6 +13,10 @@ use sluice::policy::class::Class;
 use sluice::policy::queue::{self, Offered, Queue, Ticket, Waiter};
 use sluice::policy::balance::{Algorithm, Balance, Look, hash_key};
 use sluice::policy::load::{PeakEwma, Quantiles, Utilisation};
+use sluice::policy::budget::Budget;
+use sluice::policy::cooldown::{self, Cooldown};
+use sluice::policy::pace::{self, Pace};
+use sluice::policy::retry::{self, Backoff, Conditions, Ended, Jitter, Methods, Policy, So};
 use sluice::proxy::path;
 use sluice::proxy::route::{Asked, Found, Routes};
 use sluice::upstream::breaker::Breaker;
@@ -35,6 +39,9 @@ fn main() {
         choices(count);
     }
     loads();
+    paces();
+    cooldowns();
+    retries();
 }
 
 /// What tells the routes of a table apart.
@@ -233,6 +240,37 @@ fn choices(count: usize) {
         measure(&format!("{name}, {count} members"), |turn| {
             let bits = scattered(turn) as u64;
             black_box(balance.choose(black_box(&field[..]), Some(bits), bits));
+fn paces() {
+    let start = clock::now();
+    let every = Pace::new(Some(pace::Terms { count: 1_000_000_000, per: Duration::from_secs(1), burst: 1 }), start);
+    measure("pace, there is room", |turn| {
+        black_box(every.take(black_box(start + Duration::from_nanos(turn as u64)))).ok();
+    });
+    let slow = Pace::new(Some(pace::Terms { count: 1, per: Duration::from_secs(1), burst: 1 }), start);
+    measure("pace, there is none", |_| {
+        black_box(slow.take(black_box(start))).ok();
+    });
+}
+
+fn cooldowns() {
+    let start = clock::now();
+    let cooldown = Cooldown::new(start);
+    measure("cooldown, is there one", |_| {
+        black_box(cooldown.until(black_box(start)));
+    });
+    measure("cooldown, a success", |_| cooldown.succeeded(black_box(start)));
+    measure("cooldown, a rejection", |_| {
+        black_box(cooldown.rejected(None, Duration::from_secs(300), black_box(start)));
+    });
+    let wall = clock::wall();
+    for (kind, name, value) in [
+        ("seconds", "retry-after", "120"),
+        ("a date", "retry-after", "Sat, 21 Nov 2026 14:00:30 GMT"),
+        ("limits", "ratelimit", r#""burst";r=0;t=2, "day";r=500;t=36000"#),
+    ] {
+        let field = |asked: &[u8]| (asked == name.as_bytes()).then_some(value.as_bytes());
+        measure(&format!("hint, {kind}"), |_| {
+            black_box(cooldown::hint(429, field, wall));
         });
     }
 }
@@ -261,6 +299,39 @@ fn loads() {
     measure("utilisation, at the limit and back", |turn| {
         busy.note(true, at(turn));
         busy.note(false, at(turn + 1));
+fn retries() {
+    let start = clock::now();
+    let policy = Policy {
+        attempts: 3,
+        on: Conditions::parse(&["connect", "reset", "timeout", "429", "502", "503", "504"]).expect("conditions"),
+        methods: Methods::Idempotent,
+        idempotency_key: false,
+        refused: vec![429],
+        backoff: Backoff {
+            initial: Duration::from_millis(25),
+            multiplier: 2.0,
+            max: Duration::from_secs(1),
+            jitter: Jitter::Full,
+        },
+    };
+    let so = So {
+        attempts_made: 1,
+        method: "PUT",
+        keyed: false,
+        replayable: true,
+        nothing_sent: false,
+        left: Duration::from_secs(1),
+    };
+    measure("retry, again", |_| {
+        black_box(retry::again(&policy, black_box(Ended::Status(503)), &so));
+    });
+    measure("retry, wait", |turn| {
+        black_box(retry::wait(&policy.backoff, turn as u32 % 8, black_box(0.5)));
+    });
+    let mut budget = Budget::new(0, 10.0, start);
+    measure("retry, budget", |turn| {
+        let turn = turn as u64;
+        black_box(budget.withdraw(turn * 5, 0.2, 10.0, start + Duration::from_micros(turn)));
     });
 }
 
