@@ -5,7 +5,6 @@ pub mod circuit;
 pub mod class;
 pub mod cooldown;
 pub mod outcome;
-pub mod queue;
 pub mod pace;
 pub mod queue;
 pub mod retry;

@@ -6,6 +6,7 @@
 
 pub mod registry;
 pub mod pool;
+pub mod state;
 pub mod line;
 mod sync;
 pub mod buffers;
