@@ -19,7 +19,11 @@ use sluice::policy::pace::{self, Pace};
 use sluice::policy::retry::{self, Backoff, Conditions, Ended, Jitter, Methods, Policy, So};
 use sluice::proxy::path;
 use sluice::proxy::route::{Asked, Found, Routes};
+use sluice::observe::metrics::Metrics;
+use sluice::policy::outcome::Outcome;
 use sluice::upstream::breaker::Breaker;
+use sluice::upstream::pool::{Ask, Leasing, Report, Wait};
+use sluice::upstream::registry::Registry;
 use std::hint::black_box;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -42,6 +46,9 @@ fn main() {
     paces();
     cooldowns();
     retries();
+    for count in [3, 100] {
+        leases(count);
+    }
 }
 
 /// What tells the routes of a table apart.
@@ -358,6 +365,47 @@ fn standard() -> &'static Route {
         config::parse("", text, &UnknownEnvironment).expect("valid").config.routes[0].clone()
     });
     &ROUTE
+}
+
+/// A lease with room, taken and given back, over so many providers.
+fn leases(count: usize) {
+    for balance in ["round_robin", "least_connections", "peak_ewma"] {
+        let names: Vec<String> = (0..count).map(|number| format!("p{number}")).collect();
+        let providers: Vec<String> =
+            names.iter().map(|name| format!("{name}: {{ url: \"http://127.0.0.1:1\" }}")).collect();
+        let text = format!(
+            "listeners: [{{ name: l, bind: \"127.0.0.1:0\" }}]\nroutes: [{{ name: r, pool: p }}]\nproviders: {{ {} }}\n\
+             pools: {{ p: {{ balance: {balance}, providers: [{}] }} }}",
+            providers.join(", "),
+            names.join(", ")
+        );
+        let loaded = config::parse("", text.as_bytes(), &UnknownEnvironment).expect("valid");
+        let (registry, pools) = Registry::default().build(&loaded.config, 1, &Metrics::new()).expect("it can be built");
+        registry.take_effect(&Registry::default(), clock::now());
+        let now = clock::now();
+        let label = || unreachable!("nobody waits");
+        let ask = Ask {
+            class: Class::Normal,
+            client: 0,
+            share: 1,
+            key: None,
+            tried: &[],
+            again: false,
+            risky: false,
+            bytes: 0,
+            deadline: now + Duration::from_secs(3600),
+            wait: Wait::Queue,
+            now,
+            label: &label,
+        };
+        let head_after = Some(Duration::from_millis(5));
+        let report = Report { outcome: Outcome::Success, why: "", head_after, cooldown: None };
+        measure(&format!("lease, {balance}, {count} providers"), |_| {
+            if let Ok(Leasing::Now(lease)) = pools[0].lease(black_box(&ask)) {
+                lease.finish(report, now);
+            }
+        });
+    }
 }
 
 /// Spreads neighbouring numbers (a prime stride), so that requests do not walk the table in the order it was built.
