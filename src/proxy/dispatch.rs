@@ -19,7 +19,13 @@ use crate::policy::outcome::Outcome;
 use crate::upstream::connect::ConnectErrorKind;
 use crate::upstream::pool::{self, Ask, Label, Lease, Leasing, Pool, Report, Wait};
 use std::sync::Arc;
+use crate::net::side::Side;
+use crate::policy::outcome::Outcome;
+use crate::upstream::connect::ConnectErrorKind;
+use crate::upstream::pool::{Ask, Lease, Pool};
+use std::future::poll_fn;
 use std::sync::atomic::AtomicBool;
+use std::task::Poll;
 use std::time::Instant;
 
 /// A request that is to be sent to a pool.
@@ -53,6 +59,12 @@ pub async fn send<'snapshot>(
 ) -> Result<Answered, Stop> {
     let lease = errand.lease(pool).await.map_err(|_| no_provider(pool))?;
     let provider = &lease.provider;
+    if has_left(&mut lent.client).await {
+        return Err(Stop::Gone);
+    }
+    let ask = Ask { tried: &[], now: errand.started };
+    let lease = pool.lease(&ask).await.map_err(|_| no_provider(pool))?;
+    let provider = lease.provider;
     let (terms, onward) = errand.for_provider(&lease);
     let attempted = attempt::attempt(lent, &terms, &onward, provider).await;
     let now = lent.now;
@@ -130,6 +142,12 @@ impl Errand<'_> {
         };
         (terms, onward)
     }
+}
+
+/// Whether the client gave its request up before anybody was asked. Only where that costs no system call: a reset that came
+/// right behind a request in HTTP/2 is known by now.
+async fn has_left(client: &mut Side<'_>) -> bool {
+    client.says_that_it_leaves() && poll_fn(|cx| Poll::Ready(client.poll_gone(cx).is_ready())).await
 }
 
 /// How an answer counts for its provider (contract §3, "Outcomes").
