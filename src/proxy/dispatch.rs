@@ -14,16 +14,13 @@ use super::snapshot::Route;
 use crate::clock;
 use crate::config::Listener;
 use crate::http1::fields::Known;
+use crate::net::side::Side;
 use crate::policy::class::Class;
 use crate::policy::outcome::Outcome;
 use crate::upstream::connect::ConnectErrorKind;
 use crate::upstream::pool::{self, Ask, Label, Lease, Leasing, Pool, Report, Wait};
-use std::sync::Arc;
-use crate::net::side::Side;
-use crate::policy::outcome::Outcome;
-use crate::upstream::connect::ConnectErrorKind;
-use crate::upstream::pool::{Ask, Lease, Pool};
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::task::Poll;
 use std::time::Instant;
@@ -57,14 +54,11 @@ pub async fn send<'snapshot>(
     lent: &mut Lent<'_>,
     record: &mut Record<'snapshot>,
 ) -> Result<Answered, Stop> {
-    let lease = errand.lease(pool).await.map_err(|_| no_provider(pool))?;
-    let provider = &lease.provider;
     if has_left(&mut lent.client).await {
         return Err(Stop::Gone);
     }
-    let ask = Ask { tried: &[], now: errand.started };
-    let lease = pool.lease(&ask).await.map_err(|_| no_provider(pool))?;
-    let provider = lease.provider;
+    let lease = errand.lease(pool).await.map_err(|_| no_provider(pool))?;
+    let provider = &lease.provider;
     let (terms, onward) = errand.for_provider(&lease);
     let attempted = attempt::attempt(lent, &terms, &onward, provider).await;
     let now = lent.now;
