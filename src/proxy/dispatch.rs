@@ -263,7 +263,7 @@ impl<'a> Trip<'a> {
         match retry::again(&self.errand.route.retry, ended, &so) {
             Again::No(skip) => Err(skip),
             Again::Yes if self.made >= self.ceiling => Err(Skip::Attempts),
-            Again::Yes if self.pool.spending.retry(&self.retry.budget, now) => Ok(()),
+            Again::Yes if self.pool.spending().retry(&self.retry.budget, now) => Ok(()),
             Again::Yes => Err(Skip::Budget),
         }
     }
@@ -279,7 +279,7 @@ impl<'a> Trip<'a> {
             Err(failed) => Some(failed.word().to_owned()),
         };
         if let Some(word) = word {
-            self.tried.push(lease.provider.id);
+            self.tried.push(lease.provider.id());
             self.note(&lease.provider.config.name, &word, took);
         }
         lease.finish(report, lent.now);
