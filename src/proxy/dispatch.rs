@@ -1,8 +1,8 @@
 //! From a route to an answer: lease a provider, make the attempt, report how it ended, and again elsewhere where that helps.
 
-use super::attempt::{self, Failed, Lent};
+use super::attempt::{self, Cause, Failed, Lent};
 use super::client::{self, Caller};
-use super::exchange::{Answered, Ended, Terms};
+use super::exchange::{Answered, Broken, Ended, Terms};
 use super::forward::Onward;
 use super::frame::Request;
 use super::identity::{Identity, Peer};
@@ -14,7 +14,6 @@ use super::{Stop, is_drainable, verdict, waiting};
 use crate::clock;
 use crate::config::{self, Listener};
 use crate::http1::framing::Length;
-use crate::http1::head::ResponseHead;
 use crate::net::side::Side;
 use crate::policy::retry::{self, Again, Skip, So};
 use crate::upstream::pool::{self, Ask, Label, Lease, Leasing, Pool, ProviderId, Wait};
@@ -63,6 +62,8 @@ struct Trip<'a> {
     tried: Vec<ProviderId>,
     /// What the attempts came to: `alpha 503 12ms; beta reset 3ms`.
     trail: String,
+    /// Why another attempt is to follow.
+    again: Option<retry::Ended>,
     /// The latest answer, while another provider is asked for a better one.
     kept: Option<Kept>,
     /// What the latest attempt means for the client, if it gave no answer to keep.
@@ -144,6 +145,7 @@ impl<'a> Trip<'a> {
             made: 0,
             tried: Vec::new(),
             trail: String::new(),
+            again: None,
             kept: None,
             refused: None,
         }
@@ -167,7 +169,7 @@ impl<'a> Trip<'a> {
             // Only providers are left that have failed already: waiting a little may help with those.
             let pause = retry::wait(&self.retry.backoff, self.made, fastrand::f64());
             if clock::after(lent.now, pause) >= self.deadline {
-                return Ok(Err(pool::Refused::NoProvider { retry_after: None }));
+                return Ok(Err(pool::Refused::QueueTimeout { retry_after: pause, waited: Duration::ZERO }));
             }
             waiting::pause(pause, lent).await?;
         }
@@ -204,19 +206,26 @@ impl<'a> Trip<'a> {
     /// Makes one attempt.
     async fn attempt(&mut self, lease: &Lease, lent: &mut Lent<'_>) -> Result<Ended, Failed> {
         self.made += 1;
+        if let Some(why) = self.again.take() {
+            self.errand.route.metrics.retried(why);
+        }
         let trip = &*self;
-        let elsewhere = |answer: &ResponseHead, whole: bool| {
-            trip.may_go_on(retry::Ended::Status(answer.status), whole, clock::now())
+        let elsewhere = |status: u16, whole: bool, awaited: Duration| {
+            let now = clock::now();
+            let left = clock::after(trip.deadline, awaited).saturating_duration_since(now);
+            trip.may_go_on(retry::Ended::Status(status), whole, left, now)
         };
         let (terms, onward) = trip.terms(lease, &elsewhere);
-        attempt::attempt(lent, &terms, &onward, &lease.provider).await
+        let ended = attempt::attempt(lent, &terms, &onward, &lease.provider).await;
+        self.deadline = clock::after(self.deadline, std::mem::take(&mut lent.awaited));
+        ended
     }
 
     /// What the exchange has to keep to, and what shapes the request, for the leased provider.
     fn terms<'b>(
         &'b self,
         lease: &'b Lease,
-        elsewhere: &'b (dyn Fn(&ResponseHead, bool) -> Result<(), Skip> + Sync),
+        elsewhere: &'b (dyn Fn(u16, bool, Duration) -> Result<(), Skip> + Sync),
     ) -> (Terms<'b>, Onward<'b>) {
         let (errand, provider) = (self.errand, &lease.provider.config);
         let route = &errand.route.config;
@@ -251,14 +260,15 @@ impl<'a> Trip<'a> {
     }
 
     /// Whether another attempt may follow one that ended so; it is taken from the pool's budget.
-    fn may_go_on(&self, ended: retry::Ended, whole: bool, now: Instant) -> Result<(), Skip> {
+    fn may_go_on(&self, ended: retry::Ended, whole: bool, left: Duration, now: Instant) -> Result<(), Skip> {
         let so = So {
             attempts_made: self.made,
             method: self.errand.request.method,
             keyed: self.errand.request.head.fields.named(b"idempotency-key").next().is_some(),
             replayable: whole,
-            nothing_sent: matches!(ended, retry::Ended::Connect | retry::Ended::Refused),
-            left: self.deadline.saturating_duration_since(now),
+            // Who refuses a stream may have been sent part of its body before.
+            nothing_sent: ended == retry::Ended::Connect,
+            left,
         };
         match retry::again(&self.errand.route.retry, ended, &so) {
             Again::No(skip) => Err(skip),
@@ -278,6 +288,7 @@ impl<'a> Trip<'a> {
             Ok(Ended::Withheld(_)) => Some(lent.answer.status.to_string()),
             Err(failed) => Some(failed.word().to_owned()),
         };
+        record.error = ended.as_ref().err().map(Failed::describe);
         if let Some(word) = word {
             self.tried.push(lease.provider.id());
             self.note(&lease.provider.config.name, &word, took);
@@ -294,7 +305,7 @@ impl<'a> Trip<'a> {
                 return Ok(Some(answered));
             }
             Ok(Ended::Withheld(withheld)) => {
-                series.retried(retry::Ended::Status(lent.answer.status));
+                self.again = Some(retry::Ended::Status(lent.answer.status));
                 let head = std::mem::take(lent.answer);
                 self.refused = Some(verdict::unkept());
                 self.kept = withheld.body.map(|body| Kept { head, body });
@@ -302,10 +313,16 @@ impl<'a> Trip<'a> {
             }
             Err(failed) => failed,
         };
-        let Some(kind) = failed.kind() else { return Err(verdict::stop(&failed, &self.trail)) };
-        match self.may_go_on(kind, lent.replay.is_whole(), lent.now) {
+        let Some(kind) = failed.kind() else {
+            return match failed.cause {
+                Cause::Exchange(Broken::Deadline) if self.kept.is_some() => self.last_answer(lent).map(Some),
+                _ => Err(verdict::stop(&failed, &self.trail)),
+            };
+        };
+        let left = self.deadline.saturating_duration_since(lent.now);
+        match self.may_go_on(kind, lent.replay.is_whole(), left, lent.now) {
             Ok(()) => {
-                series.retried(kind);
+                self.again = Some(kind);
                 self.refused = Some(verdict::refuse(&failed.cause));
                 Ok(None)
             }
@@ -323,8 +340,12 @@ impl<'a> Trip<'a> {
         if self.made == 0 {
             return Err(verdict::not_leased(refused, &self.pool.name).into());
         }
-        self.errand.route.metrics.retry_skipped(Skip::NoProvider);
-        self.note_skip(Skip::NoProvider);
+        let skip = match refused {
+            pool::Refused::QueueTimeout { .. } => Skip::Deadline,
+            _ => Skip::NoProvider,
+        };
+        self.errand.route.metrics.retry_skipped(skip);
+        self.note_skip(skip);
         self.last_answer(lent)
     }
 
