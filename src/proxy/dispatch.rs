@@ -154,16 +154,18 @@ impl<'a> Trip<'a> {
     /// Keeps the request's body as far as it may be sent again.
     fn replay(&self) -> Replay {
         let bodiless = matches!(self.errand.request.length, Length::None | Length::Exact(0));
-        Replay::new(if bodiless || self.ceiling < 2 { 0 } else { self.retry.replay_bytes })
+        if bodiless {
+            return Replay::default();
+        }
+        // One attempt needs no replay, but what waits is read all the same.
+        Replay::new(self.retry.replay_bytes, self.pool.hold(0))
     }
 
     /// Leases a provider, at once or after waiting for one; the inner error is that none is to be had.
     async fn lease(&self, lent: &mut Lent<'_>, record: &mut Record<'_>) -> Result<Result<Lease, pool::Refused>, Stop> {
         let label = || self.errand.label();
         if self.made > 0 {
-            if self.pool.has_untried(&self.tried, lent.now)
-                && let Ok(Leasing::Now(lease)) = self.pool.lease(&self.ask(lent.now, Wait::Never, &label))
-            {
+            if let Ok(Leasing::Now(lease)) = self.pool.lease(&self.ask(lent.now, Wait::Elsewhere, &label)) {
                 return Ok(Ok(lease));
             }
             // Only providers are left that have failed already: waiting a little may help with those.
@@ -209,6 +211,9 @@ impl<'a> Trip<'a> {
         if let Some(why) = self.again.take() {
             self.errand.route.metrics.retried(why);
         }
+        if self.made >= self.ceiling {
+            lent.replay.rewind_for_good();
+        }
         let trip = &*self;
         let elsewhere = |status: u16, whole: bool, awaited: Duration| {
             let now = clock::now();
@@ -253,7 +258,7 @@ impl<'a> Trip<'a> {
             provider,
             peer: errand.peer,
             identity: errand.identity,
-            key_field: errand.caller.key_field,
+            key_fields: errand.caller.key_fields,
             left: self.deadline.saturating_duration_since(lease.since),
         };
         (terms, onward)

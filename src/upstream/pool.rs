@@ -123,6 +123,8 @@ pub struct Wish {
 struct View<'a> {
     members: &'a Members,
     tried: &'a [ProviderId],
+    /// Those will not do at all.
+    elsewhere: bool,
     /// It is to be spared from being a probe.
     spared: bool,
     queued: bool,
@@ -177,6 +179,8 @@ pub struct Ask<'a> {
 pub enum Wait {
     /// Nothing: refused as [`Refused::Busy`]. So do hedges.
     Never,
+    /// The same, and only who was not tried yet will do.
+    Elsewhere,
     /// Wait in the queue, unless all that is left is to wait for a circuit.
     Queue,
     /// Wait in the queue, also for a circuit that may be probed in time.
@@ -359,14 +363,10 @@ impl Pool {
         {
             return Ok(Leasing::Now(Lease::begin(grant, ask.purpose(), Duration::ZERO, None, ask.now)));
         }
+        if ask.wait == Wait::Elsewhere {
+            return Err(Refused::Busy);
+        }
         self.live.queue(ask).map_err(|refused| self.live.count(refused))
-    }
-
-    /// Whether somebody that is not in `tried` is in service, so that a retry need not wait before it asks for a lease.
-    pub fn has_untried(&self, tried: &[ProviderId], now: Instant) -> bool {
-        let members = self.live.members.load();
-        let mut untried = members.members.iter().filter(|member| !tried.contains(&member.provider.id()));
-        untried.any(|member| matches!(member.provider.state.prospect(now), Prospect::Ready | Prospect::Full))
     }
 
     /// What it keeps with one provider, if it does.
@@ -629,7 +629,8 @@ impl Members {
     /// Takes one for a request that has not queued.
     fn pass(&self, ask: &Ask<'_>) -> Option<Grant> {
         let spared = ask.risky && fastrand::u8(..) >= RISKY_PROBES;
-        let view = View { members: self, tried: ask.tried, spared, queued: false, now: ask.now };
+        let elsewhere = ask.wait == Wait::Elsewhere;
+        let view = View { members: self, tried: ask.tried, elsewhere, spared, queued: false, now: ask.now };
         (0..TAKES).find_map(|_| {
             let index = self.balance.choose(&view, ask.key, fastrand::u64(..))?;
             Grant::take(&self.members[index].provider, false, ask.now).ok()
@@ -685,7 +686,7 @@ impl Supply for Members {
 
     fn take(&self, _: &Waiter, wish: &Wish, now: Instant, spoilt: &mut Vec<Grant>) -> Option<Grant> {
         let spared = wish.risky && fastrand::u8(..) >= RISKY_PROBES;
-        let view = View { members: self, tried: &wish.tried, spared, queued: true, now };
+        let view = View { members: self, tried: &wish.tried, elsewhere: false, spared, queued: true, now };
         (0..TAKES).find_map(|_| {
             let index = self.balance.choose(&view, wish.key, fastrand::u64(..))?;
             Grant::take(&self.members[index].provider, true, now).map_err(|grant| spoilt.extend(grant)).ok()
@@ -707,6 +708,9 @@ impl Field for View<'_> {
         let warmth = provider.config.slow_start.map_or(1.0, |over| provider.state.warmth(over, self.now));
         // A request that failed already is spared as well, unless there is nobody else.
         let tried = !self.tried.is_empty() && self.tried.contains(&provider.state.id);
+        if tried && self.elsewhere {
+            return None;
+        }
         let probes = probe && (self.spared || !self.tried.is_empty());
         Some(Look {
             in_flight,

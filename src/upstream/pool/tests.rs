@@ -319,10 +319,16 @@ fn one_that_was_not_tried_comes_first_and_a_backup_before_one_that_was() {
         assert_eq!(leased(&[id("a"), id("b")]), "c");
         assert_ne!(leased(&[id("a"), id("b"), id("c")]), "c");
     }
-    let now = clock::now();
-    assert!(world.pool().has_untried(&[id("a"), id("b")], now));
+    let elsewhere = || {
+        let tried = &[id("a"), id("b")];
+        world
+            .pool()
+            .lease(&Ask { tried, wait: Wait::Elsewhere, ..ask() })
+            .map(|leased| now(Ok(leased)).provider.name.to_string())
+    };
+    assert_eq!(elsewhere(), Ok("c".to_owned()));
     world.provider("c").state.set_draining(true);
-    assert!(!world.pool().has_untried(&[id("a"), id("b")], now));
+    assert_eq!(elsewhere(), Err(Refused::Busy), "only those are left that were tried");
 }
 
 #[test]
