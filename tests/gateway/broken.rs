@@ -91,7 +91,7 @@ fn an_answer_that_is_not_http_gets_502_and_its_connection_is_not_used_again() {
 
 fn is_not_http(answer: &str) {
     let alpha = Provider::by_hand();
-    let gateway = Gateway::before(&alpha);
+    let gateway = Gateway::before_with(&alpha, Extra::ONCE);
     let mut client = gateway.connect();
     client.send(GET);
     let mut provider = alpha.accept();
@@ -114,7 +114,7 @@ fn is_not_http(answer: &str) {
 #[test]
 fn an_answer_to_head_that_brings_a_body_is_a_broken_one() {
     let alpha = Provider::by_hand();
-    let gateway = Gateway::before(&alpha);
+    let gateway = Gateway::before_with(&alpha, Extra::ONCE);
     let mut client = gateway.connect();
     client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut provider = alpha.accept();
@@ -128,7 +128,7 @@ fn an_answer_to_head_that_brings_a_body_is_a_broken_one() {
 #[test]
 fn interim_answers_without_end_are_a_broken_answer() {
     let alpha = Provider::by_hand();
-    let gateway = Gateway::before(&alpha);
+    let gateway = Gateway::before_with(&alpha, Extra::ONCE);
     let mut client = gateway.connect();
     client.send(GET);
     let mut provider = alpha.accept();
@@ -145,7 +145,7 @@ fn a_connection_that_ends_before_an_answer_gets_502() {
     for part in ["", "H", "HTTP/1.1 200 OK\r\nContent-Le", "HTTP/1.1 103 Early Hints\r\n\r\n"] {
         for reset in [false, true] {
             let alpha = Provider::by_hand();
-            let gateway = Gateway::before(&alpha);
+            let gateway = Gateway::before_with(&alpha, Extra::ONCE);
             let mut client = gateway.connect();
             client.send(GET);
             let mut provider = alpha.accept();
@@ -174,7 +174,7 @@ fn a_connection_that_ends_before_an_answer_gets_502() {
 #[test]
 fn a_provider_that_is_not_there_gets_502() {
     let (_held, nobody) = refusing();
-    let gateway = Gateway::before_address(nobody, Extra::default());
+    let gateway = Gateway::before_address(nobody, Extra::ONCE);
     let mut client = gateway.connect();
     for _ in 0..2 {
         client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello");
@@ -188,8 +188,7 @@ fn a_provider_that_is_not_there_gets_502() {
 #[test]
 fn a_provider_that_lets_nobody_in_gets_504_after_its_connect_timeout() {
     let (_held, nobody) = silent();
-    let gateway =
-        Gateway::before_address(nobody, Extra { provider: "timeouts: { connect: 100ms }", ..Extra::default() });
+    let gateway = Gateway::before_address(nobody, Extra::once_with("timeouts: { connect: 100ms }"));
     let mut client = gateway.connect();
     client.send(GET);
     is_exhausted(&client.answer(), 504, "connection_timeout", "connection_timeout");
@@ -211,7 +210,7 @@ fn a_route_whose_time_is_over_before_a_connection_is_open_gets_504_with_reason_d
 /// Commits an answer with `begin`, lets the client see `seen`, then breaks by `break_off`; gives the client's end.
 fn broken_stream(request: &str, begin: &str, seen: &str, break_off: impl FnOnce(Wire)) -> (End, String, Gateway) {
     let alpha = Provider::by_hand();
-    let gateway = Gateway::before(&alpha);
+    let gateway = Gateway::before_with(&alpha, Extra::ONCE);
     let mut client = gateway.connect();
     client.send(request);
     let mut provider = alpha.accept();
@@ -330,7 +329,7 @@ fn an_answer_nobody_asked_for_is_not_given_to_the_next_request() {
 /// A gateway with one pooled connection, and its provider's end.
 fn pooled() -> (Provider, Gateway, Wire, Wire) {
     let alpha = Provider::by_hand();
-    let gateway = Gateway::before(&alpha);
+    let gateway = Gateway::before_with(&alpha, Extra::ONCE);
     let mut client = gateway.connect();
     client.send(GET);
     let mut provider = alpha.accept();
@@ -392,7 +391,7 @@ fn what_may_have_been_done_already_is_not_sent_again() {
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
         "POST / HTTP/1.1\r\nHost: a\r\n\r\n",
         "PATCH / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-        // Its body has been read from the client and is not kept.
+        // Its body has been read from the client, and on a last attempt nothing is kept.
         idempotent_with_body,
     ] {
         let (alpha, gateway, mut client, mut provider) = pooled();
@@ -426,7 +425,7 @@ fn an_answer_that_has_begun_is_not_asked_for_again() {
 #[test]
 fn a_provider_that_says_nothing_gets_504() {
     let alpha = Provider::by_hand();
-    let extra = Extra { provider: "timeouts: { first_byte: 100ms }", ..Extra::default() };
+    let extra = Extra::once_with("timeouts: { first_byte: 100ms }");
     let gateway = Gateway::before_with(&alpha, extra);
     let mut client = gateway.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello");
@@ -447,7 +446,7 @@ fn a_provider_that_says_nothing_gets_504() {
 #[test]
 fn a_provider_that_takes_nothing_of_an_upload_gets_504() {
     let alpha = Provider::by_hand();
-    let extra = Extra { provider: "timeouts: { idle: 200ms }", ..Extra::default() };
+    let extra = Extra::once_with("timeouts: { idle: 200ms }");
     let gateway = Gateway::before_with(&alpha, extra);
     let mut client = gateway.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 90000000\r\n\r\n");

@@ -53,6 +53,18 @@ pub(crate) struct ConfigFile {
     places: Vec<(String, String)>,
 }
 
+// === impl Extra ===
+
+impl<'a> Extra<'a> {
+    /// One attempt, for tests of what becomes of it.
+    pub(crate) const ONCE: Self = Extra { listener: "", provider: "", route: "retry: { attempts: 1 }" };
+
+    /// One attempt, and more settings of the provider.
+    pub(crate) fn once_with(provider: &'a str) -> Self {
+        Extra { provider, ..Extra::ONCE }
+    }
+}
+
 // === impl Gateway ===
 
 impl Gateway {

@@ -143,7 +143,7 @@ fn answer(path: &str) -> Vec<u8> {
         "/connection" => CONNECTION.as_bytes().to_vec(),
         "/204" => b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),
         "/304" => b"HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n".to_vec(),
-        "/broken" => b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello".to_vec(),
+        "/broken" => b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\nhello".to_vec(),
         path => match path.strip_prefix("/bytes/") {
             Some(count) => sized(vec![b'a'; count.parse().expect("a count")]),
             None => sized(b"hello".to_vec()),

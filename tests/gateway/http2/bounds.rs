@@ -100,8 +100,8 @@ listeners: [ { name: web, bind: \"{web}\" } ]
 providers: { gone: { url: \"h2c://{gone}\" }, mute: { url: \"h2c://{mute}\", timeouts: { first_byte: 300ms } } }
 pools: { gone: { providers: [gone] }, mute: { providers: [mute] } }
 routes:
-  - { name: gone, match: { path: /gone }, pool: gone }
-  - { name: mute, match: { path: /mute }, pool: mute }
+  - { name: gone, match: { path: /gone }, pool: gone, retry: { attempts: 1 } }
+  - { name: mute, match: { path: /mute }, pool: mute, retry: { attempts: 1 } }
   - { name: late, match: { path: /late }, pool: mute, timeout: 100ms }
   - { name: get, match: { path: /get, methods: [GET] }, respond: { status: 200, body: fine } }
 ";

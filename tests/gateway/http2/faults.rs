@@ -159,7 +159,7 @@ fn an_answer_that_breaks_off_is_reset_and_never_ended() {
         });
         breaks_off(&before_http2(alpha.address(), Extra::default()));
     }
-    for head in ["content-length: 100\r\n\r\nhalf", "transfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n"] {
+    for head in ["content-length: 100000\r\n\r\nhalf", "transfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n"] {
         let alpha = Provider::scripted(move |peer| {
             if peer.request().is_some() {
                 peer.wire.send(format!("HTTP/1.1 200 OK\r\n{head}"));
@@ -212,7 +212,7 @@ fn what_a_provider_refused_unprocessed_is_sent_once_more_whatever_it_is() {
         assert_eq!(line["attempts"].as_array().map(Vec::len), Some(1), "it is the same attempt: {line}");
         // Only once: who refuses again means it.
         let (alpha, asked_for) = refusing(Reason::REFUSED_STREAM, 9);
-        let gateway = before_http2(alpha.address(), Extra::default());
+        let gateway = before_http2(alpha.address(), Extra::ONCE);
         let client = Client::connect(gateway.web());
         assert_eq!(client.get("/quick").text(), "quick", "a connection is there");
         client.ask(method, "/a", &[], None).is_problem(502, "attempts_exhausted");
@@ -234,7 +234,7 @@ fn what_a_provider_gave_up_is_not_sent_again() {
     for reason in [Reason::CANCEL, Reason::INTERNAL_ERROR, Reason::NO_ERROR] {
         for method in ["POST", "GET"] {
             let (alpha, asked_for) = refusing(reason, 1);
-            let gateway = before_http2(alpha.address(), Extra::default());
+            let gateway = before_http2(alpha.address(), Extra::ONCE);
             let client = Client::connect(gateway.web());
             assert_eq!(client.get("/quick").text(), "quick", "a connection is there");
             client.ask(method, "/a", &[], None).is_problem(502, "attempts_exhausted");
@@ -244,9 +244,15 @@ fn what_a_provider_gave_up_is_not_sent_again() {
 }
 
 #[test]
-fn a_body_that_was_sent_is_not_sent_again() {
+fn a_body_that_was_sent_is_sent_again_after_a_refusal_as_far_as_it_is_kept() {
     let (alpha, asked_for) = refusing(Reason::REFUSED_STREAM, 1);
     let gateway = before_http2(alpha.address(), Extra::default());
+    let client = Client::connect(gateway.web());
+    assert_eq!(client.ask("POST", "/a", &[], Some(&vec![b'x'; 1 << 20])).text(), "quick");
+    assert_eq!(asked_for.load(Ordering::SeqCst), 2);
+
+    let (alpha, asked_for) = refusing(Reason::REFUSED_STREAM, 1);
+    let gateway = before_http2(alpha.address(), Extra { route: "retry: { replay_bytes: 1KiB }", ..Extra::default() });
     let client = Client::connect(gateway.web());
     assert_eq!(client.get("/quick").text(), "quick", "a connection is there");
     // The provider refuses once it has the head; whether the body was read by then decides, and is not always the same.
