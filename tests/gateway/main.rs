@@ -27,6 +27,8 @@ mod lost; // not one request is lost, not one stream is cut
 mod lost_tls; // nor over TLS, while certificates change and processes follow each other
 mod provider; // a provider that a test drives, or a script
 mod refusals; // bad input: what the client gets, what the provider does not see
+mod replay; // a body that goes out twice
+mod retry; // another provider is asked: when, when not, and what is told
 mod reload; // a configuration is replaced whole or not at all
 mod signals; // what the binary does when it is told
 mod regression; // one test for each defect that was found from outside
