@@ -12,6 +12,7 @@ mod broken; // providers that break HTTP, break off, stay silent or are not ther
 mod bulk; // five gibibytes each way in constant memory
 mod clients; // curl, wrk, a WebSocket library, a browser
 mod clients_http2; // curl, nghttp, h2load, a browser and a WebSocket library over TLS
+mod clients_named; // clients of the configuration: keys, addresses, classes, their own limits
 mod drain; // what is under way ends, nothing new begins
 mod exchange; // a request and its answer: framing, order, streams, interim and early answers
 mod files; // a certificate, a key or a secret changes and the configuration does not
