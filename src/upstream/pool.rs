@@ -177,10 +177,12 @@ pub struct Ask<'a> {
 /// What to do where no provider has room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// Nothing: refused as [`Refused::Busy`]. So do hedges.
+    /// Nothing: refused as [`Refused::Busy`]. So do jobs.
     Never,
     /// The same, and only who was not tried yet will do.
     Elsewhere,
+    /// The same, for a hedge.
+    Hedge,
     /// Wait in the queue, unless all that is left is to wait for a circuit.
     Queue,
     /// Wait in the queue, also for a circuit that may be probed in time.
@@ -363,7 +365,7 @@ impl Pool {
         {
             return Ok(Leasing::Now(Lease::begin(grant, ask.purpose(), Duration::ZERO, None, ask.now)));
         }
-        if ask.wait == Wait::Elsewhere {
+        if matches!(ask.wait, Wait::Elsewhere | Wait::Hedge) {
             return Err(Refused::Busy);
         }
         self.live.queue(ask).map_err(|refused| self.live.count(refused))
@@ -629,7 +631,7 @@ impl Members {
     /// Takes one for a request that has not queued.
     fn pass(&self, ask: &Ask<'_>) -> Option<Grant> {
         let spared = ask.risky && fastrand::u8(..) >= RISKY_PROBES;
-        let elsewhere = ask.wait == Wait::Elsewhere;
+        let elsewhere = matches!(ask.wait, Wait::Elsewhere | Wait::Hedge);
         let view = View { members: self, tried: ask.tried, elsewhere, spared, queued: false, now: ask.now };
         (0..TAKES).find_map(|_| {
             let index = self.balance.choose(&view, ask.key, fastrand::u64(..))?;
@@ -883,11 +885,11 @@ impl Refused {
 // === impl Ask ===
 
 impl Ask<'_> {
-    /// What it is for: a hedge is what comes again and does not wait.
+    /// What it is for.
     fn purpose(&self) -> Purpose {
         match (self.again, self.wait) {
+            (_, Wait::Hedge) => Purpose::Hedge,
             (false, _) => Purpose::First,
-            (true, Wait::Never) => Purpose::Hedge,
             (true, _) => Purpose::Retry,
         }
     }
