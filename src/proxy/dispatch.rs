@@ -182,13 +182,13 @@ impl<'a> Trip<'a> {
             if clock::after(lent.now, pause) >= self.deadline {
                 return Ok(Err(pool::Refused::NoProvider { retry_after: None }));
             }
-            waiting::watching(tokio::time::sleep(pause), lent).await?;
+            Box::pin(waiting::watching(tokio::time::sleep(pause), lent)).await?;
         }
         match self.pool.lease(&self.ask(lent.now, Wait::QueueForProbe, &label)) {
             Ok(Leasing::Now(lease)) => Ok(Ok(lease)),
             Ok(Leasing::Wait(place)) => {
                 let since = lent.now;
-                let leased = waiting::for_lease(place, self.errand.request, lent).await?;
+                let leased = Box::pin(waiting::for_lease(place, self.errand.request, lent)).await?;
                 record.queued(lent.now.saturating_duration_since(since));
                 Ok(leased)
             }
@@ -225,7 +225,8 @@ impl<'a> Trip<'a> {
         if self.made >= self.ceiling {
             lent.replay.rewind_for_good();
         } else if let Some(after) = self.hedges(&lease, lent) {
-            return self.hedged(lease, after, lent, record).await;
+            // Apart, because every request would carry the room for it.
+            return Box::pin(self.hedged(lease, after, lent, record)).await;
         }
         let trip = &*self;
         let elsewhere = |answer: &ResponseHead, whole: bool| trip.may_replace(answer, whole);
@@ -280,7 +281,7 @@ impl<'a> Trip<'a> {
                         spent = ended;
                         Done::First(first.await)
                     }
-                    first => first,
+                    first @ Done::First(_) => first,
                 }
             };
             // Where the first is lost and the second under way, that is what another attempt would be.

@@ -80,7 +80,7 @@ pub struct Live {
 /// Who may be leased through a pool, and by which rule.
 #[derive(Debug)]
 pub struct Members {
-    members: Vec<Member>,
+    each: Vec<Member>,
     balance: Balance,
     /// The balance goes by latency.
     by_latency: bool,
@@ -429,7 +429,7 @@ impl Pool {
             oldest,
             clients,
             capacity: self.config.queue.terms.capacity,
-            in_flight: self.members().members.iter().map(|member| member.provider.state.in_flight()).sum(),
+            in_flight: self.members().iter().map(|member| member.provider.state.in_flight()).sum(),
             paused: live.line.is_paused(),
             dispatched: live.dispatched.load(Ordering::Relaxed),
             rate: gap.map(|gap| 1.0 / gap.as_secs_f64().max(1e-6)),
@@ -619,13 +619,13 @@ impl Drop for Ringing {
 
 impl Members {
     /// These, chosen from by this rule.
-    pub(super) fn new(members: Vec<Member>, balance: Balance, by_latency: bool, timeout: Duration) -> Arc<Self> {
-        Arc::new(Members { members, balance, by_latency, timeout })
+    pub(super) fn new(each: Vec<Member>, balance: Balance, by_latency: bool, timeout: Duration) -> Arc<Self> {
+        Arc::new(Members { each, balance, by_latency, timeout })
     }
 
     /// Each of them, in the order of the file.
     pub fn iter(&self) -> std::slice::Iter<'_, Member> {
-        self.members.iter()
+        self.each.iter()
     }
 
     /// Takes one for a request that has not queued.
@@ -635,13 +635,13 @@ impl Members {
         let view = View { members: self, tried: ask.tried, elsewhere, spared, queued: false, now: ask.now };
         (0..TAKES).find_map(|_| {
             let index = self.balance.choose(&view, ask.key, fastrand::u64(..))?;
-            Grant::take(&self.members[index].provider, false, ask.now).ok()
+            Grant::take(&self.each[index].provider, false, ask.now).ok()
         })
     }
 
     fn outlook(&self, now: Instant) -> Outlook {
         let mut outlook = Outlook::default();
-        for member in &self.members {
+        for member in &self.each {
             let (slot, at, alarm) = match member.provider.state.prospect(now) {
                 Prospect::Never => continue,
                 Prospect::Full => {
@@ -651,16 +651,16 @@ impl Members {
                 // Somebody was faster, or a place was seen that was gone when it was to be taken.
                 Prospect::Ready => {
                     outlook.in_service = true;
-                    outlook.alarm = sooner(outlook.alarm, now + SOON);
+                    outlook.alarm = Some(sooner(outlook.alarm, now + SOON));
                     continue;
                 }
                 Prospect::Rested(at) => (&mut outlook.rested, at, true),
                 Prospect::Probe(at) => (&mut outlook.probed, at, true),
                 Prospect::Told(at) => (&mut outlook.probed, at, false),
             };
-            *slot = sooner(*slot, at);
+            *slot = Some(sooner(*slot, at));
             if alarm {
-                outlook.alarm = sooner(outlook.alarm, at);
+                outlook.alarm = Some(sooner(outlook.alarm, at));
             }
         }
         outlook
@@ -681,7 +681,7 @@ impl Supply for Members {
     type Wish = Wish;
 
     fn want(&self, wanted: bool) {
-        for member in &self.members {
+        for member in &self.each {
             member.provider.state.want(wanted);
         }
     }
@@ -691,7 +691,7 @@ impl Supply for Members {
         let view = View { members: self, tried: &wish.tried, elsewhere: false, spared, queued: true, now };
         (0..TAKES).find_map(|_| {
             let index = self.balance.choose(&view, wish.key, fastrand::u64(..))?;
-            Grant::take(&self.members[index].provider, true, now).map_err(|grant| spoilt.extend(grant)).ok()
+            Grant::take(&self.each[index].provider, true, now).map_err(|grant| spoilt.extend(grant)).ok()
         })
     }
 }
@@ -700,12 +700,12 @@ impl Supply for Members {
 
 impl Field for View<'_> {
     fn len(&self) -> usize {
-        self.members.members.len()
+        self.members.each.len()
     }
 
     #[inline]
     fn look(&self, index: usize) -> Option<Look> {
-        let Member { provider, weight, backup } = &self.members.members[index];
+        let Member { provider, weight, backup } = &self.members.each[index];
         let (in_flight, probe) = provider.state.open_to(self.queued, self.now)?;
         let warmth = provider.config.slow_start.map_or(1.0, |over| provider.state.warmth(over, self.now));
         // A request that failed already is spared as well, unless there is nobody else.
@@ -906,8 +906,8 @@ fn waiter(class: Class, client: u32, share: u32, since: Instant) -> Waiter {
 }
 
 /// The sooner of the two.
-fn sooner(one: Option<Instant>, other: Instant) -> Option<Instant> {
-    Some(one.map_or(other, |one| one.min(other)))
+fn sooner(one: Option<Instant>, other: Instant) -> Instant {
+    one.map_or(other, |one| one.min(other))
 }
 
 /// So many gaps, as far as they can be told.
