@@ -24,8 +24,8 @@ pub struct Onward<'a> {
     pub peer: &'a Peer,
     /// What it is called.
     pub identity: &'a Identity,
-    /// The field that showed the client's key to us.
-    pub key_field: Option<Known>,
+    /// The fields that showed keys of clients to us.
+    pub key_fields: [Option<Known>; 2],
     /// What is left of the request's time.
     pub left: Duration,
 }
@@ -73,7 +73,7 @@ fn target(out: &mut Vec<u8>, onward: &Onward<'_>) {
 
 /// Everything of a request's head but its first line and Host.
 fn request_fields(out: &mut Vec<u8>, onward: &Onward<'_>, version: Version) {
-    let Onward { request, rewrite, provider, peer, identity, key_field, left } = *onward;
+    let Onward { request, rewrite, provider, peer, identity, key_fields, left } = *onward;
     let rules = [&rewrite.headers, &provider.headers];
     let changes = changes_any(&request.head.fields, rules);
     // Whoever writes this field as well would set the provider's deadline.
@@ -83,7 +83,7 @@ fn request_fields(out: &mut Vec<u8>, onward: &Onward<'_>, version: Version) {
             continue;
         }
         if passes_up(known, peer.trusted)
-            && Some(known) != key_field
+            && !key_fields.contains(&Some(known))
             && !(changes && is_changed(name, &request.head.fields, rules))
         {
             encode::field(out, name, value);
