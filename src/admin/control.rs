@@ -2,10 +2,12 @@
 
 use crate::config;
 use crate::observe::Metrics;
+use crate::overrides::{self, Shown};
+use crate::policy::overrides::{Setting, Target};
 use serde_json::Value;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// The gateway, as operators reach it.
 pub trait Control: Send + Sync + 'static {
@@ -22,6 +24,24 @@ pub trait Control: Send + Sync + 'static {
     fn providers(&self) -> Vec<ProviderView> {
         Vec::new()
     }
+
+    /// What Sluice itself depends on.
+    fn dependencies(&self) -> Vec<Dependency>;
+
+    /// What operators changed at runtime.
+    fn overrides(&self) -> Vec<Shown>;
+
+    /// Makes an override, for `ttl` if that is said. It is on disk when this returns, or shown as not durable.
+    ///
+    /// # Errors
+    /// Nothing has changed then.
+    fn override_by(&self, setting: Setting, name: &str, ttl: Option<Duration>) -> Result<Shown, overrides::Refused>;
+
+    /// Takes an override back and returns it; `None` where there is none.
+    ///
+    /// # Errors
+    /// Nothing has changed then.
+    fn take_back(&self, target: &Target) -> Result<Option<Shown>, overrides::Refused>;
 
     /// What is applied, and what the file says.
     fn config(&self) -> ConfigStatus;
@@ -70,6 +90,19 @@ pub struct ProviderView {
     pub url: String,
     /// Attempts under way.
     pub in_flight: u64,
+}
+
+/// Something that Sluice depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dependency {
+    /// What it is.
+    pub name: &'static str,
+    /// `ok`, `unused` or `failing`.
+    pub state: &'static str,
+    /// What was found, for people.
+    pub detail: String,
+    /// How long its latest answer took.
+    pub latency: Option<Duration>,
 }
 
 /// The configuration in force and the one in the file.

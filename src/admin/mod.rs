@@ -12,7 +12,7 @@ mod server;
 mod views;
 
 pub use control::{
-    Check, ConfigStatus, Control, OnDisk, ProviderView, Readiness, Rejected, Reloaded, Reloading, Version,
+    Check, ConfigStatus, Control, Dependency, OnDisk, ProviderView, Readiness, Rejected, Reloaded, Reloading, Version,
 };
 pub use server::serve;
 

@@ -4,11 +4,15 @@ use super::*;
 use crate::clock;
 use crate::config::{Admin, Role, Secret, Token};
 use crate::observe::Metrics;
+use crate::overrides::{self, Overrides, Shown, Steered};
+use crate::policy::overrides::{Change, Setting, Target};
+use crate::store::Embedded;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
@@ -26,6 +30,25 @@ struct Pretended {
     slow: AtomicBool,
     /// Looking at readiness and configuration waits for it.
     busy: Mutex<()>,
+    overrides: Overrides,
+    alpha: Alpha,
+    folder: TempDir,
+}
+
+/// One thing of each kind is there, and is called `alpha`.
+#[derive(Default)]
+struct Alpha {
+    told: Mutex<Vec<String>>,
+}
+
+impl Steered for Alpha {
+    fn has(&self, target: &Target) -> bool {
+        target.name == "alpha"
+    }
+
+    fn apply(&self, change: &Change<'_>) {
+        self.told.lock().expect("nobody panicked").push(format!("{change:?}"));
+    }
 }
 
 /// A running listener.
@@ -63,6 +86,23 @@ impl Control for Pretended {
     fn providers(&self) -> Vec<ProviderView> {
         let alpha = ProviderView { name: "alpha".into(), url: "http://127.0.0.1:9001".into(), in_flight: 2 };
         vec![alpha]
+    }
+
+    fn dependencies(&self) -> Vec<Dependency> {
+        let latency = Some(Duration::from_millis(1500));
+        vec![Dependency { name: "store", state: "ok", detail: "data/sluice.redb".into(), latency }]
+    }
+
+    fn overrides(&self) -> Vec<Shown> {
+        self.overrides.list(&self.alpha)
+    }
+
+    fn override_by(&self, setting: Setting, name: &str, ttl: Option<Duration>) -> Result<Shown, overrides::Refused> {
+        self.overrides.put(&self.alpha, setting, name, ttl.map(|ttl| UNIX_EPOCH + ttl), UNIX_EPOCH)
+    }
+
+    fn take_back(&self, target: &Target) -> Result<Option<Shown>, overrides::Refused> {
+        self.overrides.clear(&self.alpha, target, UNIX_EPOCH)
     }
 
     fn config(&self) -> ConfigStatus {
@@ -104,6 +144,7 @@ impl World {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("port 0 is free");
         let address = listener.local_addr().expect("bound");
         let token = |&(text, role): &(&str, Role)| Token { name: text.into(), secret: Secret::new(text), role };
+        let folder = TempDir::new().expect("a folder");
         let gateway = Arc::new(Pretended {
             admin: Admin {
                 bind: address,
@@ -117,6 +158,9 @@ impl World {
             go_on: Arc::default(),
             slow: AtomicBool::default(),
             busy: Mutex::default(),
+            overrides: Overrides::new(Arc::new(Embedded::new(folder.path()))),
+            alpha: Alpha::default(),
+            folder,
         });
         let (stop, stopped) = watch::channel(false);
         let server = tokio::spawn(serve(listener, gateway.clone(), stopped));
@@ -236,7 +280,8 @@ async fn providers_dependencies_and_the_configuration_are_shown() {
     let world = World::start(&[]);
     let alpha = json!({ "name": "alpha", "url": "http://127.0.0.1:9001", "in_flight": 2 });
     assert_eq!(world.get("/health/providers").await.json(), json!({ "providers": [alpha] }));
-    assert_eq!(world.get("/health/dependencies").await.json(), json!({ "dependencies": [] }));
+    let store = json!({ "name": "store", "state": "ok", "latency_seconds": 1.5, "detail": "data/sluice.redb" });
+    assert_eq!(world.get("/health/dependencies").await.json(), json!({ "dependencies": [store] }));
     let expected = json!({
         "applied": { "hash": "aa", "at": "1970-01-01T00:00:00.000Z", "effective": { "version": 1 } },
         "on_disk": { "hash": "bb", "seen_at": "1970-01-01T00:00:00.000Z", "error": "wrong" },
@@ -273,6 +318,78 @@ async fn a_reload_ends_although_its_caller_hung_up() {
     assert_eq!(world.get("/livez").await.status, 200);
     world.gateway.go_on.notify_one();
     until(|| world.gateway.reloads.load(Ordering::SeqCst) == 1).await;
+}
+
+#[tokio::test]
+async fn an_override_is_made_listed_and_taken_back() {
+    let world = World::start(&[]);
+    let told = || std::mem::take(&mut *world.gateway.alpha.told.lock().expect("nobody panicked"));
+    let made = world.ask("POST /api/v1/circuit-breakers/alpha/open?ttl=10m", &[], "").await;
+    let open = json!({
+        "id": "circuit/alpha", "kind": "circuit", "name": "alpha", "setting": "open",
+        "since": "1970-01-01T00:00:00.000Z", "until": "1970-01-01T00:10:00.000Z", "unused": false, "durable": true,
+    });
+    assert_eq!((made.status, made.json()), (200, json!({ "override": open })));
+    assert_eq!(told(), ["Circuit(\"alpha\", Some(Open))"]);
+    for (path, kind, setting, change) in [
+        ("circuit-breakers/alpha/close", "circuit", "closed", "Circuit(\"alpha\", Some(Closed))"),
+        ("providers/alpha/drain", "provider", "drained", "Drain(\"alpha\", true)"),
+        ("queues/alpha/pause", "queue", "paused", "Pause(\"alpha\", true)"),
+    ] {
+        let made = world.ask(&format!("POST /api/v1/{path}"), &[], "").await.json()["override"].clone();
+        let said = [&made["kind"], &made["setting"], &made["until"]];
+        assert_eq!(said, [&json!(kind), &json!(setting), &Value::Null]);
+        assert_eq!(told(), [change]);
+    }
+    let listed = world.get("/api/v1/overrides").await.json();
+    let ids: Vec<_> = listed["overrides"].as_array().expect("a list").iter().map(|one| one["id"].clone()).collect();
+    assert_eq!(ids, ["circuit/alpha", "provider/alpha", "queue/alpha"]);
+    for (request, change) in [
+        ("POST /api/v1/circuit-breakers/alpha/auto", "Circuit(\"alpha\", None)"),
+        ("POST /api/v1/providers/alpha/undrain", "Drain(\"alpha\", false)"),
+        ("DELETE /api/v1/overrides/queue/alpha", "Pause(\"alpha\", false)"),
+    ] {
+        let taken = world.ask(request, &[], "").await;
+        assert_eq!((taken.status, &taken.json()["cleared"]["name"]), (200, &json!("alpha")), "{request}");
+        assert_eq!(told(), [change]);
+    }
+    let nothing = world.ask("POST /api/v1/queues/alpha/resume", &[], "").await;
+    assert_eq!((nothing.status, nothing.json()), (200, json!({ "cleared": null })));
+    assert_eq!(world.get("/api/v1/overrides").await.json(), json!({ "overrides": [] }));
+}
+
+#[tokio::test]
+async fn what_cannot_be_overridden_is_a_problem_and_changes_nothing() {
+    let world = World::start(&[]);
+    for path in ["circuit-breakers/beta/open", "circuit-breakers/beta/auto", "queues/beta/pause"] {
+        world.ask(&format!("POST /api/v1/{path}"), &[], "").await.is_problem(404, "unknown_name");
+    }
+    for path in ["overrides/circuit/alpha", "overrides/route/alpha", "overrides/circuit/%FF", "overrides/circuit"] {
+        let status = world.ask(&format!("DELETE /api/v1/{path}"), &[], "").await.status;
+        assert!([400, 404].contains(&status), "{path}: {status}");
+    }
+    let open = "circuit-breakers/alpha/open";
+    for query in ["ttl", "ttl=", "ttl=10", "ttl=0s", "ttl=9999h", "ttl=1d", "tll=10m", "ttl=1m&ttl=2m", "ttl=1m&x"] {
+        let refused = world.ask(&format!("POST /api/v1/{open}?{query}"), &[], "").await;
+        refused.is_problem(400, "bad_request");
+    }
+    world.ask("POST /api/v1/circuit-breakers/alpha/auto?ttl=1m", &[], "").await.is_problem(400, "bad_request");
+    world.gateway.overrides.release();
+    let leaving = world.ask("POST /api/v1/circuit-breakers/alpha/open", &[], "").await;
+    assert_eq!(leaving.is_problem(503, "handing_over").field("retry-after"), Some("1"));
+    assert_eq!(world.get("/api/v1/overrides").await.json(), json!({ "overrides": [] }));
+    assert_eq!(world.gateway.alpha.told.lock().expect("nobody panicked").len(), 0);
+}
+
+#[tokio::test]
+async fn an_override_that_cannot_be_stored_is_made_and_says_so() {
+    let world = World::start(&[]);
+    std::fs::create_dir(world.gateway.folder.path().join("sluice.redb")).expect("made");
+    let made = world.ask("POST /api/v1/providers/alpha/drain", &[], "").await;
+    let body = made.json();
+    assert_eq!((made.status, &body["override"]["durable"]), (200, &json!(false)));
+    assert!(body["warning"].as_str().is_some_and(|warning| warning.contains("a restart will not know")), "{body}");
+    assert_eq!(world.gateway.alpha.told.lock().expect("nobody panicked").len(), 1);
 }
 
 #[tokio::test]
@@ -407,6 +524,9 @@ async fn each_role_may_do_what_it_is_for() {
     assert_eq!(ask("GET /metrics", "reads").await.status, 200);
     assert_eq!(ask("GET /metrics", "operates").await.status, 200);
     assert_eq!(ask("POST /api/v1/config/reload", "operates").await.status, 200);
+    ask("POST /api/v1/queues/alpha/pause", "reads").await.is_problem(403, "forbidden");
+    ask("DELETE /api/v1/overrides/queue/alpha", "reads").await.is_problem(403, "forbidden");
+    assert_eq!(ask("POST /api/v1/queues/alpha/pause", "operates").await.status, 200);
     let refused = ask("POST /api/v1/config/reload", "reads").await;
     let detail = refused.is_problem(403, "forbidden").json()["detail"].clone();
     assert_eq!(detail, "POST needs a token of role operate; this one has the role read");

@@ -1,7 +1,8 @@
 //! How the gateway's state looks as JSON. ◇
 
-use super::control::{ConfigStatus, ProviderView, Readiness, Reloaded};
+use super::control::{ConfigStatus, Dependency, ProviderView, Readiness, Reloaded};
 use crate::observe::timestamp;
+use crate::overrides::Shown;
 use serde_json::{Value, json};
 
 pub(super) fn readiness(readiness: &Readiness, verbose: bool) -> Value {
@@ -24,6 +25,28 @@ pub(super) fn provider(provider: &ProviderView) -> Value {
         "name": provider.name,
         "url": provider.url,
         "in_flight": provider.in_flight,
+    })
+}
+
+pub(super) fn dependency(dependency: &Dependency) -> Value {
+    json!({
+        "name": dependency.name,
+        "state": dependency.state,
+        "latency_seconds": dependency.latency.map(|latency| latency.as_secs_f64()),
+        "detail": dependency.detail,
+    })
+}
+
+pub(super) fn overriding(shown: &Shown) -> Value {
+    json!({
+        "id": shown.target.to_string(),
+        "kind": shown.target.kind.as_str(),
+        "name": shown.target.name,
+        "setting": shown.made.setting.as_str(),
+        "since": timestamp(shown.made.since),
+        "until": shown.made.until.map(timestamp),
+        "unused": !shown.used,
+        "durable": shown.durable,
     })
 }
 

@@ -5,6 +5,8 @@ use super::pool::{Pool, Provider, ProviderId};
 use super::tls::TlsError;
 use crate::config::{self, Config};
 use crate::observe::metrics::Metrics;
+use crate::overrides::Steered;
+use crate::policy::overrides::{Change, Kind, Target};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -66,6 +68,17 @@ impl Registry {
                 .map_err(|source| BuildError { provider: Arc::clone(&provider.name), source }),
         }
     }
+}
+
+impl Steered for Registry {
+    fn has(&self, target: &Target) -> bool {
+        match target.kind {
+            Kind::Circuit | Kind::Provider => self.endpoints.contains_key(&*target.name),
+            Kind::Queue => self.turns.contains_key(&*target.name),
+        }
+    }
+
+    fn apply(&self, _change: &Change<'_>) {}
 }
 
 /// Whether connections opened for `old` may serve `new`.
