@@ -17,7 +17,7 @@ use super::shape::{self, Key, Kind};
 use super::types::{
     Action, Admin, Bind, Certificate, Config, HeaderRules, HostPattern, HostRule, Level, Listener, ListenerLimits,
     ListenerTls, Log, LogFormat, Match, PathPattern, Pool, Protocols, Provider, ProviderAddress, ProviderConnections,
-    ProviderTimeouts, ProviderTls, ProviderUrl, ProxyVersion, Rewrite, Role, Route, Scheme, TlsVersion, Token,
+    ProviderTimeouts, ProviderTls, ProviderUrl, ProxyVersion, Rewrite, Role, Route, Scheme, Store, TlsVersion, Token,
     ValueMatch,
 };
 use std::collections::{HashMap, HashSet};
@@ -55,6 +55,7 @@ pub(super) fn config(root: &Node, cx: &mut Context<'_>) -> Config {
         shutdown_delay: top.child("shutdown").duration("delay"),
         reload_watch: top.child("reload").boolean("watch"),
         log: log(&top.child("log"), cx),
+        store: Store { path: cx.base.join("data") },
         providers: providers.into_iter().map(Arc::new).collect(),
         pools: pools.into_iter().map(Arc::new).collect(),
         routes: routes.into_iter().map(|placed| placed.what).collect(),

@@ -27,6 +27,8 @@ pub struct Config {
     pub reload_watch: bool,
     /// What is logged, and where.
     pub log: Log,
+    /// What must last, and where.
+    pub store: Store,
     /// Upstreams, in file order; names are unique.
     pub providers: Vec<Arc<Provider>>,
     /// Sets of providers, in file order; names are unique.
@@ -213,6 +215,13 @@ pub enum LogFormat {
     Json,
     /// For people.
     Text,
+}
+
+/// What must last, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// The folder of the embedded store.
+    pub path: PathBuf,
 }
 
 /// One upstream.

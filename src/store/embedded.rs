@@ -8,6 +8,7 @@
 
 use super::{Change, Health, Record, Shelf, State, Store, StoreError};
 use crate::clock;
+use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -88,7 +89,8 @@ impl Embedded {
         }
         let file = OpenOptions::new().read(true).write(true).open(&self.file).map_err(refused)?;
         let mut builder = Database::builder();
-        let database = builder.set_cache_size(CACHE_BYTES).create_file(file);
+        let backend = FileBackend::new(file);
+        let database = backend.and_then(|file| builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).create_with_backend(file));
         database.map(Some).map_err(|error| self.because(&error.into()))
     }
 
