@@ -8,8 +8,10 @@
 use sluice::clock;
 use sluice::config::{Action, HostPattern, Match, PathPattern, Rewrite, Route};
 use sluice::http1::target;
+use sluice::policy::circuit::{Terms, Verdict};
 use sluice::proxy::path;
 use sluice::proxy::route::{Asked, Found, Routes};
+use sluice::upstream::breaker::Breaker;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +25,7 @@ fn main() {
     }
     paths();
     targets();
+    circuits();
 }
 
 /// What tells the routes of a table apart.
@@ -108,6 +111,48 @@ fn targets() {
     let host: &[u8] = b"www.example.com:8080";
     measure("host", |_| {
         black_box(target::host(black_box(host))).ok();
+    });
+}
+
+/// A decision is to take at most 50 ns. Time goes on by a microsecond a turn, so that windows move on as they do in life.
+fn circuits() {
+    let start = clock::now();
+    let at = |turn: usize| start + Duration::from_micros(turn as u64);
+    let terms = Terms {
+        failure_threshold: 5,
+        failure_rate: 0.5,
+        window: Duration::from_secs(10),
+        minimum_requests: 20,
+        recovery_timeout: Duration::from_secs(5),
+        max_recovery_timeout: Duration::from_secs(60),
+        half_open_requests: 1,
+        success_threshold: 2,
+    };
+    let breaker = Breaker::new("alpha".into(), terms, start);
+    let attempt = |verdict, now| {
+        let permit = breaker.admit(now).expect("a closed circuit admits");
+        breaker.report(permit, verdict, now);
+    };
+    measure("circuit, closed: peek", |turn| {
+        black_box(breaker.peek(black_box(at(turn))));
+    });
+    measure("circuit, closed: admit, success", |turn| attempt(Verdict::Success, at(turn)));
+    measure("circuit, closed: admit, one in 10 fails", |turn| {
+        attempt(if turn % 10 == 0 { Verdict::Failure("reset") } else { Verdict::Success }, at(turn));
+    });
+    for _ in 0..terms.failure_threshold {
+        attempt(Verdict::Failure("reset"), at(TURNS));
+    }
+    measure("circuit, open: refused", |turn| {
+        black_box(breaker.admit(black_box(at(turn)))).map_or((), |_| unreachable!("it is open"));
+    });
+    let breaker = Breaker::new("beta".into(), Terms { success_threshold: u32::MAX, ..terms }, start);
+    for _ in 0..terms.failure_threshold {
+        breaker.report(breaker.admit(start).expect("closed"), Verdict::Failure("reset"), start);
+    }
+    measure("circuit, half open: a probe, success", |turn| {
+        let now = at(turn) + terms.recovery_timeout * 2;
+        breaker.report(breaker.admit(now).expect("room for a probe"), Verdict::Success, now);
     });
 }
 

@@ -301,7 +301,7 @@ const LOOK_PAUSE: Duration = Duration::from_secs(10);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::overrides::Forced;
+    use crate::policy::circuit::Forced;
     use crate::store::{Embedded, StoreError};
     use std::cell::RefCell;
     use std::collections::BTreeMap;

@@ -3,3 +3,5 @@
 pub mod class;
 pub mod outcome;
 pub mod overrides;
+pub mod window;
+pub mod circuit;

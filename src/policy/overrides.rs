@@ -4,6 +4,7 @@
 //! is at most one for each [`Target`]; a later one takes its place. It never ends by being forgotten: only by its time, by
 //! somebody who takes it back, or by another. Times are those of the wall clock, since an override outlives the process.
 
+use super::circuit::Forced;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::SystemTime;
@@ -39,15 +40,6 @@ pub enum Setting {
     Drained,
     /// The queue takes requests and hands out no lease.
     Paused,
-}
-
-/// What a circuit is forced to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Forced {
-    /// It lets nothing through.
-    Open,
-    /// It lets everything through.
-    Closed,
 }
 
 /// One override.

@@ -7,6 +7,7 @@
 pub mod registry;
 pub mod pool;
 pub mod buffers;
+pub mod breaker;
 pub mod endpoint;
 pub mod multiplex;
 pub mod idle;
