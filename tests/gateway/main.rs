@@ -25,6 +25,7 @@ mod idle; // connections that do nothing, and the limit on all of them
 mod listener; // what a listener bounds, and many clients at once
 mod lost; // not one request is lost, not one stream is cut
 mod lost_tls; // nor over TLS, while certificates change and processes follow each other
+mod overrides; // what operators change at runtime, and where it is kept
 mod provider; // a provider that a test drives, or a script
 mod refusals; // bad input: what the client gets, what the provider does not see
 mod reload; // a configuration is replaced whole or not at all
