@@ -1,0 +1,312 @@
+//! How long a provider wants to be left alone, and until when it is.
+//!
+//! Providers say it in many dialects. Two kinds are told apart: fields that ask for a wait (`Retry-After`,
+//! `retry-after-ms`), which are heard with a 429 and a 503, and fields that tell when a limit is reset (`RateLimit`,
+//! `x-ratelimit-reset` and their kin), which supply the wait of a 429 only: on other answers they come as news. Where several
+//! limits are told, the wait is for the last of those that are used up; where none is, for the first of all.
+//!
+//! A number is read by its magnitude: nobody asks for a wait of thirty years, so from a thousand million on it is a date, in
+//! seconds or in milliseconds since 1970. Nothing that a provider writes can do more than set a wait, and every wait is capped
+//! by the caller (`limits.max_cooldown`).
+
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
+use jiff::Timestamp;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Until when one provider is left alone. It never shortens.
+///
+/// Without a hint the wait is a second, and doubles to a minute each time the provider rejects again once it is over, until
+/// it succeeds. What is rejected or succeeds meanwhile was sent before, and says nothing new: a hundred requests that are
+/// rejected together are one rejection.
+#[derive(Debug)]
+pub struct Cooldown {
+    base: Instant,
+    /// A [`Phase`], in one word so that threads agree without a lock.
+    word: AtomicU64,
+}
+
+/// What a [`Cooldown`] knows.
+#[derive(Clone, Copy)]
+struct Phase {
+    /// Microseconds since the base, at most [`UNTIL_MAX`]; 0 before the first.
+    until: u64,
+    /// Rejections since the last success, as far as they matter.
+    streak: u32,
+}
+
+/// Limits that were told, and when they are reset.
+#[derive(Default)]
+struct Resets {
+    /// The longest wait for one that is used up, or may be.
+    used_up: Option<Duration>,
+    /// The shortest wait for one that is not.
+    left: Option<Duration>,
+}
+
+// === impl Cooldown ===
+
+impl Cooldown {
+    /// None so far. `base` is any instant before those it will be told about.
+    #[must_use]
+    pub fn new(base: Instant) -> Self {
+        Cooldown { base, word: AtomicU64::new(0) }
+    }
+
+    /// The provider has rejected an attempt, with what [`hint`] found; until when it is left alone now, which is at most `max`
+    /// away unless it was further away already.
+    ///
+    /// A hint of nothing is none: its clock differs from ours, or a fraction was rounded down; who rejects and means "at
+    /// once" would be asked as fast as it can answer.
+    pub fn rejected(&self, hint: Option<Duration>, max: Duration, now: Instant) -> Instant {
+        let at = self.since_base(now);
+        let hint = hint.filter(|hint| !hint.is_zero());
+        let step = |word: u64| {
+            let phase = Phase::unpack(word);
+            let is_over = phase.until <= at;
+            let streak = if is_over { (phase.streak + 1).min(STREAK_MAX) } else { phase.streak };
+            let wait = match hint {
+                Some(hint) => hint.min(max),
+                None if is_over => unhinted(streak).min(max),
+                None => Duration::ZERO,
+            };
+            let until = phase.until.max(at.saturating_add(microseconds(wait))).min(UNTIL_MAX);
+            Phase { until, streak }.pack()
+        };
+        let mut seen = self.word.load(Ordering::Relaxed);
+        loop {
+            let next = step(seen);
+            // The word guards nothing but itself, so no ordering with other memory is needed.
+            match self.word.compare_exchange_weak(seen, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return self.instant(Phase::unpack(next).until),
+                Err(other) => seen = other,
+            }
+        }
+    }
+
+    /// An attempt has succeeded.
+    pub fn succeeded(&self, now: Instant) {
+        let seen = self.word.load(Ordering::Relaxed);
+        let phase = Phase::unpack(seen);
+        if phase.streak > 0 && phase.until <= self.since_base(now) {
+            let next = Phase { streak: 0, ..phase }.pack();
+            // Where another thread was faster, its news is the newer one.
+            self.word.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed).ok();
+        }
+    }
+
+    /// Until when the provider is left alone, if it is.
+    #[must_use]
+    pub fn until(&self, now: Instant) -> Option<Instant> {
+        let until = Phase::unpack(self.word.load(Ordering::Relaxed)).until;
+        (until > self.since_base(now)).then(|| self.instant(until))
+    }
+
+    fn since_base(&self, now: Instant) -> u64 {
+        microseconds(now.saturating_duration_since(self.base))
+    }
+
+    fn instant(&self, microseconds: u64) -> Instant {
+        self.base + Duration::from_micros(microseconds)
+    }
+}
+
+// === impl Phase ===
+
+impl Phase {
+    fn pack(self) -> u64 {
+        self.until << STREAK_BITS | u64::from(self.streak)
+    }
+
+    fn unpack(word: u64) -> Self {
+        Phase { until: word >> STREAK_BITS, streak: (word & ((1 << STREAK_BITS) - 1)) as u32 }
+    }
+}
+
+// === impl Resets ===
+
+impl Resets {
+    /// One limit: what is left of it, if that is known, and the wait until it is reset.
+    fn add(&mut self, remaining: Option<f64>, wait: Option<Duration>) {
+        let Some(wait) = wait else { return };
+        if remaining.is_some_and(|remaining| remaining > 0.0) {
+            self.left = Some(self.left.map_or(wait, |other| other.min(wait)));
+        } else {
+            self.used_up = self.used_up.max(Some(wait));
+        }
+    }
+}
+
+/// The wait for which a provider asks in an answer with this status, if it does. `field` gives the first value of a field by
+/// its name in lower case; `wall` is what time people have.
+///
+/// A moment that has passed is a wait of nothing; a number too large to be a wait is the longest one.
+#[must_use]
+pub fn hint<'v>(
+    status: u16,
+    field: impl Fn(&'static [u8]) -> Option<&'v [u8]>,
+    wall: SystemTime,
+) -> Option<Duration> {
+    let text = |name: &'static str| str::from_utf8(field(name.as_bytes())?).ok().map(str::trim_ascii);
+    if status != 429 && status != 503 {
+        return None;
+    }
+    let asked = text("retry-after-ms")
+        .and_then(number)
+        .map(|milliseconds| seconds(milliseconds / 1e3))
+        .or_else(|| wait(text("retry-after")?, wall));
+    if asked.is_some() || status == 503 {
+        return asked;
+    }
+    let mut resets = Resets::default();
+    if let Some(limits) = text("ratelimit") {
+        read_limits(limits, wall, &mut resets);
+    }
+    for (remaining, reset) in RESETS {
+        let Some(reset) = text(reset) else { continue };
+        resets.add(text(remaining).and_then(number), wait(reset, wall));
+    }
+    resets.used_up.or(resets.left)
+}
+
+/// Reads `"policy";r=0;t=30, …` (draft-ietf-httpapi-ratelimit-headers, 08 and later) and `limit=9, remaining=0, reset=30`
+/// (before it): a part that is no parameter of interest begins the next limit, if there is one at all.
+fn read_limits(value: &str, wall: SystemTime, resets: &mut Resets) {
+    let (mut remaining, mut reset) = (None, None);
+    let mut is_quoted = false;
+    let parts = value.split(|letter: char| {
+        is_quoted ^= letter == '"';
+        !is_quoted && matches!(letter, ';' | ',')
+    });
+    for part in parts {
+        match part.trim_ascii().split_once('=') {
+            Some(("r" | "remaining", value)) => remaining = number(value),
+            Some(("t" | "reset", value)) => reset = wait(value, wall),
+            Some((name, _)) if !name.starts_with('"') => {}
+            _ => resets.add(remaining.take(), reset.take()),
+        }
+    }
+    resets.add(remaining, reset);
+}
+
+/// A wait as seconds, as a date (in any form of HTTP, or since 1970), or as a duration like `1m30s`.
+fn wait(text: &str, wall: SystemTime) -> Option<Duration> {
+    let until = |moment: f64| seconds(moment - since_1970(wall));
+    match number(text) {
+        Some(milliseconds) if milliseconds >= EPOCH_MS_MIN => Some(until(milliseconds / 1e3)),
+        Some(moment) if moment >= EPOCH_MIN => Some(until(moment)),
+        Some(span) => Some(seconds(span)),
+        None => duration(text).map(seconds).or_else(|| date(text, wall).map(until)),
+    }
+}
+
+/// Seconds of `1m30s`, `250ms`, `6m0s`, `1.5s`: numbers with units, one after the other.
+fn duration(text: &str) -> Option<f64> {
+    let mut rest = text;
+    let mut total = 0.0;
+    while !rest.is_empty() {
+        let unit_at = rest.find(|letter: char| !letter.is_ascii_digit() && letter != '.')?;
+        let (amount, after) = rest.split_at(unit_at);
+        let next_at = after.find(|letter: char| letter.is_ascii_digit()).unwrap_or(after.len());
+        let (unit, next) = after.split_at(next_at);
+        total += number(amount)? * UNITS.iter().find(|(name, _)| *name == unit)?.1;
+        rest = next;
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+/// Seconds since 1970 of the three forms of RFC 9110, section 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`,
+/// `Sunday, 06-Nov-94 08:49:37 GMT`, `Sun Nov  6 08:49:37 1994`. The day's name is not checked.
+fn date(text: &str, wall: SystemTime) -> Option<f64> {
+    let mut words = text.split([' ', ',', '-']).filter(|word| !word.is_empty());
+    let mut next = || words.next().unwrap_or_default();
+    let (day, month, year, time) = match [next(), next(), next(), next(), next(), next(), next()] {
+        [_, day, month, year, time, "GMT", ""] => (day, month, year, time),
+        [_, month, day, time, year, "", ""] => (day, month, year, time),
+        _ => return None,
+    };
+    let month = MONTHS.iter().position(|name| *name == month)? as i8 + 1;
+    let [hour, minute, second] = *time.split(':').map(|part| digits(part, 2)).collect::<Option<Vec<i16>>>()? else {
+        return None;
+    };
+    let year = if year.len() == 2 { full_year(digits(year, 2)?, wall)? } else { digits(year, 4)? };
+    let (day, hour, minute) = (digits(day, 2)? as i8, hour as i8, minute as i8);
+    // A leap second is counted as the one before it.
+    let date = DateTime::new(year, month, day, hour, minute, second.min(59) as i8, 0).ok()?;
+    Some(Offset::UTC.to_timestamp(date).ok()?.as_second() as f64)
+}
+
+/// The year that ends in these two digits: of this century, or of the last one if it were more than fifty years ahead.
+fn full_year(digits: i16, wall: SystemTime) -> Option<i16> {
+    let this = Offset::UTC.to_datetime(Timestamp::try_from(wall).ok()?).year();
+    let year = this - this % 100 + digits;
+    Some(if year > this + 50 { year - 100 } else { year })
+}
+
+/// A number of at most `max` digits and nothing else; at most four.
+fn digits(text: &str, max: usize) -> Option<i16> {
+    let are_digits = text.len() <= max && text.bytes().all(|byte| byte.is_ascii_digit());
+    if are_digits { text.parse().ok() } else { None }
+}
+
+/// Digits, and perhaps a fraction: no sign, no exponent, no word.
+fn number(text: &str) -> Option<f64> {
+    let is_number = text.starts_with(|letter: char| letter.is_ascii_digit())
+        && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if is_number { text.parse().ok() } else { None }
+}
+
+/// A wait of so many seconds; nothing if they are over, and the longest wait if there are too many.
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
+}
+
+fn since_1970(wall: SystemTime) -> f64 {
+    wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+/// The wait of a provider that says none, from the first time on.
+fn unhinted(streak: u32) -> Duration {
+    (UNHINTED * 2_u32.pow(streak.clamp(1, STREAK_MAX) - 1)).min(UNHINTED_MAX)
+}
+
+/// Rounded up, as many as fit.
+fn microseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX)
+}
+
+/// What is left of a limit and when it is reset: the older drafts, and what was there before any.
+const RESETS: [(&str, &str); 6] = [
+    ("ratelimit-remaining", "ratelimit-reset"),
+    ("x-ratelimit-remaining", "x-ratelimit-reset-after"),
+    ("x-ratelimit-remaining", "x-ratelimit-reset"),
+    ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
+    ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
+    ("x-rate-limit-remaining", "x-rate-limit-reset"),
+];
+/// Units of durations, as Go writes them and people do, in seconds.
+const UNITS: [(&str, f64); 8] = [
+    ("d", 86_400.0),
+    ("h", 3_600.0),
+    ("m", 60.0),
+    ("s", 1.0),
+    ("ms", 1e-3),
+    ("us", 1e-6),
+    ("µs", 1e-6),
+    ("ns", 1e-9),
+];
+const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+/// From here on a number is seconds since 1970 (September 2001), not a wait (31 years).
+const EPOCH_MIN: f64 = 1e9;
+/// From here on it is milliseconds (March 1973), not seconds (the year 5138).
+const EPOCH_MS_MIN: f64 = 1e11;
+/// The first wait of a provider that says none.
+const UNHINTED: Duration = Duration::from_secs(1);
+/// The longest.
+const UNHINTED_MAX: Duration = Duration::from_secs(60);
+/// Further doublings change nothing: 2^6 s is beyond a minute.
+const STREAK_MAX: u32 = 7;
+const STREAK_BITS: u32 = 3;
+/// What the rest of the word holds: 73,000 years in microseconds.
+const UNTIL_MAX: u64 = u64::MAX >> STREAK_BITS;
