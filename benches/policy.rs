@@ -6,7 +6,7 @@
 #![allow(missing_docs, reason = "nothing here is called by others")]
 
 use sluice::clock;
-use sluice::config::{Action, HostPattern, Match, PathPattern, Rewrite, Route};
+use sluice::config::{self, Action, HostPattern, Match, PathPattern, Route, UnknownEnvironment};
 use sluice::http1::target;
 use sluice::policy::circuit::{self, Verdict};
 use sluice::policy::class::Class;
@@ -15,7 +15,7 @@ use sluice::proxy::path;
 use sluice::proxy::route::{Asked, Found, Routes};
 use sluice::upstream::breaker::Breaker;
 use std::hint::black_box;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 fn main() {
@@ -217,10 +217,17 @@ fn route(number: usize, (host, path): (HostPattern, PathPattern)) -> Arc<Route> 
             query: Vec::new(),
         },
         action: Action::Pool(0),
-        timeout: Duration::from_secs(30),
-        stream_timeout: None,
-        rewrite: Rewrite::default(),
+        ..standard().clone()
     })
+}
+
+/// A route that says nothing of its own.
+fn standard() -> &'static Route {
+    static ROUTE: LazyLock<Arc<Route>> = LazyLock::new(|| {
+        let text = b"listeners: [{ name: a, bind: \"127.0.0.1:0\" }]\nroutes: [{ name: a, respond: {} }]";
+        config::parse("", text, &UnknownEnvironment).expect("valid").config.routes[0].clone()
+    });
+    &ROUTE
 }
 
 /// Spreads neighbouring numbers (a prime stride), so that requests do not walk the table in the order it was built.

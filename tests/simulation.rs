@@ -129,7 +129,7 @@ impl World {
 
     /// Somebody asks.
     fn ask(&mut self) {
-        let eagerness = self.clients.iter().map(|client| client.eager).sum();
+        let eagerness: u32 = self.clients.iter().map(|client| client.eager).sum();
         let mut drawn = self.rng.u32(..eagerness);
         let is_drawn = |client: &Client| {
             let is_here = drawn < client.eager;

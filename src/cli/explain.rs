@@ -215,7 +215,7 @@ impl<'a> Case<'a> {
     fn pool(&self, number: usize, pool: usize, page: &mut Page) {
         let (route, shown) = (&self.config.routes[number], &self.shown["routes"][number]);
         let pool = &self.config.pools[pool];
-        let providers = || pool.providers.iter().map(|&index| self.config.provider(index));
+        let providers = || pool.members.iter().map(|member| self.config.provider(member.provider));
         let members: Vec<&str> = providers().map(|provider| &*provider.name).collect();
         let turn = if members.len() > 1 { ", each in its turn (round_robin)" } else { "" };
         page.line("pool", &format!("{}: {}{turn}", pool.name, members.join(", ")));

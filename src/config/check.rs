@@ -2,19 +2,22 @@
 
 use super::certificate::{self, Chain};
 use super::conform::{At, Context};
-use super::file::Entry;
+use super::file::{Entry, Node};
 use super::problem::{Span, shown};
 use super::reader::Reader;
 use super::scalar;
 use super::types::{
-    Action, Admin, Bind, HostPattern, Listener, Match, PathPattern, Pool, Protocols, ProviderUrl, Rewrite, Route,
-    Scheme, Token, ValueMatch,
+    ANONYMOUS, Action, Admin, BalanceRule, Bind, HeaderRules, HedgeAfter, HostPattern, Listener, Match, Memory,
+    PathPattern, Pool, PoolQueue, Protocols, ProviderAddress, ProviderUrl, Retry, Rewrite, Route, Scheme, Token,
+    ValueMatch,
 };
+use crate::policy::retry::{Methods, Why, Wrong};
 use rustls::sign::SigningKey;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Something that was read, and where it stands.
 pub(super) struct Placed<T> {
@@ -32,6 +35,13 @@ pub(super) struct Placed<T> {
     pub(super) known: bool,
     /// Whether all that it is compared by is known here.
     pub(super) comparable: bool,
+}
+
+/// What clients seen so far are known by.
+#[derive(Default)]
+pub(super) struct Callers {
+    keys: HashMap<String, Span>,
+    addresses: HashMap<(IpAddr, u8), Span>,
 }
 
 /// Tokens seen so far.
@@ -63,6 +73,52 @@ impl Seen {
             None => drop(self.secrets.insert(token.to_owned(), entry.node.span)),
         }
     }
+}
+
+// === impl Callers ===
+
+impl Callers {
+    /// Reports what does not tell who a client is: nothing at all, an empty key, what another client has already.
+    pub(super) fn look(&mut self, name: &str, reader: &Reader<'_>, cx: &mut Context<'_>) {
+        let known_by = ["keys", "addresses"];
+        if name == ANONYMOUS {
+            for entry in known_by.into_iter().filter_map(|name| reader.entry(name)) {
+                let message = format!("{}: `{}` cannot stand here", reader.at, entry.key);
+                let help = "`anonymous` is whoever is no other client; give this one a name of its own".to_owned();
+                cx.problem(entry.key_span, &reader.at, message, Some(help));
+            }
+        } else if reader.node.is_some() && !known_by.into_iter().any(|name| reader.has(name)) {
+            let message = format!("{}: nothing tells who this client is", reader.at);
+            cx.problem(reader.head, &reader.at, message, Some("write `keys` or `addresses`".into()));
+        }
+        let (keys, addresses) = (reader.at.key("keys"), reader.at.key("addresses"));
+        for (index, node, key) in known_items(reader, "keys") {
+            let at = keys.item(index);
+            if key.is_empty() {
+                let message = format!("{at}: the key is empty");
+                cx.problem(node.span, &at, message, Some("write one, or remove it from the list".into()));
+                continue;
+            }
+            let first = *self.keys.entry(key.to_owned()).or_insert(node.span);
+            if first != node.span {
+                twice("this key", node.span, first, &at, cx);
+            }
+        }
+        for (index, node, range) in known_items(reader, "addresses") {
+            let Ok(range) = scalar::cidr(range) else { continue };
+            let first = *self.addresses.entry((range.address, range.bits)).or_insert(node.span);
+            if first != node.span {
+                twice("this range", node.span, first, &addresses.item(index), cx);
+            }
+        }
+    }
+}
+
+/// The items of the list `name` that are known, with their places in it.
+fn known_items<'a>(reader: &Reader<'a>, name: &str) -> impl Iterator<Item = (usize, &'a Node, &'a str)> + use<'a> {
+    let known = |node: &'a Node| node.scalar().filter(|scalar| !scalar.is_unknown() && !scalar.is_null());
+    let items = reader.items(name).iter().enumerate();
+    items.filter_map(move |(index, node)| Some((index, node, &*known(node)?.text)))
 }
 
 fn twice(what: &str, span: Span, first: Span, at: &At<'_>, cx: &mut Context<'_>) {
@@ -134,14 +190,40 @@ pub(super) fn repeats(reader: &Reader<'_>, name: &'static str, cx: &mut Context<
     }
 }
 
+/// Reports `name`, if it is written, as without effect.
+pub(super) fn inert(reader: &Reader<'_>, name: &str, beside: &str, help: &str, cx: &mut Context<'_>) {
+    let Some(entry) = reader.entry(name) else { return };
+    let message = format!("{}: `{name}` has no effect {beside}", reader.at);
+    cx.problem(entry.key_span, &reader.at.key(name), message, Some(help.into()));
+}
+
+/// Reports the value of `name`, if it is written.
+fn refuse(reader: &Reader<'_>, name: &str, what: &str, help: &str, cx: &mut Context<'_>) {
+    let Some(entry) = reader.entry(name) else { return };
+    let at = reader.at.key(name);
+    cx.problem(entry.node.span, &at, format!("{at}: {what}"), Some(help.into()));
+}
+
+/// Two durations of which the first may not be the longer.
+pub(super) fn order(reader: &Reader<'_>, lesser: &str, greater: &str, cx: &mut Context<'_>) {
+    if reader.duration(lesser) <= reader.duration(greater) {
+        return;
+    }
+    let unwritten = [lesser, greater].into_iter().find(|name| !reader.has(name));
+    let (name, what) = match unwritten {
+        Some(unwritten) if unwritten == lesser => (greater, format!("this is shorter than `{lesser}`")),
+        _ => (lesser, format!("this is longer than `{greater}`")),
+    };
+    let help = match unwritten.and_then(|name| Some((name, reader.standard(name)?))) {
+        Some((name, standard)) => format!("`{name}` is {standard} where it is not written; write it too"),
+        None => "lower the one, or raise the other".to_owned(),
+    };
+    refuse(reader, name, &what, &help, cx);
+}
+
 /// Settings of a listener that have no effect, or do not go together.
 pub(super) fn in_listener(reader: &Reader<'_>, listener: &Listener, cx: &mut Context<'_>) {
     let limits = reader.child("limits");
-    let inert = |reader: &Reader<'_>, name: &str, beside: &str, help: &str, cx: &mut Context<'_>| {
-        let Some(entry) = reader.entry(name) else { return };
-        let message = format!("{}: `{name}` has no effect {beside}", reader.at);
-        cx.problem(entry.key_span, &reader.at.key(name), message, Some(help.into()));
-    };
     if !listener.protocols.http2 {
         let help = "add `http2` there, or remove it";
         inert(&limits, "h2_streams", "without `http2` in `protocols`", help, cx);
@@ -213,11 +295,6 @@ pub(super) fn token_or_tokens(reader: &Reader<'_>, some: bool, cx: &mut Context<
 
 /// Settings of a provider that can have no effect. Looks only at what the provider itself says.
 pub(super) fn inert_in_provider(own: &Reader<'_>, url: Option<&ProviderUrl>, speaks_http2: bool, cx: &mut Context<'_>) {
-    let inert = |reader: &Reader<'_>, name: &str, beside: &str, help: &str, cx: &mut Context<'_>| {
-        let Some(entry) = reader.entry(name) else { return };
-        let message = format!("{}: `{name}` has no effect {beside}", reader.at);
-        cx.problem(entry.key_span, &reader.at.key(name), message, Some(help.into()));
-    };
     if let Some(scheme) = url.map(|url| url.scheme).filter(|scheme| !scheme.is_tls()) {
         let article = if scheme == Scheme::Http { "an http" } else { "an h2c" };
         let on = format!("on {article}:// provider");
@@ -232,14 +309,7 @@ pub(super) fn inert_in_provider(own: &Reader<'_>, url: Option<&ProviderUrl>, spe
     }
     if connections.text("idle") == Some("0") {
         for name in ["idle_timeout", "max_age"] {
-            let Some(entry) = connections.entry(name) else { continue };
-            let message = format!("{}: `{name}` has no effect with `idle: 0`", connections.at);
-            cx.problem(
-                entry.key_span,
-                &connections.at.key(name),
-                message,
-                Some("no connection is kept; remove it".into()),
-            );
+            inert(&connections, name, "with `idle: 0`", "no connection is kept; remove it", cx);
         }
     }
 }
@@ -271,16 +341,123 @@ pub(super) fn announced_over_http2(
     cx.problem(entry.node.span, &at, message, Some(help.into()));
 }
 
+/// Whether the address of a provider is a name; reports `discover` where it is none.
+pub(super) fn has_name(own: &Reader<'_>, url: &ProviderUrl, cx: &mut Context<'_>) -> bool {
+    let on = match &url.address {
+        ProviderAddress::Unix(_) => "on a unix socket",
+        ProviderAddress::Tcp { host, .. } if host.parse::<IpAddr>().is_ok() => "on an address",
+        ProviderAddress::Tcp { .. } => return true,
+    };
+    inert(own, "discover", on, "its `url` has no name to look up; remove it", cx);
+    false
+}
+
+/// A field for the deadline that is not ours to choose, or that `headers` is about as well.
+pub(super) fn deadline_header(own: &Reader<'_>, name: Option<&str>, headers: &HeaderRules, cx: &mut Context<'_>) {
+    let (Some(name), Some(entry)) = (name, own.entry("deadline_header")) else { return };
+    framing(name, entry.node.span, &own.at.key("deadline_header"), "host:", cx);
+    if headers.remove.iter().chain(headers.set.iter().map(|(name, _)| name)).any(|other| other == name) {
+        refuse(own, "deadline_header", "`headers` sets or removes this field as well", "remove one of them", cx);
+    }
+}
+
+/// Members that cannot be what they say: weights that nobody looks at, backups of nothing.
+pub(super) fn in_pool(reader: &Reader<'_>, balance: &BalanceRule, cx: &mut Context<'_>) {
+    let list = reader.at.key("providers");
+    let members = reader.items("providers");
+    for (index, member) in members.iter().enumerate().filter(|_| *balance == BalanceRule::RoundRobin) {
+        let Some(weight) = member.entry("weight") else { continue };
+        let at = list.item(index);
+        let message = format!("{at}: `weight` has no effect with `balance: round_robin`");
+        let help = "write `balance: weighted`, or remove it".to_owned();
+        cx.problem(weight.key_span, &at.key("weight"), message, Some(help));
+    }
+    let is_backup = |member: &Node| {
+        let scalar = member.get("backup").and_then(Node::scalar).filter(|scalar| !scalar.is_unknown());
+        scalar.is_some_and(|scalar| scalar::boolean(&scalar.text) == Ok(true))
+    };
+    if !members.is_empty() && members.iter().all(is_backup) {
+        refuse(reader, "providers", "every member is a backup", "leave `backup` out of at least one", cx);
+    }
+}
+
+/// Settings of a queue that have no effect, or that leave no place.
+pub(super) fn in_queue(own: &Reader<'_>, queue: &PoolQueue, cx: &mut Context<'_>) {
+    if queue.terms.capacity == 0 {
+        for name in ["timeout", "weights", "reserve_high", "heartbeat"] {
+            inert(own, name, "with `capacity: 0`", "nobody waits; remove it", cx);
+        }
+        return;
+    }
+    if queue.terms.reserve_high >= 1.0 {
+        refuse(own, "reserve_high", "no place is left for `normal` and `low`", "write less, such as `0.1`", cx);
+    }
+    if queue.heartbeat.is_some_and(|every| every >= queue.timeout) {
+        inert(own, "heartbeat", "where the `timeout` comes first", "write less, or raise `timeout`", cx);
+    }
+}
+
+/// A way for an attempt to end that another in the list includes; any other fault was told already.
+pub(super) fn condition(reader: &Reader<'_>, name: &'static str, wrong: Wrong, cx: &mut Context<'_>) {
+    let Some((index, node, _)) = known_items(reader, name).nth(wrong.at).filter(|_| wrong.why == Why::Repeated) else {
+        return;
+    };
+    let list = reader.at.key(name);
+    let at = list.item(index);
+    cx.problem(node.span, &at, format!("{at}: {}", wrong.why), Some("remove it".into()));
+}
+
+/// Settings of a route's `retry` that have no effect, or contradict another. Looks only at what the route itself says.
+pub(super) fn in_retry(own: &Reader<'_>, retry: &Retry, timeout: Duration, memory: &Memory, cx: &mut Context<'_>) {
+    if retry.attempts == 1 {
+        for name in ["on", "backoff", "budget", "hedge"] {
+            inert(own, name, "with `attempts: 1`", "nothing is tried again; remove it, or raise `attempts`", cx);
+        }
+        return;
+    }
+    for (index, node, status) in known_items(own, "refused") {
+        if status.parse().is_ok_and(|status| !retry.on.statuses.has(status)) {
+            let list = own.at.key("refused");
+            let at = list.item(index);
+            let message = format!("{at}: this has no effect, it is not in `on`");
+            cx.problem(node.span, &at, message, Some("add it there, or remove it here".into()));
+        }
+    }
+    if retry.methods == Methods::All {
+        inert(own, "idempotency_key", "with `methods: all`", "all may be sent again; remove it", cx);
+    }
+    if own.text("attempt_timeout").is_some() && own.duration("attempt_timeout") > timeout {
+        let help = "the shorter of two timeouts counts; write less, or raise `timeout`";
+        refuse(own, "attempt_timeout", "this is longer than the `timeout` of the route", help, cx);
+    }
+    if retry.budget.ratio == 0.0 && retry.budget.min_per_second == 0.0 {
+        refuse(own, "budget", "this leaves no retry", "write `attempts: 1` instead, or raise `min_per_second`", cx);
+    }
+    if matches!(retry.hedge, Some(hedge) if matches!(hedge.after, HedgeAfter::Time(after) if after >= retry.attempt_timeout))
+    {
+        let what = "the attempt is over by then";
+        refuse(&own.child("hedge"), "after", what, "write less than `attempt_timeout`", cx);
+    }
+    if retry.replay_bytes > memory.buffers {
+        let help = "write less, or raise `buffers`";
+        refuse(own, "replay_bytes", "this is more than all bodies may take: `memory.buffers`", help, cx);
+    }
+    let commit = own.child("commit");
+    if retry.commit.bytes == 0 {
+        inert(&commit, "within", "with `bytes: 0`", "no answer is held; remove it", cx);
+    } else if retry.commit.within.is_zero() {
+        inert(&commit, "bytes", "with `within: 0s`", "no answer is held; remove it", cx);
+    }
+}
+
 /// Settings of a route that can have no effect. Looks only at what the route itself says.
 pub(super) fn inert_in_route(own: &Reader<'_>, whole: &Reader<'_>, cx: &mut Context<'_>) {
     if whole.has("pool") {
         return;
     }
     let Some(action) = ["respond", "redirect"].into_iter().find(|name| whole.has(name)) else { return };
-    for name in ["timeout", "stream_timeout", "rewrite"] {
-        let Some(entry) = own.entry(name) else { continue };
-        let message = format!("{}: `{name}` has no effect beside `{action}`", own.at);
-        cx.problem(entry.key_span, &own.at.key(name), message, Some("no provider is asked; remove it".into()));
+    for name in ["timeout", "stream_timeout", "rewrite", "class", "retry"] {
+        inert(own, name, &format!("beside `{action}`"), "no provider is asked; remove it", cx);
     }
 }
 
@@ -420,8 +597,8 @@ pub(super) fn unused(top: &Reader<'_>, pools: &[Pool], routes: &[Placed<Arc<Rout
         cx.report.note(entry.key_span, format!("pools.{}", entry.key), message, None);
     }
     let mut provider_used = vec![false; top.entries("providers").len()];
-    for index in pools.iter().flat_map(|pool| &pool.providers) {
-        if let Some(used) = provider_used.get_mut(*index) {
+    for member in pools.iter().flat_map(|pool| &pool.members) {
+        if let Some(used) = provider_used.get_mut(member.provider) {
             *used = true;
         }
     }

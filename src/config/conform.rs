@@ -381,7 +381,7 @@ fn check(scalar: &Scalar, kind: &Kind, cx: &mut Context<'_>) -> Result<(), Fault
     }
     let text = &*scalar.text;
     match kind {
-        Kind::Bool | Kind::Int(..) | Kind::Fraction if !scalar.plain => {
+        Kind::Bool | Kind::Int(..) | Kind::Fraction | Kind::Number(..) if !scalar.plain => {
             Err(Fault::expected(kind.describe()).help(UNQUOTE))
         }
         Kind::Text | Kind::Secret | Kind::Name | Kind::Reference(_) | Kind::Regex | Kind::File
@@ -410,7 +410,9 @@ fn check_text(text: &str, kind: &Kind) -> Result<(), Fault> {
             size if size > *max => Err(Fault::expected(format!("a size of at most {max} bytes"))),
             _ => Ok(()),
         },
+        Kind::Number(min, max) => scalar::number(text, *min, *max).map(drop),
         Kind::ByteRate => scalar::byte_rate(text).map(drop),
+        Kind::Rate => scalar::rate(text).map(drop),
         Kind::TlsVersion => scalar::tls_version(text).map(drop),
         Kind::Bind => scalar::bind(text).map(drop),
         Kind::TcpBind => scalar::tcp_bind(text).map(drop),
@@ -424,8 +426,13 @@ fn check_text(text: &str, kind: &Kind) -> Result<(), Fault> {
         Kind::SecretValue => scalar::header_value(text),
         Kind::Secret => scalar::token(text),
         Kind::Method => scalar::method(text),
+        Kind::Condition => scalar::condition(text),
+        Kind::StatusRange => scalar::status_range(text).map(drop),
+        Kind::HashBy => scalar::hash_by(text).map(drop),
+        Kind::HedgeAfter => scalar::hedge_after(text).map(drop),
         Kind::PathPattern => scalar::path_pattern(text).map(drop),
         Kind::PathPrefix => scalar::path_prefix(text).map(drop),
+        Kind::Target => scalar::target(text),
         Kind::Location => scalar::location(text),
         Kind::Name => scalar::name(text),
         Kind::File => scalar::file(text),
@@ -447,6 +454,9 @@ fn known_word(text: &str, plain: bool, words: &[Word], cx: &mut Context<'_>) -> 
             let fault = Fault::expected(expected());
             if matches!(text, "h2" | "h2c" | "HTTP/2") && words.iter().any(|word| word.word == "http2") {
                 return Err(fault.help("write `http2`"));
+            }
+            if text == "consistent_hash" && words.iter().any(|word| word.word == "peak_ewma") {
+                return Err(fault.help("it needs a key: write `{ consistent_hash: { by: ip } }`"));
             }
             let built = words.iter().filter(|word| word.built).map(|word| word.word);
             match cx.did_you_mean(text, built) {

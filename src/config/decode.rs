@@ -15,16 +15,21 @@ use super::scalar;
 use super::secret::{Secret, SecretBytes};
 use super::shape::{self, Key, Kind};
 use super::types::{
-    Action, Admin, Bind, Certificate, Config, HeaderRules, HostPattern, HostRule, Level, Listener, ListenerLimits,
-    ListenerTls, Log, LogFormat, Match, PathPattern, Pool, Protocols, Provider, ProviderAddress, ProviderConnections,
-    ProviderTimeouts, ProviderTls, ProviderUrl, ProxyVersion, Rewrite, Role, Route, Scheme, Store, TlsVersion, Token,
-    ValueMatch,
+    ANONYMOUS, Action, Admin, BalanceRule, Bind, BudgetTerms, Certificate, CircuitBreaker, ClassRule, Client, Commit,
+    Config, HashBy, HeaderRules, HealthCheck, Hedge, HedgeAfter, HostPattern, HostRule, Level, Listener,
+    ListenerLimits, ListenerTls, Log, LogFormat, Match, Member, Memory, PathPattern, Pool, PoolQueue, Protocols,
+    Provider, ProviderAddress, ProviderConnections, ProviderLimits, ProviderTimeouts, ProviderTls, ProviderUrl,
+    ProxyVersion, Rate, Retry, Rewrite, Role, Route, Scheme, Store, TlsVersion, Token, ValueMatch,
 };
+use crate::policy::class::Class;
+use crate::policy::retry::{Backoff, Conditions, Jitter, Methods};
+use crate::policy::{circuit, queue};
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Reads the whole file. The result means something only where nothing was reported.
 pub(super) fn config(root: &Node, cx: &mut Context<'_>) -> Config {
@@ -39,13 +44,15 @@ pub(super) fn config(root: &Node, cx: &mut Context<'_>) -> Config {
     let admin = admin(&top.child("admin"), cx);
     check::addresses(&top, &listeners, &admin, cx);
     check::no_default_name(&defaults, cx);
+    let memory = Memory { buffers: top.child("memory").size("buffers") as usize };
+    let clients = clients(&top, cx);
     let providers_root = merged(&top, "providers", defaults.entry("provider"), cx);
     let providers = providers(&providers_root, &top, cx);
     let provider_names = Defined::new(top.entries("providers").iter().map(|entry| entry.key.to_string()));
     let pools_root = merged(&top, "pools", defaults.entry("pool"), cx);
     let pools = pools(&pools_root, &top, &provider_names, cx);
     let pool_names = Defined::new(top.entries("pools").iter().map(|entry| entry.key.to_string()));
-    let routes = routes(&top, defaults.entry("route"), &pool_names, cx);
+    let routes = routes(&top, defaults.entry("route"), &pool_names, &memory, cx);
     check::unused(&top, &pools, &routes, cx);
     Config {
         workers: workers(&top),
@@ -55,7 +62,9 @@ pub(super) fn config(root: &Node, cx: &mut Context<'_>) -> Config {
         shutdown_delay: top.child("shutdown").duration("delay"),
         reload_watch: top.child("reload").boolean("watch"),
         log: log(&top.child("log"), cx),
-        store: Store { path: cx.base.join("data") },
+        store: Store { path: cx.base.join(top.child("store").word("path")) },
+        memory,
+        clients: clients.into_iter().map(Arc::new).collect(),
         providers: providers.into_iter().map(Arc::new).collect(),
         pools: pools.into_iter().map(Arc::new).collect(),
         routes: routes.into_iter().map(|placed| placed.what).collect(),
@@ -328,7 +337,42 @@ fn log(reader: &Reader<'_>, cx: &Context<'_>) -> Log {
     Log { level, format, access: reader.boolean("access"), file }
 }
 
-// --- providers, pools ---
+// --- clients, providers, pools ---
+
+/// The clients, `anonymous` last.
+fn clients(top: &Reader<'_>, cx: &mut Context<'_>) -> Vec<Client> {
+    let section = top.at.key("clients");
+    let keys = map_keys(top, "clients");
+    let mut seen = check::Callers::default();
+    let mut clients = Vec::new();
+    let mut anonymous = None;
+    for entry in top.entries("clients") {
+        let reader = Reader::new(Some(&entry.node), keys, section.key(&entry.key), entry.key_span);
+        seen.look(&entry.key, &reader, cx);
+        match client(&entry.key, &reader) {
+            client if *client.name == *ANONYMOUS => anonymous = Some(client),
+            client => clients.push(client),
+        }
+    }
+    clients.push(anonymous.unwrap_or_else(|| client(ANONYMOUS, &Reader::new(None, keys, section, Span::START))));
+    clients
+}
+
+fn client(name: &str, reader: &Reader<'_>) -> Client {
+    let is_capped = name == ANONYMOUS && !reader.has("max_class");
+    Client {
+        name: name.into(),
+        keys: texts(reader, "keys").map(Secret::new).collect(),
+        addresses: texts(reader, "addresses").filter_map(|text| scalar::cidr(text).ok()).collect(),
+        max_class: if is_capped { Class::Normal } else { class(reader, "max_class") },
+        share: reader.integer("share") as u32,
+    }
+}
+
+/// The class that `name` says.
+fn class(reader: &Reader<'_>, name: &str) -> Class {
+    Class::parse(reader.word(name).as_bytes()).unwrap_or(Class::Normal)
+}
 
 fn providers(entries: &[Entry], top: &Reader<'_>, cx: &mut Context<'_>) -> Vec<Provider> {
     let section = top.at.key("providers");
@@ -354,6 +398,10 @@ fn provider(name: &str, reader: &Reader<'_>, own: &Reader<'_>, cx: &mut Context<
     };
     check::inert_in_provider(own, url.as_ref(), protocols.http2 && !reader.has("proxy_protocol"), cx);
     check::announced_over_http2(reader, own, url.as_ref(), protocols, cx);
+    let has_name = url.as_ref().is_some_and(|url| check::has_name(own, url, cx));
+    let headers = header_rules(&reader.child("headers"), "host:", cx);
+    let deadline_header = reader.text("deadline_header").and_then(|text| scalar::header_name(text).ok());
+    check::deadline_header(own, deadline_header.as_deref(), &headers, cx);
     let (timeouts, connections, tls) = (reader.child("timeouts"), reader.child("connections"), reader.child("tls"));
     let url = url.unwrap_or_else(|| ProviderUrl {
         scheme: Scheme::Http,
@@ -365,7 +413,7 @@ fn provider(name: &str, reader: &Reader<'_>, own: &Reader<'_>, cx: &mut Context<
         name: name.into(),
         protocols,
         url,
-        headers: header_rules(&reader.child("headers"), "host:", cx),
+        headers,
         timeouts: ProviderTimeouts {
             connect: timeouts.duration("connect"),
             first_byte: timeouts.duration("first_byte"),
@@ -389,6 +437,69 @@ fn provider(name: &str, reader: &Reader<'_>, own: &Reader<'_>, cx: &mut Context<
             streams: connections.integer("streams") as usize,
             ping: connections.duration_or_off("ping"),
         },
+        limits: provider_limits(&reader.child("limits"), &own.child("limits"), cx),
+        cost: reader.has("cost").then(|| reader.number("cost")),
+        circuit_breaker: circuit_breaker(&reader.child("circuit_breaker"), cx),
+        health_check: reader.has("health_check").then(|| health_check(&reader.child("health_check"), cx)),
+        slow_start: reader.has("slow_start").then(|| reader.duration("slow_start")),
+        discover_dns: has_name && reader.has("discover"),
+        deadline_header,
+    }
+}
+
+fn provider_limits(reader: &Reader<'_>, own: &Reader<'_>, cx: &mut Context<'_>) -> ProviderLimits {
+    if !reader.has("rate") {
+        check::inert(own, "burst", "without `rate`", "write `rate` beside it, or remove it", cx);
+    }
+    let rate = reader.text("rate").and_then(|text| scalar::rate(text).ok());
+    let burst = if reader.has("burst") { reader.integer("burst") as u32 } else { rate.map_or(1, a_tenth_of_a_second) };
+    ProviderLimits {
+        concurrency: (reader.integer("concurrency") as u32).max(1),
+        rate,
+        burst: burst.max(1),
+        max_cooldown: reader.duration("max_cooldown"),
+    }
+}
+
+/// What comes in a tenth of a second at this rate.
+fn a_tenth_of_a_second(rate: Rate) -> u32 {
+    rate.count / (10 * rate.per.as_secs() as u32)
+}
+
+fn circuit_breaker(reader: &Reader<'_>, cx: &mut Context<'_>) -> CircuitBreaker {
+    check::order(reader, "recovery_timeout", "max_recovery_timeout", cx);
+    let terms = circuit::Terms {
+        failure_threshold: reader.integer("failure_threshold") as u32,
+        failure_rate: reader.number("failure_rate"),
+        window: reader.duration("window"),
+        minimum_requests: reader.integer("minimum_requests") as u32,
+        recovery_timeout: reader.duration("recovery_timeout"),
+        max_recovery_timeout: reader.duration("max_recovery_timeout"),
+        half_open_requests: reader.integer("half_open_requests") as u32,
+        success_threshold: reader.integer("success_threshold") as u32,
+    };
+    let slow_call = reader.has("slow_call").then(|| reader.duration("slow_call"));
+    CircuitBreaker { terms, failures: conditions(reader, "failures", cx), slow_call }
+}
+
+/// The ways for an attempt to end that the list `name` has, or that its default has.
+fn conditions(reader: &Reader<'_>, name: &'static str, cx: &mut Context<'_>) -> Conditions {
+    Conditions::parse(&words(reader, name)).unwrap_or_else(|wrong| {
+        check::condition(reader, name, wrong, cx);
+        Conditions::default()
+    })
+}
+
+fn health_check(reader: &Reader<'_>, cx: &mut Context<'_>) -> HealthCheck {
+    check::order(reader, "timeout", "interval", cx);
+    HealthCheck {
+        path: reader.word("path").to_owned(),
+        interval: reader.duration("interval"),
+        timeout: reader.duration("timeout"),
+        healthy_after: reader.integer("healthy_after") as u32,
+        unhealthy_after: reader.integer("unhealthy_after") as u32,
+        host: reader.text("host").and_then(|text| scalar::host(text).ok()),
+        status: scalar::status_range(reader.word("status")).unwrap_or(200..=399),
     }
 }
 
@@ -404,19 +515,61 @@ fn pools(entries: &[Entry], top: &Reader<'_>, providers: &Defined, cx: &mut Cont
     let section = top.at.key("pools");
     let keys = map_keys(top, "pools");
     let mut pools = Vec::new();
-    for entry in entries {
+    for (entry, written) in entries.iter().zip(top.entries("pools")) {
         let reader = Reader::new(Some(&entry.node), keys, section.key(&entry.key), entry.key_span);
+        let own = Reader::new(Some(&written.node), keys, section.key(&entry.key), entry.key_span);
         if reader.node.is_some() {
             reader.require("providers", cx);
         }
-        pools.push(Pool { name: (&*entry.key).into(), providers: members(&reader, providers, cx) });
+        let balance = balance(&reader, cx);
+        check::in_pool(&reader, &balance, cx);
+        let queue = queue(&reader.child("queue"), &own.child("queue"), cx);
+        pools.push(Pool { name: (&*entry.key).into(), members: members(&reader, providers, cx), balance, queue });
     }
     pools
 }
 
-fn members(reader: &Reader<'_>, providers: &Defined, cx: &mut Context<'_>) -> Vec<usize> {
+fn balance(reader: &Reader<'_>, cx: &mut Context<'_>) -> BalanceRule {
+    let Some(entry) = reader.entry("balance").filter(|entry| entry.node.entries().is_some()) else {
+        return match reader.word("balance") {
+            "round_robin" => BalanceRule::RoundRobin,
+            "weighted" => BalanceRule::Weighted,
+            "peak_ewma" => BalanceRule::PeakEwma,
+            _ => BalanceRule::LeastConnections,
+        };
+    };
+    let at = reader.at.key("balance");
+    let rule = Reader::new(Some(&entry.node), either_keys(reader, "balance"), at, entry.key_span);
+    if !rule.require("consistent_hash", cx) {
+        return BalanceRule::LeastConnections;
+    }
+    let hash = rule.child("consistent_hash");
+    if hash.node.is_some() {
+        hash.require("by", cx);
+    }
+    let by = hash.text("by").and_then(|text| scalar::hash_by(text).ok()).unwrap_or(HashBy::Ip);
+    BalanceRule::ConsistentHash { by }
+}
+
+fn queue(reader: &Reader<'_>, own: &Reader<'_>, cx: &mut Context<'_>) -> PoolQueue {
+    let weights = reader.child("weights");
+    let queue = PoolQueue {
+        terms: queue::Terms {
+            capacity: reader.integer("capacity") as usize,
+            weights: Class::ALL.map(|class| weights.integer(class.as_str()) as u32),
+            reserve_high: reader.number("reserve_high"),
+        },
+        timeout: reader.duration("timeout"),
+        heartbeat: reader.has("heartbeat").then(|| reader.duration("heartbeat")),
+    };
+    check::in_queue(own, &queue, cx);
+    queue
+}
+
+fn members(reader: &Reader<'_>, providers: &Defined, cx: &mut Context<'_>) -> Vec<Member> {
     let list = reader.at.key("providers");
-    let mut members: Vec<usize> = Vec::new();
+    let keys = member_keys(reader);
+    let mut members: Vec<Member> = Vec::new();
     let mut seen: HashMap<usize, Span> = HashMap::new();
     for (index, node) in reader.items("providers").iter().enumerate() {
         let at = list.item(index);
@@ -434,7 +587,9 @@ fn members(reader: &Reader<'_>, providers: &Defined, cx: &mut Context<'_>) -> Ve
             }
             _ => {
                 seen.insert(provider, named.span);
-                members.push(provider);
+                let says = Reader::new(Some(node), keys, at, head_of(node));
+                let (weight, backup) = (says.integer("weight").max(1) as u32, says.boolean("backup"));
+                members.push(Member { provider, weight, backup });
             }
         }
     }
@@ -443,7 +598,13 @@ fn members(reader: &Reader<'_>, providers: &Defined, cx: &mut Context<'_>) -> Ve
 
 // --- routes ---
 
-fn routes(top: &Reader<'_>, below: Option<&Entry>, pools: &Defined, cx: &mut Context<'_>) -> Vec<Placed<Arc<Route>>> {
+fn routes(
+    top: &Reader<'_>,
+    below: Option<&Entry>,
+    pools: &Defined,
+    memory: &Memory,
+    cx: &mut Context<'_>,
+) -> Vec<Placed<Arc<Route>>> {
     if !top.has("routes") {
         let help = "write `routes:` with a `name` and what it does: `pool`, `respond` or `redirect`";
         cx.problem(Span::START, &At::TOP, "there is no route".into(), Some(help.into()));
@@ -456,7 +617,7 @@ fn routes(top: &Reader<'_>, below: Option<&Entry>, pools: &Defined, cx: &mut Con
         let reader = Reader::new(Some(laid.as_ref().unwrap_or(own)), keys, list.item(index), head_of(own));
         let own_reader = Reader::new(Some(own), keys, list.item(index), head_of(own));
         redact(laid.as_ref().unwrap_or(own), &format!("/routes/{index}"), cx);
-        if let Some(route) = route(&reader, &own_reader, pools, cx) {
+        if let Some(route) = route(&reader, &own_reader, pools, memory, cx) {
             let span = own_reader.entry("match").map_or(reader.head, |entry| entry.key_span);
             placed.push(place(Arc::new(route), span, own, &reader));
         }
@@ -466,7 +627,13 @@ fn routes(top: &Reader<'_>, below: Option<&Entry>, pools: &Defined, cx: &mut Con
     placed
 }
 
-fn route(reader: &Reader<'_>, own: &Reader<'_>, pools: &Defined, cx: &mut Context<'_>) -> Option<Route> {
+fn route(
+    reader: &Reader<'_>,
+    own: &Reader<'_>,
+    pools: &Defined,
+    memory: &Memory,
+    cx: &mut Context<'_>,
+) -> Option<Route> {
     reader.node?;
     let named = reader.require("name", cx);
     check::reserved_name(reader, cx);
@@ -478,8 +645,74 @@ fn route(reader: &Reader<'_>, own: &Reader<'_>, pools: &Defined, cx: &mut Contex
     let stream_timeout = reader.duration_or_off("stream_timeout");
     let name = reader.text("name").unwrap_or("?").into();
     let timeout = reader.duration("timeout");
-    let route = Route { name, matches, action: action?, timeout, stream_timeout, rewrite };
+    let class = class_rule(reader);
+    let retry = retry(&reader.child("retry"), timeout, cx);
+    if reader.has("pool") {
+        check::in_retry(&own.child("retry"), &retry, timeout, memory, cx);
+    }
+    let route = Route { name, matches, action: action?, timeout, stream_timeout, rewrite, class, retry };
     named.then_some(route)
+}
+
+fn class_rule(reader: &Reader<'_>) -> ClassRule {
+    match reader.entry("class").filter(|entry| entry.node.entries().is_some()) {
+        None => ClassRule { default: class(reader, "class"), header: None },
+        Some(entry) => {
+            let at = reader.at.key("class");
+            let rule = Reader::new(Some(&entry.node), either_keys(reader, "class"), at, entry.key_span);
+            let header = rule.text("header").and_then(|text| scalar::header_name(text).ok());
+            ClassRule { default: class(&rule, "default"), header }
+        }
+    }
+}
+
+fn retry(reader: &Reader<'_>, timeout: Duration, cx: &mut Context<'_>) -> Retry {
+    check::repeats(reader, "methods", cx);
+    check::repeats(reader, "refused", cx);
+    let (backoff, budget, commit) = (reader.child("backoff"), reader.child("budget"), reader.child("commit"));
+    check::order(&backoff, "initial", "max", cx);
+    let hedge = reader.child("hedge");
+    Retry {
+        attempts: reader.integer("attempts") as u32,
+        on: conditions(reader, "on", cx),
+        methods: methods(reader),
+        idempotency_key: reader.boolean("idempotency_key"),
+        refused: statuses(reader, "refused"),
+        backoff: Backoff {
+            initial: backoff.duration("initial"),
+            multiplier: backoff.number("multiplier"),
+            max: backoff.duration("max"),
+            jitter: if backoff.word("jitter") == "none" { Jitter::None } else { Jitter::Full },
+        },
+        attempt_timeout: reader.duration("attempt_timeout").min(timeout),
+        budget: BudgetTerms { ratio: budget.number("ratio"), min_per_second: budget.number("min_per_second") },
+        replay_bytes: reader.size("replay_bytes") as usize,
+        commit: Commit { bytes: commit.size("bytes") as usize, within: commit.duration("within") },
+        hedge: reader.has("hedge").then(|| Hedge {
+            after: scalar::hedge_after(hedge.word("after")).unwrap_or(HedgeAfter::Quantile(0.95)),
+            budget: hedge.number("budget"),
+        }),
+    }
+}
+
+fn methods(reader: &Reader<'_>) -> Methods {
+    if reader.entry("methods").is_some_and(|entry| entry.node.items().is_some()) {
+        return Methods::These(texts(reader, "methods").map(ToOwned::to_owned).collect());
+    }
+    if reader.word("methods") == "all" { Methods::All } else { Methods::Idempotent }
+}
+
+/// The statuses in the list `name`, or in its default.
+fn statuses(reader: &Reader<'_>, name: &str) -> Vec<u16> {
+    words(reader, name).into_iter().filter_map(|word| word.parse().ok()).collect()
+}
+
+/// The texts of the list `name`, or of its default.
+fn words<'a>(reader: &Reader<'a>, name: &str) -> Vec<&'a str> {
+    if reader.has(name) {
+        return texts(reader, name).collect();
+    }
+    reader.standard(name).unwrap_or_default().trim_matches(['[', ']']).split(", ").collect()
 }
 
 fn action(reader: &Reader<'_>, pools: &Defined, cx: &mut Context<'_>) -> Option<Action> {
@@ -650,6 +883,22 @@ fn head_of(node: &Node) -> Span {
 fn object_keys(reader: &Reader<'_>, name: &str) -> &'static [Key] {
     match reader.key(name).map(|key| &key.kind) {
         Some(Kind::List(Kind::Object(keys), ..)) => keys,
+        _ => &[],
+    }
+}
+
+/// The keys of the mapping that `name` may be instead of a word.
+fn either_keys(reader: &Reader<'_>, name: &str) -> &'static [Key] {
+    match reader.key(name).map(|key| &key.kind) {
+        Some(Kind::Either([_, Kind::Object(keys)])) => keys,
+        _ => &[],
+    }
+}
+
+/// The keys of a pool's member.
+fn member_keys(reader: &Reader<'_>) -> &'static [Key] {
+    match reader.key("providers").map(|key| &key.kind) {
+        Some(Kind::List(Kind::Either([_, Kind::Object(keys)]), ..)) => keys,
         _ => &[],
     }
 }

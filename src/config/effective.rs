@@ -7,10 +7,13 @@
 use super::problem::MASK;
 use super::secret::Secret;
 use super::types::{
-    Action, Admin, Certificate, Config, HeaderRules, HostPattern, HostRule, Level, Listener, ListenerTls, Log,
-    LogFormat, Match, PathPattern, Pool, Protocols, Provider, ProviderTls, ProviderUrl, ProxyVersion, Rewrite, Role,
-    Route, TlsVersion, ValueMatch,
+    Action, Admin, BalanceRule, Certificate, CircuitBreaker, ClassRule, Client, Config, HeaderRules, HealthCheck,
+    HostPattern, HostRule, Level, Listener, ListenerTls, Log, LogFormat, Match, Member, PathPattern, Pool, PoolQueue,
+    Protocols, Provider, ProviderLimits, ProviderTls, ProviderUrl, ProxyVersion, Retry, Rewrite, Role, Route,
+    TlsVersion, ValueMatch,
 };
+use crate::policy::class::Class;
+use crate::policy::retry::{Jitter, Methods};
 use serde_json::{Map, Value, json};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
@@ -28,6 +31,9 @@ pub fn effective(config: &Config) -> Value {
         "shutdown": { "delay": duration(config.shutdown_delay), "grace": duration(config.shutdown_grace) },
         "reload": { "watch": config.reload_watch },
         "log": log(&config.log),
+        "store": { "path": config.store.path.display().to_string() },
+        "memory": { "buffers": size(config.memory.buffers as u64) },
+        "clients": named(config.clients.iter().map(|each| (&*each.name, client(each, &mut secrets)))),
         "providers": named(config.providers.iter().map(|each| (&*each.name, provider(each, &mut secrets)))),
         "pools": named(config.pools.iter().map(|each| (&*each.name, pool(each, config)))),
         "routes": config.routes.iter().map(|each| route(each, config, &mut secrets)).collect::<Vec<_>>(),
@@ -44,7 +50,7 @@ fn named<'a>(entries: impl Iterator<Item = (&'a str, Value)>) -> Value {
 }
 
 fn trusted_proxies(listener: &Listener) -> Vec<String> {
-    let ranges = listener.trusted_proxies.iter().map(|range| format!("{}/{}", range.address, range.bits));
+    let ranges = listener.trusted_proxies.iter().map(ToString::to_string);
     ranges.chain(listener.trusts_unix.then(|| "unix".to_owned())).collect()
 }
 
@@ -115,6 +121,20 @@ fn log(log: &Log) -> Value {
     json!({ "level": level, "format": format, "access": log.access, "file": file })
 }
 
+fn client(client: &Client, secrets: &mut Map<String, Value>) -> Value {
+    let mut dump = json!({ "max_class": client.max_class.as_str(), "share": client.share });
+    let keys = client.keys.iter().enumerate();
+    let keys = keys.map(|(index, key)| secret(key, &format!("clients.{}.keys[{index}]", client.name), secrets));
+    let keys: Vec<Value> = keys.collect();
+    if !keys.is_empty() {
+        dump["keys"] = keys.into();
+    }
+    if !client.addresses.is_empty() {
+        dump["addresses"] = client.addresses.iter().map(ToString::to_string).collect();
+    }
+    dump
+}
+
 fn provider(provider: &Provider, secrets: &mut Map<String, Value>) -> Value {
     let path = format!("providers.{}", provider.name);
     let host = match &provider.host {
@@ -138,7 +158,24 @@ fn provider(provider: &Provider, secrets: &mut Map<String, Value>) -> Value {
             "idle_timeout": duration(provider.connections.idle_timeout),
             "max_age": duration(provider.connections.max_age),
         },
+        "limits": provider_limits(&provider.limits),
+        "circuit_breaker": circuit_breaker(&provider.circuit_breaker),
     });
+    if let Some(cost) = provider.cost {
+        dump["cost"] = number(cost);
+    }
+    if let Some(check) = &provider.health_check {
+        dump["health_check"] = health_check(check);
+    }
+    if let Some(over) = provider.slow_start {
+        dump["slow_start"] = duration(over).into();
+    }
+    if provider.discover_dns {
+        dump["discover"] = "dns".into();
+    }
+    if let Some(name) = &provider.deadline_header {
+        dump["deadline_header"] = name.as_str().into();
+    }
     if provider.url.scheme.is_tls() {
         dump["protocols"] = json!(protocols(provider.protocols, ["http2", "http1"]));
     }
@@ -150,6 +187,49 @@ fn provider(provider: &Provider, secrets: &mut Map<String, Value>) -> Value {
     }
     if provider.tls != ProviderTls::default() {
         dump["tls"] = tls(&provider.tls, &format!("{path}.tls"), secrets);
+    }
+    dump
+}
+
+fn provider_limits(limits: &ProviderLimits) -> Value {
+    let mut dump = json!({ "concurrency": limits.concurrency, "max_cooldown": duration(limits.max_cooldown) });
+    if let Some(rate) = limits.rate {
+        dump["rate"] = rate.to_string().into();
+        dump["burst"] = limits.burst.into();
+    }
+    dump
+}
+
+fn circuit_breaker(breaker: &CircuitBreaker) -> Value {
+    let terms = &breaker.terms;
+    let mut dump = json!({
+        "failure_threshold": terms.failure_threshold,
+        "failure_rate": number(terms.failure_rate),
+        "window": duration(terms.window),
+        "minimum_requests": terms.minimum_requests,
+        "recovery_timeout": duration(terms.recovery_timeout),
+        "max_recovery_timeout": duration(terms.max_recovery_timeout),
+        "half_open_requests": terms.half_open_requests,
+        "success_threshold": terms.success_threshold,
+        "failures": breaker.failures.words(),
+    });
+    if let Some(longest) = breaker.slow_call {
+        dump["slow_call"] = duration(longest).into();
+    }
+    dump
+}
+
+fn health_check(check: &HealthCheck) -> Value {
+    let mut dump = json!({
+        "path": check.path,
+        "interval": duration(check.interval),
+        "timeout": duration(check.timeout),
+        "healthy_after": check.healthy_after,
+        "unhealthy_after": check.unhealthy_after,
+        "status": format!("{}-{}", check.status.start(), check.status.end()),
+    });
+    if let Some(host) = &check.host {
+        dump["host"] = host.as_str().into();
     }
     dump
 }
@@ -208,8 +288,46 @@ fn url(url: &ProviderUrl) -> String {
 }
 
 fn pool(pool: &Pool, config: &Config) -> Value {
-    let members = pool.providers.iter().filter_map(|&index| config.providers.get(index));
-    json!({ "balance": "round_robin", "providers": members.map(|provider| &*provider.name).collect::<Vec<_>>() })
+    let balance = match &pool.balance {
+        BalanceRule::ConsistentHash { by } => json!({ "consistent_hash": { "by": by.to_string() } }),
+        rule => rule.as_str().into(),
+    };
+    json!({ "balance": balance, "providers": members(pool, config), "queue": queue(&pool.queue) })
+}
+
+/// By name alone where none of them says more, so that what a change changed can be told by name otherwise.
+fn members(pool: &Pool, config: &Config) -> Value {
+    let weighs = pool.balance != BalanceRule::RoundRobin;
+    let is_plain = |member: &Member| !member.backup && (member.weight == 1 || !weighs);
+    let named = pool.members.iter().filter_map(|member| Some((member, &*config.providers.get(member.provider)?.name)));
+    if pool.members.iter().all(is_plain) {
+        return named.map(|(_, name)| Value::from(name)).collect();
+    }
+    let dumps = named.map(|(member, name)| {
+        let mut dump = json!({ "name": name, "backup": member.backup });
+        if weighs {
+            dump["weight"] = member.weight.into();
+        }
+        dump
+    });
+    dumps.collect()
+}
+
+fn queue(queue: &PoolQueue) -> Value {
+    if queue.terms.capacity == 0 {
+        return json!({ "capacity": 0 });
+    }
+    let weights = Class::ALL.map(|class| (class.as_str(), queue.terms.weights[class.index()].into()));
+    let mut dump = json!({
+        "capacity": queue.terms.capacity,
+        "timeout": duration(queue.timeout),
+        "weights": named(weights.into_iter()),
+        "reserve_high": number(queue.terms.reserve_high),
+    });
+    if let Some(every) = queue.heartbeat {
+        dump["heartbeat"] = duration(every).into();
+    }
+    dump
 }
 
 fn route(route: &Route, config: &Config, secrets: &mut Map<String, Value>) -> Value {
@@ -221,12 +339,63 @@ fn route(route: &Route, config: &Config, secrets: &mut Map<String, Value>) -> Va
             dump["timeout"] = duration(route.timeout).into();
             dump["stream_timeout"] = duration(route.stream_timeout.unwrap_or_default()).into();
             dump["rewrite"] = rewrite(&route.rewrite, &format!("{path}.rewrite"), secrets);
+            dump["class"] = class(&route.class);
+            dump["retry"] = retry(&route.retry);
         }
         Action::Respond { status, headers, body } => {
             let headers = fields(headers, &format!("{path}.respond.headers"), secrets);
             dump["respond"] = json!({ "status": status, "headers": headers, "body": String::from_utf8_lossy(body) });
         }
         Action::Redirect { to, status } => dump["redirect"] = json!({ "to": to, "status": status }),
+    }
+    dump
+}
+
+fn class(rule: &ClassRule) -> Value {
+    match &rule.header {
+        Some(header) => json!({ "default": rule.default.as_str(), "header": header }),
+        None => rule.default.as_str().into(),
+    }
+}
+
+/// Without what means nothing where a route has one attempt.
+fn retry(retry: &Retry) -> Value {
+    let mut dump = json!({
+        "attempts": retry.attempts,
+        "methods": match &retry.methods {
+            Methods::Idempotent => json!("idempotent"),
+            Methods::All => json!("all"),
+            Methods::These(methods) => json!(methods),
+        },
+        "refused": retry.refused,
+        "attempt_timeout": duration(retry.attempt_timeout),
+        "replay_bytes": size(retry.replay_bytes as u64),
+        "commit": match (retry.commit.bytes, retry.commit.within.is_zero()) {
+            (0, _) => json!({ "bytes": "0B" }),
+            (_, true) => json!({ "within": "0s" }),
+            (bytes, false) => json!({ "bytes": size(bytes as u64), "within": duration(retry.commit.within) }),
+        },
+    });
+    if retry.methods != Methods::All {
+        dump["idempotency_key"] = retry.idempotency_key.into();
+    }
+    if retry.attempts == 1 {
+        return dump;
+    }
+    let (backoff, budget) = (&retry.backoff, &retry.budget);
+    dump["on"] = retry.on.words().into();
+    dump["backoff"] = json!({
+        "initial": duration(backoff.initial),
+        "multiplier": number(backoff.multiplier),
+        "max": duration(backoff.max),
+        "jitter": match backoff.jitter {
+            Jitter::Full => "full",
+            Jitter::None => "none",
+        },
+    });
+    dump["budget"] = json!({ "ratio": number(budget.ratio), "min_per_second": number(budget.min_per_second) });
+    if let Some(hedge) = retry.hedge {
+        dump["hedge"] = json!({ "after": hedge.after.to_string(), "budget": number(hedge.budget) });
     }
     dump
 }
@@ -333,6 +502,11 @@ fn fingerprint(path: &str, bytes: &[u8]) -> String {
     static KEY: OnceLock<RandomState> = OnceLock::new();
     let hash = KEY.get_or_init(RandomState::new).hash_one((path, bytes));
     format!("{:08x}", hash as u32)
+}
+
+/// `2` and not `2.0`, as it is written.
+fn number(value: f64) -> Value {
+    if value.fract() == 0.0 { json!(value as u64) } else { json!(value) }
 }
 
 /// `250ms`, `5s`, `1m`, `2h`: the largest unit that is exact.

@@ -114,6 +114,10 @@ impl<'a> Reader<'a> {
         self.value(name, |text| scalar::integer(text, 0, u64::MAX))
     }
 
+    pub(super) fn number(&self, name: &str) -> f64 {
+        self.value(name, |text| scalar::number(text, 0.0, f64::MAX))
+    }
+
     pub(super) fn boolean(&self, name: &str) -> bool {
         self.value(name, scalar::boolean)
     }

@@ -4,10 +4,13 @@
 //! shown is decided by the caller, who knows whether it is a secret or came from outside the file.
 
 use super::types::{
-    Bind, Cidr, HostPattern, HostRule, PathPattern, ProviderAddress, ProviderUrl, SOCKET_PATH_MAX, Scheme, TlsVersion,
+    Bind, Cidr, HashBy, HedgeAfter, HostPattern, HostRule, PathPattern, ProviderAddress, ProviderUrl, Rate,
+    SOCKET_PATH_MAX, Scheme, TlsVersion,
 };
+use crate::policy::retry::{Conditions, Why};
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -99,6 +102,93 @@ pub(super) fn byte_rate(text: &str) -> Result<u64, Fault> {
         Some(each) => size(each.trim_end()).map_err(|_| fault()),
         None if text == "0" => Ok(0),
         None => Err(fault()),
+    }
+}
+
+/// `100/s`, `5000/m`, `10/h`.
+pub(super) fn rate(text: &str) -> Result<Rate, Fault> {
+    let fault = || Fault::expected("a rate").help("write a whole number, and `/s`, `/m` or `/h`: `100/s`");
+    let (count, unit) = text.split_once('/').ok_or_else(fault)?;
+    let per = match unit.trim_start() {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(fault()),
+    };
+    let count = integer(count.trim_end(), 0, u64::MAX).map_err(|_| fault())?;
+    match u32::try_from(count) {
+        Ok(0) => Err(Fault::expected("a rate above 0")),
+        Ok(count) if count <= RATE_MAX => Ok(Rate { count, per: Duration::from_secs(per) }),
+        _ => Err(Fault::expected(format!("a rate of at most {RATE_MAX}"))),
+    }
+}
+
+/// A number within bounds: digits, and perhaps a point.
+pub(super) fn number(text: &str, min: f64, max: f64) -> Result<f64, Fault> {
+    let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let value: Option<f64> = text.parse().ok().filter(|_| plain);
+    let expected = || Fault::expected(format!("a number from {min} to {max}"));
+    if text.ends_with('%') {
+        return Err(expected().help("100 % is 1: write `0.05` for 5 %"));
+    }
+    value.filter(|value| (min..=max).contains(value)).ok_or_else(expected)
+}
+
+/// `connect`, `reset`, `timeout`, `503`, `5xx`.
+pub(super) fn condition(text: &str) -> Result<(), Fault> {
+    Conditions::parse(&[text]).map(drop).map_err(|wrong| match wrong.why {
+        Why::Interim => Fault::says("an interim answer (1xx) ends no attempt").help("remove it"),
+        _ => Fault::expected(CONDITION),
+    })
+}
+
+/// `200`, `200-399`.
+pub(super) fn status_range(text: &str) -> Result<RangeInclusive<u16>, Fault> {
+    let fault = || Fault::expected("statuses from 200 to 599").help("write one, such as `200`, or `200-399`");
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let status = |text: &str| integer(text.trim(), 200, 599).map(|status| status as u16).map_err(|_| fault());
+    let (first, last) = (status(first)?, status(last)?);
+    if first > last {
+        return Err(fault().help(format!("did you mean `{last}-{first}`?")));
+    }
+    Ok(first..=last)
+}
+
+/// `header:x-user`, `cookie:session`, `ip`, `client`.
+pub(super) fn hash_by(text: &str) -> Result<HashBy, Fault> {
+    let fault = || Fault::expected("`header:NAME`, `cookie:NAME`, `ip` or `client`");
+    match text.split_once(':') {
+        Some(("header", name)) => header_name(name).map(HashBy::Header),
+        Some(("cookie", name)) if is_token(name) && name.len() <= HEADER_NAME_MAX => {
+            Ok(HashBy::Cookie(name.to_owned()))
+        }
+        Some(("cookie", _)) => {
+            Err(Fault::expected("the name of a cookie").help("a name has letters, digits and `-`, and no space"))
+        }
+        Some(_) => Err(fault()),
+        None => match text {
+            "ip" => Ok(HashBy::Ip),
+            "client" => Ok(HashBy::Client),
+            "address" => Err(fault().help("write `ip`")),
+            "header" | "cookie" => Err(fault().help(format!("add its name: `{text}:NAME`"))),
+            _ => Err(fault()),
+        },
+    }
+}
+
+/// `p95`, `p99.9`, `250ms`.
+pub(super) fn hedge_after(text: &str) -> Result<HedgeAfter, Fault> {
+    let fault = || Fault::expected("a quantile or a duration").help("write `p95`, or a duration such as `250ms`");
+    match text.strip_prefix('p') {
+        Some(percent) => {
+            let percent = number(percent, 1.0, 99.9)
+                .map_err(|_| Fault::expected("a quantile from p1 to p99.9").help("write `p95`"))?;
+            Ok(HedgeAfter::Quantile(percent / 100.0))
+        }
+        None => match duration(text) {
+            Ok(span) if !span.is_zero() => Ok(HedgeAfter::Time(span)),
+            _ => Err(fault()),
+        },
     }
 }
 
@@ -463,6 +553,19 @@ pub(super) fn path_prefix(text: &str) -> Result<String, Fault> {
     Ok(text.to_owned())
 }
 
+/// `/healthz`, `/status?deep=1`.
+pub(super) fn target(text: &str) -> Result<(), Fault> {
+    let (path, query) = text.split_once('?').unwrap_or((text, ""));
+    path_text(path)?;
+    if query.bytes().any(|b| !b.is_ascii_graphic() || b == b'#') {
+        return Err(Fault::expected("a path").help("percent-encode spaces, `#` and characters outside ASCII"));
+    }
+    if text.len() > PATH_MAX {
+        return Err(Fault::expected("a path").help("a path is at most 4 KiB long"));
+    }
+    Ok(())
+}
+
 /// Checks that `text` is an absolute path in the form that requests have once they are normalised.
 fn path_text(text: &str) -> Result<(), Fault> {
     let fault = |help: &'static str| Err(Fault::expected("a path").help(help));
@@ -563,6 +666,9 @@ fn split_number(text: &str) -> (&str, &str) {
     (number, unit.trim_start())
 }
 
+/// What a [`condition`] is.
+pub(super) const CONDITION: &str =
+    "`connect`, `reset`, `timeout`, a status from 200 to 599, or a class of them like `5xx`";
 /// 366 days.
 const DURATION_MAX_MS: u64 = 366 * 24 * 3_600_000;
 /// 1 PiB.
@@ -572,6 +678,8 @@ const HEADER_VALUE_MAX: usize = 16 << 10;
 const METHOD_MAX: usize = 32;
 const PATH_MAX: usize = 4096;
 const NAME_MAX: usize = 100;
+/// So many in a second, a minute or an hour.
+const RATE_MAX: u32 = 1_000_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -600,6 +708,45 @@ mod tests {
         }
         assert_eq!((byte_rate("1KiB/s"), byte_rate("0"), byte_rate("0/s")), (Ok(1024), Ok(0), Ok(0)));
         assert!(["1KiB", "1KiB/m", "/s", "5"].into_iter().all(|text| byte_rate(text).is_err()));
+    }
+
+    #[test]
+    fn rates_and_numbers_have_no_sign_no_exponent_and_no_unit_of_their_own() {
+        let parts = |text| rate(text).map(|rate| (rate.count, rate.per.as_secs(), rate.to_string()));
+        assert_eq!(parts("500/s"), Ok((500, 1, "500/s".into())));
+        assert_eq!(parts("5000 / m"), Ok((5000, 60, "5000/m".into())));
+        assert_eq!(parts("1/h"), Ok((1, 3600, "1/h".into())));
+        for text in ["", "5", "/s", "0/s", "5/", "5/d", "5/10s", "-1/s", "1.5/s", "1000000001/s", "99999999999/s"] {
+            assert!(rate(text).is_err(), "{text}");
+        }
+        assert_eq!(
+            (number("0", 0.0, 1.0), number("0.25", 0.0, 1.0), number("1", 0.0, 1.0)),
+            (Ok(0.0), Ok(0.25), Ok(1.0))
+        );
+        for text in ["", ".", "1.1", "-0.5", "nan", "inf", "1e-3", "5%", "+1", "0,5", "1.0.0"] {
+            assert!(number(text, 0.0, 1.0).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_hash_and_a_hedge_are_written_as_they_were_read() {
+        for text in ["header:x-user", "cookie:Session", "ip", "client"] {
+            assert_eq!(hash_by(text).map(|by| by.to_string()), Ok(text.to_owned()));
+        }
+        assert_eq!(hash_by("header:X-User"), Ok(HashBy::Header("x-user".into())));
+        for text in ["", "header", "header:", "cookie:", "cookie:a b", "ip:1", "address", "query:q"] {
+            assert!(hash_by(text).is_err(), "{text}");
+        }
+        for text in ["p95", "p99.9", "p50", "p1", "250ms", "2s"] {
+            assert_eq!(hedge_after(text).map(|after| after.to_string()), Ok(text.to_owned()));
+        }
+        for text in ["", "p", "p0", "p100", "95", "0s", "p99.95x", "P95"] {
+            assert!(hedge_after(text).is_err(), "{text}");
+        }
+        assert_eq!((status_range("200"), status_range("200-399")), (Ok(200..=200), Ok(200..=399)));
+        for text in ["", "99", "399-200", "200-", "2xx", "100-200", "600"] {
+            assert!(status_range(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -70,6 +70,17 @@ fn value(kind: &'static Kind, complete: bool) -> Value {
         Kind::Int(min, u64::MAX) => or_expanded(&json!({ "type": "integer", "minimum": min })),
         Kind::Int(min, max) => or_expanded(&json!({ "type": "integer", "minimum": min, "maximum": max })),
         Kind::Fraction => or_expanded(&json!({ "type": "number" })),
+        Kind::Number(min, max) => or_expanded(&json!({ "type": "number", "minimum": min, "maximum": max })),
+        Kind::Condition => json!({
+            "anyOf": [{ "type": "integer", "minimum": 200, "maximum": 599 },
+                pattern("^(connect|reset|timeout|[2-5]([0-9][0-9]|xx))$")]
+        }),
+        Kind::StatusRange => {
+            json!({ "anyOf": [{ "type": "integer", "minimum": 200, "maximum": 599 },
+                pattern("^[2-5][0-9][0-9]( *- *[2-5][0-9][0-9])?$")] })
+        }
+        Kind::HashBy => pattern("^(header:.+|cookie:.+|ip|client)$"),
+        Kind::HedgeAfter => pattern("^(p[0-9]+(\\.[0-9]+)?|[0-9]+ *(ms|s|m|h))$"),
         Kind::Value | Kind::SecretValue => json!({ "type": ["string", "number", "boolean"] }),
         Kind::Duration | Kind::DurationOrOff => pattern("^[0-9]+ *(ms|s|m|h)$"),
         Kind::Size(..) => {
@@ -77,9 +88,9 @@ fn value(kind: &'static Kind, complete: bool) -> Value {
         }
         Kind::ByteRate => json!({ "anyOf": [{ "const": 0 }, pattern("^(0|[0-9]+ *(B|KiB|MiB|GiB|TiB)? */s)$")] }),
         Kind::TlsVersion => or_expanded(&json!({ "enum": ["1.2", "1.3", 1.2, 1.3] })),
-        Kind::Rate => pattern("^[0-9]+/(s|m|h)$"),
+        Kind::Rate => pattern("^[0-9]+ */ *(s|m|h)$"),
         Kind::ProviderUrl => pattern("^([Hh][Tt][Tt][Pp][Ss]?|[Hh]2[Cc])://"),
-        Kind::PathPattern | Kind::PathPrefix => pattern("^/"),
+        Kind::PathPattern | Kind::PathPrefix | Kind::Target => pattern("^/"),
         Kind::Words(words) => or_expanded(&json!({ "enum": built_words(words) })),
         Kind::List(of, min, max) => {
             json!({ "type": "array", "items": value(of, complete), "minItems": min, "maxItems": max })
@@ -207,7 +218,7 @@ mod tests {
         assert!(schema["properties"].get("alerts").is_none());
         let route = &schema["properties"]["routes"]["items"];
         assert_eq!(route["required"], json!(["name"]));
-        assert!(route["properties"].get("retry").is_none());
+        assert!(route["properties"].get("cache").is_none());
         let laid = &schema["properties"]["defaults"]["properties"]["route"];
         assert!(laid.get("required").is_none());
         assert_eq!(route["properties"]["redirect"]["properties"]["status"]["anyOf"][0]["enum"][4], json!(308));

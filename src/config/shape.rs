@@ -32,6 +32,8 @@ pub(super) enum Kind {
     Bool,
     Int(u64, u64),
     Fraction,
+    /// A number from the one to the other.
+    Number(f64, f64),
     Text,
     Secret,
     /// Any scalar, as it is written.
@@ -57,8 +59,18 @@ pub(super) enum Kind {
     HostRule,
     HeaderName,
     Method,
+    /// A way for an attempt to end.
+    Condition,
+    /// A status, or the first and the last of several.
+    StatusRange,
+    /// What a request is hashed by.
+    HashBy,
+    /// When a hedge begins.
+    HedgeAfter,
     PathPattern,
     PathPrefix,
+    /// A path, perhaps with a query.
+    Target,
     Regex,
     File,
     Location,
@@ -139,6 +151,7 @@ impl Kind {
             Kind::Int(min, max) if min == max => format!("the number {min}"),
             Kind::Int(min, max) => format!("an integer from {min} to {max}"),
             Kind::Fraction => "a number".into(),
+            Kind::Number(min, max) => format!("a number from {min} to {max}"),
             Kind::Text | Kind::Location => "text".into(),
             Kind::Secret => "text (secret)".into(),
             Kind::Value => "text, a number or a boolean".into(),
@@ -159,6 +172,11 @@ impl Kind {
             Kind::HostRule => "`upstream`, `preserve` or a host name".into(),
             Kind::HeaderName => "a field name".into(),
             Kind::Method => "a method".into(),
+            Kind::Condition => super::scalar::CONDITION.into(),
+            Kind::StatusRange => "a status, or two and a `-` between them".into(),
+            Kind::HashBy => "`header:NAME`, `cookie:NAME`, `ip` or `client`".into(),
+            Kind::HedgeAfter => "a quantile such as `p95`, or a duration".into(),
+            Kind::Target => "a path, perhaps with a query".into(),
             Kind::PathPattern => "a path, `/*` at its end for all below".into(),
             Kind::PathPrefix => "a path prefix".into(),
             Kind::Regex => "a regular expression".into(),
@@ -267,12 +285,14 @@ pub(super) static ROOT: &[Key] = &[
     key("reload", Kind::Object(RELOAD), Off, "How a changed file is taken over."),
     key("log", Kind::Object(LOG), Off, "What is logged, and where."),
     later("telemetry", Kind::Object(&[later("otlp", Kind::Text), later("sample", Kind::Fraction)])),
-    later("store", Kind::Object(&[later("path", Kind::File), later("redis", Kind::Object(REDIS))])),
-    later(
-        "memory",
-        Kind::Object(&[later("buffers", Kind::Size(0, u64::MAX)), later("cache", Kind::Size(0, u64::MAX))]),
+    key("store", Kind::Object(STORE), Off, "What must last, and where."),
+    key("memory", Kind::Object(MEMORY), Off, "Bounds on what all requests hold together."),
+    key(
+        "clients",
+        Kind::Map(Names::Things, &Kind::Object(CLIENT)),
+        Off,
+        "Who calls, by name. Whoever is none of them is `anonymous`, which may stand here too.",
     ),
-    later("clients", Kind::Map(Names::Things, &Kind::Object(CLIENT))),
     key("providers", Kind::Map(Names::Things, &Kind::Object(PROVIDER)), Off, "The upstreams, by name."),
     key(
         "pools",
@@ -483,15 +503,50 @@ static REDIS: &[Key] = &[
     later("tls", Kind::Object(&[later("ca", Kind::File), later("cert", Kind::File), later("key", Kind::File)])),
 ];
 
+static STORE: &[Key] = &[
+    key(
+        "path",
+        Kind::File,
+        Is("./data"),
+        "The folder of the embedded store; a relative path starts at this file's folder.",
+    ),
+    later("redis", Kind::Object(REDIS)),
+];
+
+static MEMORY: &[Key] = &[
+    key(
+        "buffers",
+        Kind::Size(0, u64::MAX),
+        Is("256MiB"),
+        "All queued and replayable bodies; beyond it the queued are shed, and the others lose their replay.",
+    ),
+    later("cache", Kind::Size(0, u64::MAX)),
+];
+
 static CLIENT: &[Key] = &[
-    later("keys", Kind::List(&Kind::Secret, 1, 1000)),
-    later("addresses", Kind::List(&Kind::Cidr, 1, 10_000)),
-    later("max_class", Kind::Words(CLASSES)),
-    later("share", Kind::Int(1, 1_000_000)),
+    key(
+        "keys",
+        Kind::List(&Kind::Secret, 1, 1000),
+        Off,
+        "What it shows in `Authorization: Bearer` or `X-API-Key`; no provider sees it.",
+    ),
+    key(
+        "addresses",
+        Kind::List(&Kind::Cidr, 1, 10_000),
+        Off,
+        "Where it comes from, if it shows no key; the narrowest range that fits counts.",
+    ),
+    key(
+        "max_class",
+        Kind::Words(CLASSES),
+        Is("high"),
+        "The most urgent class its requests may have; for `anonymous` it is `normal` unless written.",
+    ),
+    key("share", Kind::Int(1, 1_000_000), Is("1"), "Its part of a queue, in proportion to the others'."),
     later("rate_limit", Kind::Rate),
 ];
 
-static CLASSES: &[Word] = &[later_word("high"), later_word("normal"), later_word("low")];
+static CLASSES: &[Word] = &[word("high"), word("normal"), word("low")];
 
 static PROVIDER: &[Key] = &[
     key(
@@ -501,11 +556,21 @@ static PROVIDER: &[Key] = &[
         "Where it is reached: `http://`, `https://`, `h2c://` (HTTP/2 in the clear), or `http://unix:/run/app.sock`. A path here is laid before every request's path; after a socket it follows a colon.",
     ),
     key("headers", Kind::Object(HEADER_RULES), Off, "Changes to request fields for this provider, made last."),
-    later("limits", Kind::Object(PROVIDER_LIMITS)),
-    later("cost", Kind::Fraction),
+    key("limits", Kind::Object(PROVIDER_LIMITS), Off, "What it takes at once and over time."),
+    key(
+        "cost",
+        Kind::Number(0.0, 1e9),
+        Off,
+        "What one attempt costs, in a unit of yours; what retries and hedges cost is then counted.",
+    ),
     key("timeouts", Kind::Object(PROVIDER_TIMEOUTS), Off, "How long each phase of an attempt may take."),
-    later("circuit_breaker", Kind::Object(CIRCUIT_BREAKER)),
-    later("health_check", Kind::Object(HEALTH_CHECK)),
+    key("circuit_breaker", Kind::Object(CIRCUIT_BREAKER), Off, "When it is left alone, and when it is tried again."),
+    key(
+        "health_check",
+        Kind::Object(HEALTH_CHECK),
+        Off,
+        "Written, it is asked whether it is well, and gets no request while it is not.",
+    ),
     key("tls", Kind::Object(PROVIDER_TLS), Off, "Verification of an `https` provider."),
     key("host", Kind::HostRule, Is("upstream"), "The Host it sees: its URL's, the client's, or a name."),
     key(
@@ -520,8 +585,24 @@ static PROVIDER: &[Key] = &[
         Off,
         "Begin each connection with a PROXY header of this version, which names the client; HTTP/2 is not spoken then.",
     ),
-    later("slow_start", Kind::Duration),
-    later("discover", Kind::Words(&[later_word("dns")])),
+    key(
+        "slow_start",
+        Kind::Duration,
+        Off,
+        "How long it takes until one that is new, or well again, gets all of its share.",
+    ),
+    key(
+        "discover",
+        Kind::Words(&[word("dns")]),
+        Off,
+        "`dns`: each address of its name is a member, `NAME@ADDRESS`, with a circuit and a concurrency of its own; the rate is for all together.",
+    ),
+    key(
+        "deadline_header",
+        Kind::HeaderName,
+        Off,
+        "A field that tells it how long the request may still take, in milliseconds.",
+    ),
     later("json", Kind::Map(Names::Any, &Kind::Map(Names::Any, &Kind::Value))),
     key(
         "connections",
@@ -543,10 +624,25 @@ static HEADER_RULES: &[Key] = &[
 ];
 
 static PROVIDER_LIMITS: &[Key] = &[
-    later("concurrency", Kind::Int(1, 1_000_000)),
-    later("rate", Kind::Rate),
-    later("burst", Kind::Int(1, 1_000_000)),
-    later("max_cooldown", Kind::Duration),
+    key(
+        "concurrency",
+        Kind::Int(1, 1_000_000),
+        Is("1024"),
+        "Attempts at once; while there are as many, it is passed over.",
+    ),
+    key("rate", Kind::Rate, Off, "Attempts over time, evenly spread: `500/s`, `5000/m`."),
+    key(
+        "burst",
+        Kind::Int(1, 1_000_000),
+        Off,
+        "Attempts that may come at once after a pause; without it a tenth of a second's worth of `rate`, at least 1.",
+    ),
+    key(
+        "max_cooldown",
+        Kind::Duration,
+        Is("5m"),
+        "The longest that it may ask for with a 429, or with a 503 and `Retry-After`.",
+    ),
 ];
 
 static PROVIDER_TIMEOUTS: &[Key] = &[
@@ -556,23 +652,41 @@ static PROVIDER_TIMEOUTS: &[Key] = &[
 ];
 
 static CIRCUIT_BREAKER: &[Key] = &[
-    later("failure_threshold", Kind::Int(1, 1_000_000)),
-    later("failure_rate", Kind::Fraction),
-    later("window", Kind::Duration),
-    later("minimum_requests", Kind::Int(1, 1_000_000)),
-    later("recovery_timeout", Kind::Duration),
-    later("max_recovery_timeout", Kind::Duration),
-    later("half_open_requests", Kind::Int(1, 1_000_000)),
-    later("success_threshold", Kind::Int(1, 1_000_000)),
-    later("failures", Kind::List(&Kind::Value, 1, 100)),
+    key("failure_threshold", Kind::Int(1, 1_000_000), Is("5"), "Failures in a row that open the circuit."),
+    key(
+        "failure_rate",
+        Kind::Number(0.01, 1.0),
+        Is("0.5"),
+        "The share of failures within `window` that opens it, where there were `minimum_requests`.",
+    ),
+    key("window", Kind::Duration, Is("10s"), "How far back the rate looks."),
+    key("minimum_requests", Kind::Int(1, 1_000_000), Is("20"), "Fewer attempts within `window` have no rate."),
+    key(
+        "recovery_timeout",
+        Kind::Duration,
+        Is("5s"),
+        "How long it stays open; twice as long each time that the provider fails again.",
+    ),
+    key("max_recovery_timeout", Kind::Duration, Is("60s"), "What that grows to at most."),
+    key("half_open_requests", Kind::Int(1, 1_000_000), Is("1"), "Probes at once after that."),
+    key("success_threshold", Kind::Int(1, 1_000_000), Is("2"), "Probes in a row that have to succeed to close it."),
+    key(
+        "failures",
+        Kind::List(&Kind::Condition, 1, 100),
+        Is("[connect, timeout, reset, 5xx]"),
+        "What is a failure. A 429, and a 503 that says when to come back, never are.",
+    ),
+    key("slow_call", Kind::Duration, Off, "An answer whose head takes longer is a failure as well."),
 ];
 
 static HEALTH_CHECK: &[Key] = &[
-    later("path", Kind::PathPrefix),
-    later("interval", Kind::Duration),
-    later("timeout", Kind::Duration),
-    later("healthy_after", Kind::Int(1, 1000)),
-    later("unhealthy_after", Kind::Int(1, 1000)),
+    key("path", Kind::Target, Is("/healthz"), "What is asked for, with GET; the path of `url` is laid before it."),
+    key("interval", Kind::Duration, Is("5s"), "From one check to the next."),
+    key("timeout", Kind::Duration, Is("1s"), "For the whole of one check."),
+    key("healthy_after", Kind::Int(1, 1000), Is("2"), "Good answers in a row after which it is well."),
+    key("unhealthy_after", Kind::Int(1, 1000), Is("3"), "Bad ones in a row after which it is not."),
+    key("host", Kind::Host, Off, "The Host that checks have, where that is not the one of requests."),
+    key("status", Kind::StatusRange, Is("200-399"), "Statuses of a good answer."),
 ];
 
 static PROVIDER_TLS: &[Key] = &[
@@ -593,8 +707,8 @@ static POOL: &[Key] = &[
     key(
         "balance",
         Kind::Either(&[Kind::Words(BALANCES), Kind::Object(BALANCE_BY)]),
-        Is("round_robin"),
-        "How a provider is chosen.",
+        Is("least_connections"),
+        "How a provider is chosen among those that can take the request now; `{ consistent_hash: { by: … } }` keeps to one for each key.",
     ),
     key(
         "providers",
@@ -602,31 +716,50 @@ static POOL: &[Key] = &[
         Required,
         "Its members: names, or mappings with `name`.",
     ),
-    later("queue", Kind::Object(QUEUE)),
+    key("queue", Kind::Object(QUEUE), Off, "Where requests wait while no member can take them."),
 ];
 
-static BALANCES: &[Word] = &[
-    word("round_robin"),
-    later_word("weighted"),
-    later_word("least_connections"),
-    later_word("peak_ewma"),
-    later_word("consistent_hash"),
-];
+static BALANCES: &[Word] = &[word("round_robin"), word("weighted"), word("least_connections"), word("peak_ewma")];
 
-static BALANCE_BY: &[Key] = &[later("consistent_hash", Kind::Object(&[later("by", Kind::Text)]))];
+static BALANCE_BY: &[Key] =
+    &[key("consistent_hash", Kind::Object(CONSISTENT_HASH), Off, "The same provider for the same key.")];
+
+static CONSISTENT_HASH: &[Key] = &[key(
+    "by",
+    Kind::HashBy,
+    Required,
+    "The key: a field, a cookie, the client's address or its name. A request without one goes to any.",
+)];
 
 static MEMBER: &[Key] = &[
     key("name", Kind::Reference("providers"), Required, "A provider."),
-    later("weight", Kind::Int(1, 1_000_000)),
-    later("backup", Kind::Bool),
+    key("weight", Kind::Int(1, 1_000_000), Is("1"), "Its share, in proportion to the others'; `round_robin` has none."),
+    key("backup", Kind::Bool, Is("false"), "Use it only while no other member can take the request."),
     later("flag", Kind::Reference("flags")),
 ];
 
 static QUEUE: &[Key] = &[
-    later("capacity", Kind::Int(0, 10_000_000)),
-    later("timeout", Kind::Duration),
-    later("weights", Kind::Object(&[later("high", INT), later("normal", INT), later("low", INT)])),
-    later("reserve_high", Kind::Fraction),
+    key(
+        "capacity",
+        Kind::Int(0, 10_000_000),
+        Is("1000"),
+        "Requests that wait at once; 0: none does. When it is full, the least urgent is refused (503 `queue_full`).",
+    ),
+    key("timeout", Kind::Duration, Is("5s"), "The longest wait; then 503 `queue_timeout`."),
+    key("weights", Kind::Object(QUEUE_WEIGHTS), Off, "How many of each class are taken while all of them wait."),
+    key("reserve_high", Kind::Number(0.0, 1.0), Is("0.1"), "The share of the places that only `high` may take."),
+    key(
+        "heartbeat",
+        Kind::Duration,
+        Off,
+        "How often a client that waits for an event stream gets a comment, so that it stays.",
+    ),
+];
+
+static QUEUE_WEIGHTS: &[Key] = &[
+    key("high", Kind::Int(1, 1_000_000), Is("16"), "Of `high`."),
+    key("normal", Kind::Int(1, 1_000_000), Is("4"), "Of `normal`."),
+    key("low", Kind::Int(1, 1_000_000), Is("1"), "Of `low`; it always moves on."),
 ];
 
 const INT: Kind = Kind::Int(0, u64::MAX);
@@ -647,11 +780,16 @@ pub(super) static ROUTE: &[Key] = &[
     later("auth", Kind::Words(&[later_word("required")])),
     later("cors", Kind::Object(&[later("origins", Kind::List(&Kind::Text, 1, 1000))])),
     later("mirror", Kind::Object(&[later("pool", Kind::Reference("pools")), later("sample", Kind::Fraction)])),
-    later("class", Kind::Either(&[Kind::Words(CLASSES), Kind::Object(CLASS)])),
+    key(
+        "class",
+        Kind::Either(&[Kind::Words(CLASSES), Kind::Object(CLASS)]),
+        Is("normal"),
+        "How urgent its requests are, up to what the client may: a class, or where the request says it.",
+    ),
     key("timeout", Kind::Duration, Is("30s"), "For everything until the answer is committed to the client."),
     key("stream_timeout", Kind::DurationOrOff, Is("0s"), "For the whole of a committed answer; 0s is off."),
     key("rewrite", Kind::Object(REWRITE), Off, "Changes on the way to the provider and back."),
-    later("retry", Kind::Object(RETRY)),
+    key("retry", Kind::Object(RETRY), Off, "What happens after a failed attempt."),
     later("cache", Kind::Object(CACHE)),
     later("rate_limit", Kind::Object(&[later("key", Kind::Text), later("rate", Kind::Rate), later("burst", INT)])),
     later("degrade", Kind::List(&Kind::Object(RUNG), 1, 100)),
@@ -712,7 +850,15 @@ static REDIRECT: &[Key] = &[
     ),
 ];
 
-static CLASS: &[Key] = &[later("default", Kind::Words(CLASSES)), later("header", Kind::HeaderName)];
+static CLASS: &[Key] = &[
+    key("default", Kind::Words(CLASSES), Is("normal"), "Where the request says nothing."),
+    key(
+        "header",
+        Kind::HeaderName,
+        Off,
+        "A field that holds `high`, `normal`, `low`, 0, 1 or 2. Where it says nothing, `Priority: u=` does (RFC 9218).",
+    ),
+];
 
 static REWRITE: &[Key] = &[
     key("strip_prefix", Kind::PathPrefix, Off, "Cut this from the front of the path, as whole segments."),
@@ -722,25 +868,90 @@ static REWRITE: &[Key] = &[
 ];
 
 static RETRY: &[Key] = &[
-    later("attempts", Kind::Int(1, 100)),
-    later("on", Kind::List(&Kind::Value, 0, 100)),
-    later("methods", Kind::Either(&[Kind::Text, Kind::List(&Kind::Method, 0, 64)])),
-    later("idempotency_key", Kind::Bool),
-    later("refused", Kind::List(&Kind::Int(400, 599), 0, 100)),
-    later("backoff", Kind::Object(BACKOFF)),
-    later("attempt_timeout", Kind::Duration),
-    later("budget", Kind::Object(&[later("ratio", Kind::Fraction), later("min_per_second", Kind::Fraction)])),
-    later("replay_bytes", Kind::Size(0, u64::MAX)),
-    later("commit", Kind::Object(&[later("bytes", Kind::Size(0, u64::MAX)), later("within", Kind::DurationOrOff)])),
+    key("attempts", Kind::Int(1, 100), Is("3"), "First try, retries and hedges together."),
+    key(
+        "on",
+        Kind::List(&Kind::Condition, 0, 100),
+        Is("[connect, reset, timeout, 429, 502, 503, 504]"),
+        "What is tried again.",
+    ),
+    key(
+        "methods",
+        Kind::Either(&[Kind::Words(&[word("idempotent"), word("all")]), Kind::List(&Kind::Method, 0, 64)]),
+        Is("idempotent"),
+        "Which methods may be sent again although a provider may have done what they ask. What was never sent always may.",
+    ),
+    key("idempotency_key", Kind::Bool, Is("false"), "`true`: so may any that comes with an `Idempotency-Key`."),
+    key(
+        "refused",
+        Kind::List(&Kind::Int(400, 599), 0, 100),
+        Is("[429]"),
+        "Statuses by which a provider says that it did nothing: any method may go elsewhere. Add 503 where yours mean it.",
+    ),
+    key(
+        "backoff",
+        Kind::Object(BACKOFF),
+        Off,
+        "The wait before a provider is tried a second time; another needs none.",
+    ),
+    key("attempt_timeout", Kind::Duration, Is("10s"), "For one attempt, until its answer is committed to the client."),
+    key(
+        "budget",
+        Kind::Object(RETRY_BUDGET),
+        Off,
+        "How many retries all requests of a pool may have together, so that they cannot become a storm.",
+    ),
+    key(
+        "replay_bytes",
+        Kind::Size(0, u64::MAX),
+        Is("1MiB"),
+        "A body up to this is kept so that it can be sent again; a larger one goes out once.",
+    ),
+    key(
+        "commit",
+        Kind::Object(COMMIT),
+        Off,
+        "A small answer of known length is whole before its head goes out, so that one that breaks off is tried again. Streams are never held.",
+    ),
     later("rules", Kind::List(&Kind::Object(RETRY_RULE), 0, 100)),
-    later("hedge", Kind::Object(&[later("after", Kind::Text), later("budget", Kind::Fraction)])),
+    key(
+        "hedge",
+        Kind::Object(HEDGE),
+        Off,
+        "Written, a slow idempotent request gets a second attempt elsewhere; the first answer counts, the other is cancelled.",
+    ),
+];
+
+static RETRY_BUDGET: &[Key] = &[
+    key("ratio", Kind::Number(0.0, 100.0), Is("0.2"), "Retries for each request."),
+    key("min_per_second", Kind::Number(0.0, 1e6), Is("10"), "Retries a second, however few requests there are."),
+];
+
+static COMMIT: &[Key] = &[
+    key("bytes", Kind::Size(0, 16 << 20), Is("16KiB"), "The longest answer that is held; 0 holds none."),
+    key("within", Kind::DurationOrOff, Is("100ms"), "How long it is held at most; 0s holds none."),
+];
+
+static HEDGE: &[Key] = &[
+    key(
+        "after",
+        Kind::HedgeAfter,
+        Is("p95"),
+        "When it begins: once the attempt takes longer than this part of the recent ones, or after a fixed time.",
+    ),
+    key("budget", Kind::Number(0.001, 1.0), Is("0.05"), "The share of requests that may have one."),
 ];
 
 static BACKOFF: &[Key] = &[
-    later("initial", Kind::Duration),
-    later("multiplier", Kind::Fraction),
-    later("max", Kind::Duration),
-    later("jitter", Kind::Words(&[later_word("full"), later_word("none")])),
+    key("initial", Kind::Duration, Is("25ms"), "The first wait."),
+    key("multiplier", Kind::Number(1.0, 100.0), Is("2"), "Each further one is so many times as long."),
+    key("max", Kind::Duration, Is("1s"), "The longest."),
+    key(
+        "jitter",
+        Kind::Words(&[word("full"), word("none")]),
+        Is("full"),
+        "`full` waits anything up to that, so that those who failed together do not come back together.",
+    ),
 ];
 
 static RETRY_RULE: &[Key] = &[

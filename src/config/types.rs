@@ -4,8 +4,11 @@
 //! counters, circuits) is kept elsewhere and outlives any of these.
 
 use super::secret::{Secret, SecretBytes};
+use crate::policy::class::Class;
+use crate::policy::{circuit, queue, retry};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +32,10 @@ pub struct Config {
     pub log: Log,
     /// What must last, and where.
     pub store: Store,
+    /// Bounds on what all requests hold together.
+    pub memory: Memory,
+    /// Who calls, in file order; names are unique. The last is always [`ANONYMOUS`], which everybody else is.
+    pub clients: Vec<Arc<Client>>,
     /// Upstreams, in file order; names are unique.
     pub providers: Vec<Arc<Provider>>,
     /// Sets of providers, in file order; names are unique.
@@ -224,6 +231,31 @@ pub struct Store {
     pub path: PathBuf,
 }
 
+/// Bounds on what all requests hold together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Memory {
+    /// Bytes of all queued and replayable bodies. Beyond it the queued are shed, the others only lose their replay.
+    pub buffers: usize,
+}
+
+/// Who calls, and what it may.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Client {
+    /// Unique among clients.
+    pub name: Arc<str>,
+    /// What it shows in `Authorization: Bearer` or `X-API-Key`; no other client has any of them.
+    pub keys: Vec<Secret>,
+    /// Where it comes from, if it shows no key. No other client has the same range; the narrower of two counts.
+    pub addresses: Vec<Cidr>,
+    /// The most urgent class its requests may have.
+    pub max_class: Class,
+    /// Its part of a queue, in proportion to the others'.
+    pub share: u32,
+}
+
+/// The client that everybody is who is no other. It has neither keys nor addresses.
+pub const ANONYMOUS: &str = "anonymous";
+
 /// One upstream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Provider {
@@ -245,6 +277,73 @@ pub struct Provider {
     pub tls: ProviderTls,
     /// Bounds on pooled connections.
     pub connections: ProviderConnections,
+    /// What it takes at once and over time. For one that is discovered: the rate of all its members together, the
+    /// concurrency of each.
+    pub limits: ProviderLimits,
+    /// What one attempt costs, in the operator's own unit.
+    pub cost: Option<f64>,
+    /// When it is left alone.
+    pub circuit_breaker: CircuitBreaker,
+    /// Asking it whether it is well, beside the requests.
+    pub health_check: Option<HealthCheck>,
+    /// How long it takes until one that is new, or well again, gets all of its share.
+    pub slow_start: Option<Duration>,
+    /// Whether each address of its name is a member of its own.
+    pub discover_dns: bool,
+    /// The field (lower case) that tells it how long the request may still take, in milliseconds.
+    pub deadline_header: Option<String>,
+}
+
+/// What a provider takes at once and over time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderLimits {
+    /// Attempts at once; at least 1.
+    pub concurrency: u32,
+    /// Attempts over time; `None` is any.
+    pub rate: Option<Rate>,
+    /// Attempts that may come at once after a pause, at least 1; means nothing without a rate.
+    pub burst: u32,
+    /// The longest that a provider may ask us to wait.
+    pub max_cooldown: Duration,
+}
+
+/// So many in so long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rate {
+    /// How many; at least 1.
+    pub count: u32,
+    /// A second, a minute or an hour.
+    pub per: Duration,
+}
+
+/// When a provider is left alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CircuitBreaker {
+    /// How many failures open it, and how it closes again.
+    pub terms: circuit::Terms,
+    /// What is a failure.
+    pub failures: retry::Conditions,
+    /// An attempt whose head takes longer is one as well.
+    pub slow_call: Option<Duration>,
+}
+
+/// Asking a provider whether it is well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What is asked for with GET: a path, perhaps with a query. The prefix of the URL is laid before it.
+    pub path: String,
+    /// From the beginning of one check to that of the next.
+    pub interval: Duration,
+    /// For the whole of one check; never longer than `interval`.
+    pub timeout: Duration,
+    /// Good answers in a row after which it is well.
+    pub healthy_after: u32,
+    /// Bad ones in a row after which it is not.
+    pub unhealthy_after: u32,
+    /// The Host it sees, where that is not the one requests have.
+    pub host: Option<String>,
+    /// Statuses of a good answer.
+    pub status: RangeInclusive<u16>,
 }
 
 /// Scheme, address and path prefix of a provider.
@@ -357,8 +456,65 @@ pub struct HeaderRules {
 pub struct Pool {
     /// Unique among pools.
     pub name: Arc<str>,
-    /// Indices into [`Config::providers`]; never empty, no repeats.
-    pub providers: Vec<usize>,
+    /// In file order; never empty, no provider twice, at least one no backup.
+    pub members: Vec<Member>,
+    /// How one of them is chosen.
+    pub balance: BalanceRule,
+    /// Waiting for one of them.
+    pub queue: PoolQueue,
+}
+
+/// A provider in a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Index into [`Config::providers`].
+    pub provider: usize,
+    /// Its share in proportion to the others'; at least 1. Nobody looks at it under [`BalanceRule::RoundRobin`].
+    pub weight: u32,
+    /// Whether it is used only while no other can be.
+    pub backup: bool,
+}
+
+/// How a provider of a pool is chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BalanceRule {
+    /// Each in its turn.
+    RoundRobin,
+    /// Each in its turn, as often as its weight says.
+    Weighted,
+    /// The one with the fewest requests for its weight.
+    LeastConnections,
+    /// Of two the one that promises the sooner answer.
+    PeakEwma,
+    /// The same provider for the same key.
+    ConsistentHash {
+        /// What the key is.
+        by: HashBy,
+    },
+}
+
+/// What a request is hashed by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashBy {
+    /// The value of this field (lower case).
+    Header(String),
+    /// The value of this cookie.
+    Cookie(String),
+    /// The client's address.
+    Ip,
+    /// The client's name.
+    Client,
+}
+
+/// Waiting for a provider of a pool.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolQueue {
+    /// How many wait, and in which order.
+    pub terms: queue::Terms,
+    /// The longest wait.
+    pub timeout: Duration,
+    /// How often a client that waits for an event stream gets a comment; `None` is off.
+    pub heartbeat: Option<Duration>,
 }
 
 /// Which requests, and what happens to them.
@@ -376,6 +532,82 @@ pub struct Route {
     pub stream_timeout: Option<Duration>,
     /// Changes on the way.
     pub rewrite: Rewrite,
+    /// How urgent its requests are.
+    pub class: ClassRule,
+    /// What happens after a failed attempt.
+    pub retry: Retry,
+}
+
+/// How urgent the requests of a route are, before the client's cap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassRule {
+    /// Where the request says nothing.
+    pub default: Class,
+    /// The field (lower case) in which it says so; RFC 9218 `Priority` is read as well.
+    pub header: Option<String>,
+}
+
+/// What happens after a failed attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retry {
+    /// First try, retries and hedges together; at least 1.
+    pub attempts: u32,
+    /// What is tried again.
+    pub on: retry::Conditions,
+    /// Which methods may be sent twice.
+    pub methods: retry::Methods,
+    /// Whether any method may that comes with an `Idempotency-Key`.
+    pub idempotency_key: bool,
+    /// Statuses by which a provider says that it did nothing, so that any method may go elsewhere.
+    pub refused: Vec<u16>,
+    /// Waiting before a provider is tried twice.
+    pub backoff: retry::Backoff,
+    /// From the lease to the committed answer; never longer than the route's timeout.
+    pub attempt_timeout: Duration,
+    /// How many retries all requests may have together.
+    pub budget: BudgetTerms,
+    /// Bytes of a body that are kept so that it can be sent again.
+    pub replay_bytes: usize,
+    /// Holding a small answer until it is whole.
+    pub commit: Commit,
+    /// A second attempt while the first is under way.
+    pub hedge: Option<Hedge>,
+}
+
+/// How many retries all requests may have together.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BudgetTerms {
+    /// Retries for each request.
+    pub ratio: f64,
+    /// Retries a second, however few requests there are.
+    pub min_per_second: f64,
+}
+
+/// Holding a small answer until it is whole, so that one that breaks off can be had elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Commit {
+    /// Answers of a known length up to this are held; 0 is off.
+    pub bytes: usize,
+    /// For this long; zero is off.
+    pub within: Duration,
+}
+
+/// A second attempt while the first is under way.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Hedge {
+    /// When it begins.
+    pub after: HedgeAfter,
+    /// The share of requests that may have one, above 0 and at most 1.
+    pub budget: f64,
+}
+
+/// When a hedge begins.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum HedgeAfter {
+    /// Once the attempt takes longer than this part of the recent ones: 0.95 for `p95`.
+    Quantile(f64),
+    /// After so long.
+    Time(Duration),
 }
 
 /// What a request must look like.
@@ -482,6 +714,59 @@ impl Config {
     #[must_use]
     pub fn provider(&self, index: usize) -> &Arc<Provider> {
         &self.providers[index]
+    }
+}
+
+// === impl Rate ===
+
+impl std::fmt::Display for Rate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let unit = match self.per.as_secs() {
+            0..=1 => "s",
+            2..=60 => "m",
+            _ => "h",
+        };
+        write!(f, "{}/{unit}", self.count)
+    }
+}
+
+// === impl BalanceRule ===
+
+impl BalanceRule {
+    /// The word for it in the file.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            BalanceRule::RoundRobin => "round_robin",
+            BalanceRule::Weighted => "weighted",
+            BalanceRule::LeastConnections => "least_connections",
+            BalanceRule::PeakEwma => "peak_ewma",
+            BalanceRule::ConsistentHash { .. } => "consistent_hash",
+        }
+    }
+}
+
+// === impl HashBy ===
+
+impl std::fmt::Display for HashBy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            HashBy::Header(name) => write!(f, "header:{name}"),
+            HashBy::Cookie(name) => write!(f, "cookie:{name}"),
+            HashBy::Ip => f.write_str("ip"),
+            HashBy::Client => f.write_str("client"),
+        }
+    }
+}
+
+// === impl HedgeAfter ===
+
+impl std::fmt::Display for HedgeAfter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            HedgeAfter::Quantile(part) => write!(f, "p{}", (part * 1000.0).round() / 10.0),
+            HedgeAfter::Time(span) => f.write_str(&super::effective::duration(*span)),
+        }
     }
 }
 
@@ -618,6 +903,12 @@ impl PartialEq for Pattern {
 }
 
 // === impl Cidr ===
+
+impl std::fmt::Display for Cidr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.address, self.bits)
+    }
+}
 
 impl Cidr {
     /// Whether `address` lies in the range. An IPv4 address mapped into IPv6 counts as IPv4.

@@ -469,10 +469,9 @@ const USUAL_METHODS: [&str; 7] = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Action, Match, Pattern, Rewrite};
+    use crate::config::{Action, Match, Pattern};
     use proptest::prelude::*;
     use proptest::sample::{select, subsequence};
-    use std::time::Duration;
 
     // A route in a few words.
 
@@ -527,13 +526,13 @@ mod tests {
     }
 
     fn routes(matches: Vec<Match>) -> Vec<Arc<config::Route>> {
+        let text = b"listeners: [{ name: a, bind: \"127.0.0.1:0\" }]\nroutes: [{ name: a, respond: {} }]";
+        let standard = config::parse("", text, &config::UnknownEnvironment).expect("valid").config.routes[0].clone();
         let route = |(number, matches)| config::Route {
             name: format!("r{number}").into(),
             matches,
             action: Action::Pool(0),
-            timeout: Duration::from_secs(30),
-            stream_timeout: None,
-            rewrite: Rewrite::default(),
+            ..(*standard).clone()
         };
         matches.into_iter().enumerate().map(route).map(Arc::new).collect()
     }

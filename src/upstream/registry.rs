@@ -52,7 +52,7 @@ impl Registry {
         let pools = config.pools.iter().map(|pool| {
             let turn = self.turns.get(&pool.name).cloned().unwrap_or_default();
             next.turns.insert(Arc::clone(&pool.name), Arc::clone(&turn));
-            let members = pool.providers.iter().map(|index| Arc::clone(&providers[*index])).collect();
+            let members = pool.members.iter().map(|member| Arc::clone(&providers[member.provider])).collect();
             Arc::new(Pool::new(Arc::clone(&pool.name), members, turn))
         });
         let pools = pools.collect();
