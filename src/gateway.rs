@@ -499,9 +499,10 @@ impl Core {
         let mut routes: Vec<&str> = config.routes.iter().map(|route| &*route.name).collect();
         routes.push(UNROUTED);
         let providers: Vec<&str> = config.providers.iter().map(|provider| &*provider.name).collect();
+        let pools: Vec<&str> = config.pools.iter().map(|pool| &*pool.name).collect();
         let leaving: Vec<_> = state.leaving.iter().map(|port| port.listener()).collect();
         let listeners: Vec<&str> = config.listeners.iter().chain(&leaving).map(|listener| &*listener.name).collect();
-        self.shared.metrics.retain(&routes, &providers, &listeners);
+        self.shared.metrics.retain(&routes, &providers, &pools, &listeners);
     }
 
     /// What differs from how the process was started and no reload can change, as notes.
