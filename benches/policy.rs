@@ -11,6 +11,12 @@ use sluice::http1::target;
 use sluice::policy::circuit::{self, Verdict};
 use sluice::policy::class::Class;
 use sluice::policy::queue::{self, Offered, Queue, Ticket, Waiter};
+use sluice::policy::balance::{Algorithm, Balance, Look, hash_key};
+use sluice::policy::load::{PeakEwma, Quantiles, Utilisation};
+use sluice::policy::budget::Budget;
+use sluice::policy::cooldown::{self, Cooldown};
+use sluice::policy::pace::{self, Pace};
+use sluice::policy::retry::{self, Backoff, Conditions, Ended, Jitter, Methods, Policy, So};
 use sluice::proxy::path;
 use sluice::proxy::route::{Asked, Found, Routes};
 use sluice::upstream::breaker::Breaker;
@@ -29,6 +35,13 @@ fn main() {
     targets();
     queues();
     circuits();
+    for count in [3, 10, 100] {
+        choices(count);
+    }
+    loads();
+    paces();
+    cooldowns();
+    retries();
 }
 
 /// What tells the routes of a table apart.
@@ -128,7 +141,7 @@ fn queues() {
     let full = || {
         let mut queue = Queue::new(queue::Terms { capacity: WAITERS, weights: [16, 4, 1], reserve_high: 0.0 });
         // With no turn among the offers, so that a place's neighbours in line are far away in memory.
-        let tickets: Vec<Ticket> = (0..WAITERS).map(|turn| placed(queue.offer(waiter(turn), turn))).collect();
+        let tickets: Vec<Ticket> = (0..WAITERS).map(|turn| placed(&queue.offer(waiter(turn), turn))).collect();
         (queue, tickets)
     };
     let (mut queue, _) = full();
@@ -145,7 +158,7 @@ fn queues() {
     measure("queue, remove and offer", |turn| {
         let ticket = &mut tickets[scattered(turn) % WAITERS];
         let turn = queue.remove(*ticket).expect("it waits");
-        *ticket = placed(queue.offer(waiter(turn), turn));
+        *ticket = placed(&queue.offer(waiter(turn), turn));
     });
     let (queue, _) = full();
     measure("queue, who is ahead of a newcomer", |turn| {
@@ -158,9 +171,9 @@ fn queues() {
     });
 }
 
-fn placed(offered: Offered<usize>) -> Ticket {
+fn placed(offered: &Offered<usize>) -> Ticket {
     let Offered::Placed(ticket) = offered else { panic!("a queue with places refused") };
-    ticket
+    *ticket
 }
 
 /// A decision is to take at most 50 ns. Time goes on by a microsecond a turn, so that windows move on as they do in life.
@@ -193,7 +206,7 @@ fn circuits() {
         attempt(Verdict::Failure("reset"), at(TURNS));
     }
     measure("circuit, open: refused", |turn| {
-        black_box(breaker.admit(black_box(at(turn)))).map_or((), |_| unreachable!("it is open"));
+        assert!(breaker.admit(black_box(at(turn))).is_none());
     });
     let breaker = Breaker::new("beta".into(), circuit::Terms { success_threshold: u32::MAX, ..terms }, start);
     for _ in 0..terms.failure_threshold {
@@ -202,6 +215,123 @@ fn circuits() {
     measure("circuit, half open: a probe, success", |turn| {
         let now = at(turn) + terms.recovery_timeout * 2;
         breaker.report(breaker.admit(now).expect("room for a probe"), Verdict::Success, now);
+/// Every algorithm over members that are all a little busy, and in turn where one of two is out.
+fn choices(count: usize) {
+    let names: Vec<String> = (0..count).map(|number| format!("provider-{number}")).collect();
+    let members: Vec<(&str, u32)> = names.iter().map(|name| (name.as_str(), 1 + name.len() as u32 % 3)).collect();
+    let look = |number: usize| Look {
+        in_flight: 1 + (scattered(number) % 7) as u32,
+        weight: f64::from(members[number].1),
+        latency: 0.01 * (1 + scattered(number) % 5) as f64,
+        lean: 0,
+    };
+    let all: Vec<Option<Look>> = (0..count).map(|number| Some(look(number))).collect();
+    let half: Vec<Option<Look>> = (0..count).map(|number| (number % 2 == 0).then(|| look(number))).collect();
+    let cases = [
+        ("round_robin", Algorithm::RoundRobin, &all),
+        ("round_robin, half of them out", Algorithm::RoundRobin, &half),
+        ("weighted", Algorithm::Weighted, &all),
+        ("least_connections", Algorithm::LeastConnections, &all),
+        ("peak_ewma", Algorithm::PeakEwma, &all),
+        ("consistent_hash", Algorithm::ConsistentHash, &all),
+    ];
+    for (name, algorithm, field) in cases {
+        let balance = Balance::new(algorithm, &members, Arc::default());
+        measure(&format!("{name}, {count} members"), |turn| {
+            let bits = scattered(turn) as u64;
+            black_box(balance.choose(black_box(&field[..]), Some(bits), bits));
+fn paces() {
+    let start = clock::now();
+    let every = Pace::new(Some(pace::Terms { count: 1_000_000_000, per: Duration::from_secs(1), burst: 1 }), start);
+    measure("pace, there is room", |turn| {
+        black_box(every.take(black_box(start + Duration::from_nanos(turn as u64)))).ok();
+    });
+    let slow = Pace::new(Some(pace::Terms { count: 1, per: Duration::from_secs(1), burst: 1 }), start);
+    measure("pace, there is none", |_| {
+        black_box(slow.take(black_box(start))).ok();
+    });
+}
+
+fn cooldowns() {
+    let start = clock::now();
+    let cooldown = Cooldown::new(start);
+    measure("cooldown, is there one", |_| {
+        black_box(cooldown.until(black_box(start)));
+    });
+    measure("cooldown, a success", |_| cooldown.succeeded(black_box(start)));
+    measure("cooldown, a rejection", |_| {
+        black_box(cooldown.rejected(None, Duration::from_secs(300), black_box(start)));
+    });
+    let wall = clock::wall();
+    for (kind, name, value) in [
+        ("seconds", "retry-after", "120"),
+        ("a date", "retry-after", "Sat, 21 Nov 2026 14:00:30 GMT"),
+        ("limits", "ratelimit", r#""burst";r=0;t=2, "day";r=500;t=36000"#),
+    ] {
+        let field = |asked: &[u8]| (asked == name.as_bytes()).then_some(value.as_bytes());
+        measure(&format!("hint, {kind}"), |_| {
+            black_box(cooldown::hint(429, field, wall));
+        });
+    }
+}
+
+fn loads() {
+    let start = clock::now();
+    let at = |turn: usize| start + Duration::from_micros(turn as u64);
+    let key = "0b8ee1a4-3e0d-4f6c-9d53-2b5f1b6c7a90".as_bytes();
+    measure("hash_key, 36 bytes", |_| {
+        black_box(hash_key(black_box(key)));
+    });
+    let latency = PeakEwma::new(start);
+    measure("latency, observe and value", |turn| {
+        latency.observe(Duration::from_micros(scattered(turn) as u64 % 5_000), at(turn));
+        black_box(latency.value(at(turn)));
+    });
+    let quantiles = Quantiles::new(start);
+    measure("quantiles, observe", |turn| {
+        quantiles.observe(Duration::from_micros(scattered(turn) as u64 % 50_000), at(turn));
+    });
+    measure("quantiles, p95", |turn| {
+        black_box(quantiles.quantile(0.95, 20, at(turn)));
+    });
+    let busy = Utilisation::new(start);
+    measure("utilisation, nothing new", |turn| busy.note(false, black_box(at(turn))));
+    measure("utilisation, at the limit and back", |turn| {
+        busy.note(true, at(turn));
+        busy.note(false, at(turn + 1));
+fn retries() {
+    let start = clock::now();
+    let policy = Policy {
+        attempts: 3,
+        on: Conditions::parse(&["connect", "reset", "timeout", "429", "502", "503", "504"]).expect("conditions"),
+        methods: Methods::Idempotent,
+        idempotency_key: false,
+        refused: vec![429],
+        backoff: Backoff {
+            initial: Duration::from_millis(25),
+            multiplier: 2.0,
+            max: Duration::from_secs(1),
+            jitter: Jitter::Full,
+        },
+    };
+    let so = So {
+        attempts_made: 1,
+        method: "PUT",
+        keyed: false,
+        replayable: true,
+        nothing_sent: false,
+        left: Duration::from_secs(1),
+    };
+    measure("retry, again", |_| {
+        black_box(retry::again(&policy, black_box(Ended::Status(503)), &so));
+    });
+    measure("retry, wait", |turn| {
+        black_box(retry::wait(&policy.backoff, turn as u32 % 8, black_box(0.5)));
+    });
+    let mut budget = Budget::new(0, 10.0, start);
+    measure("retry, budget", |turn| {
+        let turn = turn as u64;
+        black_box(budget.withdraw(turn * 5, 0.2, 10.0, start + Duration::from_micros(turn)));
     });
 }
 

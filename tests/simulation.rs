@@ -3,6 +3,7 @@
 //!
 //! A world is made of its seed and nothing else. `SLUICE_SEED=7 cargo test --test simulation` replays that one, and
 //! `SLUICE_SEEDS=10000` runs as many as that.
+#![allow(clippy::print_stderr, reason = "a world that broke says its seed")]
 
 use fastrand::Rng;
 use sluice::clock;

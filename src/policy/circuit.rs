@@ -238,10 +238,11 @@ impl Circuit {
 
     /// What an attempt showed. `jitter`, in 0..1, is chance: it spreads the wait if this opens the circuit.
     pub fn report(&mut self, permit: Permit, verdict: Verdict, now: Instant, jitter: f64) {
-        if permit.period != self.period {
+        let Permit { period, probe } = permit;
+        if period != self.period {
             return;
         }
-        self.probes -= u32::from(permit.probe);
+        self.probes -= u32::from(probe);
         match verdict {
             Verdict::Success => self.succeeded(now),
             Verdict::Failure(how) => self.failed(how, now, jitter),

@@ -10,3 +10,5 @@ pub mod pace;
 pub mod queue;
 pub mod retry;
 pub mod window;
+pub mod balance;
+pub mod load;

@@ -174,6 +174,17 @@ struct Excess {
 /// An instant of virtual time. A step adds at most [`ROUND`], so it takes 2^64 turns to overflow.
 type Due = u128;
 
+// === impl Terms ===
+
+impl Terms {
+    /// How many places only `high` may hold.
+    #[must_use]
+    #[expect(clippy::cast_sign_loss, reason = "neither factor is negative")]
+    pub fn reserved(&self) -> usize {
+        (self.capacity as f64 * self.reserve_high.clamp(0.0, 1.0)) as usize
+    }
+}
+
 // === impl Queue ===
 
 impl<T> Queue<T> {
@@ -303,9 +314,8 @@ impl<T> Queue<T> {
     /// Whether there is a place for one more of this class.
     fn has_place(&self, class: Class) -> bool {
         let capacity = self.terms.capacity.min(MOST_PLACES);
-        let reserved = (capacity as f64 * self.terms.reserve_high.clamp(0.0, 1.0)) as usize;
         let not_high = self.len() - self.depth(Class::High);
-        self.len() < capacity && (class == Class::High || not_high < capacity - reserved)
+        self.len() < capacity && (class == Class::High || not_high < capacity.saturating_sub(self.terms.reserved()))
     }
 
     /// Whose place a newcomer gets that finds none; `None` if it is the one to go.
@@ -337,9 +347,10 @@ impl<T> Queue<T> {
         if row.waiting == 0 {
             row.due = self.now + step(self.terms.weights[waiter.class.index()]);
         }
-        let lane = row.enter(&waiter, arrival);
-        let line = row.lanes[lane].line_of(&waiter);
-        let place = self.places.insert(Place { waiter, item, arrival, lane, before: line.back, behind: None });
+        let number = row.enter(&waiter, arrival);
+        let line = row.lanes[number].line_of(&waiter);
+        let place = Place { waiter, item, arrival, lane: number, before: line.back, behind: None };
+        let place = self.places.insert(place);
         match line.back.replace(place) {
             Some(before) => self.places[before].behind = Some(place),
             None => line.front = Some(place),

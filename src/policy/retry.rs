@@ -186,8 +186,7 @@ impl Conditions {
     #[must_use]
     pub fn words(&self) -> Vec<String> {
         let kinds = [(self.connect, "connect"), (self.reset, "reset"), (self.timeout, "timeout")];
-        let mut words: Vec<String> =
-            kinds.into_iter().filter(|(on, _)| *on).map(|(_, word)| word.to_owned()).collect();
+        let mut words: Vec<String> = kinds.into_iter().filter(|(on, _)| *on).map(|(_, word)| word.to_owned()).collect();
         for class in 1..=5 {
             let statuses = class * 100..=class * 100 + 99;
             if statuses.clone().all(|status| self.statuses.has(status)) {
@@ -351,15 +350,8 @@ impl Ended {
 
 impl Skip {
     /// Every reason, in the order tables show them.
-    pub const ALL: [Skip; 7] = [
-        Skip::NotRetryable,
-        Skip::Attempts,
-        Skip::Method,
-        Skip::Body,
-        Skip::Budget,
-        Skip::Deadline,
-        Skip::NoProvider,
-    ];
+    pub const ALL: [Skip; 7] =
+        [Skip::NotRetryable, Skip::Attempts, Skip::Method, Skip::Body, Skip::Budget, Skip::Deadline, Skip::NoProvider];
 
     /// The word for it in metrics and logs.
     #[must_use]
@@ -580,7 +572,8 @@ mod tests {
     fn each_reason_has_a_word_of_its_own() {
         let words: std::collections::BTreeSet<&str> = Skip::ALL.into_iter().map(Skip::as_str).collect();
         assert_eq!(words.len(), Skip::ALL.len());
-        let endings = (100..=599).map(Ended::Status).chain([Ended::Connect, Ended::Reset, Ended::Timeout, Ended::Refused]);
+        let endings =
+            (100..=599).map(Ended::Status).chain([Ended::Connect, Ended::Reset, Ended::Timeout, Ended::Refused]);
         let words: std::collections::BTreeSet<&str> = endings.map(Ended::as_str).collect();
         assert!(words.len() <= 13, "a label has few values: {words:?}");
     }

@@ -572,13 +572,13 @@ fn walk(seed: u64) {
                 }
             }
             90..91 => {
-                circuit.force(random.choice([None, None, Some(Forced::Open), Some(Forced::Closed)]).unwrap(), now)
+                circuit.force([None, None, Some(Forced::Open), Some(Forced::Closed)][random.usize(..4)], now);
             }
             91..92 => {
                 terms.half_open_requests = random.u32(1..5);
                 circuit.set_terms(terms, now);
             }
-            92..93 => health = random.choice([0.0, 0.3, 0.9, 1.0]).unwrap(),
+            92..93 => health = [0.0, 0.3, 0.9, 1.0][random.usize(..4)],
             _ => now += Duration::from_millis(random.u64(0..5_000)),
         }
         let probes = out.iter().filter(|permit| is_current(&circuit, permit)).count();

@@ -89,15 +89,12 @@ mod tests {
             let mut ranking = Ranking::new();
             let mut model: BTreeMap<u32, u32> = BTreeMap::new();
             for (number, key) in acts {
-                match key {
-                    Some(key) => {
-                        ranking.set(number, (key, number));
-                        model.insert(number, key);
-                    }
-                    None => {
-                        ranking.remove(number);
-                        model.remove(&number);
-                    }
+                if let Some(key) = key {
+                    ranking.set(number, (key, number));
+                    model.insert(number, key);
+                } else {
+                    ranking.remove(number);
+                    model.remove(&number);
                 }
                 let least = model.iter().map(|(&number, &key)| (key, number)).min();
                 prop_assert_eq!(ranking.first(), least.map(|key| (key, key.1)));

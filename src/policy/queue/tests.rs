@@ -348,7 +348,11 @@ fn who_is_ahead_of_a_newcomer_is_estimated_by_weight_and_share() {
     place(&mut queue, high(1), ());
     assert_eq!(queue.ahead_of(&low(1)), 5, "of high there is no more than one");
     place(&mut queue, Waiter { share: 5, ..normal(3) }, ());
-    assert_eq!(queue.ahead_of(&Waiter { share: 5, ..normal(3) }), 1 + 2 / 5 + 1);
+    assert_eq!(
+        queue.ahead_of(&Waiter { share: 5, ..normal(3) }),
+        2,
+        "its own and that of high; client 1 has less than a turn until then"
+    );
 }
 
 /// What may happen to a queue.
@@ -415,7 +419,7 @@ impl Model {
 
     fn has_place(&self, class: Class) -> bool {
         let not_high = self.of(Class::Normal).count() + self.of(Class::Low).count();
-        let unreserved = self.terms.capacity - (self.terms.capacity as f64 * self.terms.reserve_high).floor() as usize;
+        let unreserved = self.terms.capacity - self.terms.reserved();
         self.waiting.len() < self.terms.capacity && (class == Class::High || not_high < unreserved)
     }
 
@@ -557,9 +561,8 @@ proptest! {
             }
             // The bounds: what is above them was there before they were lowered.
             let not_high = model.waiting.len() - model.of(Class::High).count();
-            let reserved = (model.terms.capacity as f64 * model.terms.reserve_high) as usize;
             prop_assert!(queue.len() <= model.terms.capacity.max(before.0));
-            prop_assert!(not_high <= (model.terms.capacity - reserved).max(before.1));
+            prop_assert!(not_high <= (model.terms.capacity - model.terms.reserved()).max(before.1));
             // Everything that is told about it.
             prop_assert_eq!(queue.len(), model.waiting.len());
             prop_assert_eq!(queue.bytes(), model.waiting.iter().map(|(waiter, ..)| waiter.bytes).sum::<usize>());
@@ -570,6 +573,8 @@ proptest! {
             let expected = model.due_in.keys().map(|&(class, client)| ((class, client), model.of_client(class, client).count()));
             prop_assert_eq!(clients, expected.collect());
             for class in Class::ALL {
+                let row = &queue.rows[class.index()];
+                prop_assert_eq!(row.shares, row.lanes.iter().map(|(_, lane)| u64::from(lane.share)).sum::<u64>());
                 prop_assert_eq!(queue.depth(class), model.of(class).count());
                 prop_assert_eq!(queue.oldest(class), model.of(class).map(|(waiter, ..)| waiter.since).min());
             }
@@ -600,7 +605,9 @@ proptest! {
                 }
                 _ => {
                     if let Some((taken, ())) = queue.take() {
-                        passed.values_mut().for_each(|turns| *turns += 1);
+                        for turns in passed.values_mut() {
+ *turns += 1;
+}
                         passed.remove(&taken.class);
                         let of_class = passed_in.iter_mut().filter(|((of, _), _)| *of == taken.class);
                         of_class.for_each(|(_, turns)| *turns += 1);

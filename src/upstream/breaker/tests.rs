@@ -2,6 +2,7 @@ use super::*;
 use crate::clock;
 use crate::policy::circuit::State;
 use crate::policy::window::Counts;
+use std::sync::Barrier;
 use std::sync::atomic::AtomicUsize;
 use std::thread;
 
@@ -53,7 +54,7 @@ fn walk(seed: u64) {
                 plain.report(other, verdict, now, fastrand::f64());
             }
             90..91 => {
-                let forced = random.choice([None, None, Some(Forced::Open), Some(Forced::Closed)]).unwrap();
+                let forced = [None, None, Some(Forced::Open), Some(Forced::Closed)][random.usize(..4)];
                 live.force(forced, now);
                 plain.force(forced, now);
             }
@@ -62,7 +63,7 @@ fn walk(seed: u64) {
                 live.set_terms(terms, now);
                 plain.set_terms(terms, now);
             }
-            92..93 => health = random.choice([0.0, 0.3, 0.9, 1.0]).unwrap(),
+            92..93 => health = [0.0, 0.3, 0.9, 1.0][random.usize(..4)],
             _ => now += Duration::from_millis(random.u64(0..3_000)),
         }
         assert_eq!(live.peek(now), plain.peek(now), "{here}");
@@ -141,18 +142,20 @@ fn no_report_is_lost_between_threads() {
     let start = clock::now();
     // Never opens, so that everything must be found in the window.
     let breaker = breaker(Terms { failure_threshold: u32::MAX, failure_rate: 2.0, ..TERMS }, start);
+    let start_together = Barrier::new(4);
     thread::scope(|scope| {
         for thread in 0..4 {
-            let breaker = &breaker;
+            let (breaker, start_together) = (&breaker, &start_together);
             scope.spawn(move || {
-                for at in 0..20_000 {
-                    let failure = at % 100 == thread;
+                start_together.wait();
+                for at in 0..200_000 {
+                    let failure = at % 8 == thread;
                     attempt(breaker, if failure { Verdict::Failure("reset") } else { Verdict::Success }, start);
                 }
             });
         }
     });
-    assert_eq!(breaker.view(start).counts(), Counts { successes: 79_200, failures: 800 });
+    assert_eq!(breaker.view(start).counts(), Counts { successes: 700_000, failures: 100_000 });
 }
 
 #[test]
