@@ -3,11 +3,15 @@
 //! A reload is: read, parse, check, build, swap one snapshot. Everything that can fail comes before the swap, so that a
 //! configuration that is rejected changes nothing. Reloads come one at a time; requests never wait for one.
 
+mod figures;
+
 use crate::admin::{
-    self, Check, ConfigStatus, Control, Dependency, OnDisk, ProviderView, Readiness, Rejected, Reloaded, Reloading, Version,
+    self, BalanceView, Check, CircuitView, ConfigStatus, Control, Dependency, OnDisk, ProviderView, QueueView, Readiness,
+    Rejected, Reloaded, Reloading, RetryView, Version, WaitingView,
 };
 use crate::clock;
 use crate::config::{self, Bind, Config, Environment, Inputs, Loaded, Problems, UnknownEnvironment};
+use crate::observe::Exposition;
 use crate::observe::families::UNROUTED;
 use crate::observe::logs::{Logs, Prepared};
 use crate::observe::metrics::Metrics;
@@ -23,6 +27,7 @@ use crate::server::worker::{self, Order, Worker};
 use crate::store::{self, Embedded};
 use crate::upstream::registry::Registry;
 use arc_swap::ArcSwap;
+use figures::Figures;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io;
@@ -376,6 +381,12 @@ impl Core {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Looks at what is alive of the configuration that is applied.
+    fn figures(&self) -> Figures {
+        let state = self.state();
+        Figures::new(self.config(), Arc::clone(&state.registry), Arc::clone(&self.shared.metrics))
+    }
+
     fn registry(&self) -> Arc<Registry> {
         Arc::clone(&self.state().registry)
     }
@@ -565,14 +576,37 @@ impl Control for Core {
         }
     }
 
+    fn page(&self, format: Exposition) -> (&'static str, String) {
+        self.figures().show();
+        self.shared.metrics.render(format)
+    }
+
     fn providers(&self) -> Vec<ProviderView> {
-        let snapshot = self.shared.snapshot.load();
-        let view = |provider: &Arc<config::Provider>| ProviderView {
-            name: provider.name.to_string(),
-            url: provider.url.to_string(),
-            in_flight: self.shared.metrics.provider(&provider.name).in_flight(),
-        };
-        snapshot.config.providers.iter().map(view).collect()
+        self.figures().providers()
+    }
+
+    fn circuits(&self) -> Vec<CircuitView> {
+        self.figures().circuits()
+    }
+
+    fn queues(&self) -> Vec<QueueView> {
+        self.figures().queues()
+    }
+
+    fn waiting(&self, pool: &str, limit: usize) -> Option<Vec<WaitingView>> {
+        self.figures().waiting(pool, limit)
+    }
+
+    fn cancel(&self, pool: &str, id: u64) -> bool {
+        self.registry().find_pool(pool).is_some_and(|pool| pool.cancel(id))
+    }
+
+    fn balances(&self) -> Vec<BalanceView> {
+        self.figures().balances()
+    }
+
+    fn retries(&self) -> RetryView {
+        self.figures().retries()
     }
 
     fn dependencies(&self) -> Vec<Dependency> {

@@ -45,11 +45,21 @@ pub(super) fn router(control: Arc<dyn Control>) -> Router {
         .route("/health/live", get(live))
         .route("/readyz", get(ready))
         .route("/health/ready", get(ready))
-        .route("/health/providers", get(providers))
+        .route("/health/providers", get(provider_health))
         .route("/health/dependencies", get(dependencies))
         .route("/api/v1/config", get(config))
         .route("/api/v1/config/reload", post(reload))
         .route("/api/v1/config/check", post(check))
+        .route("/api/v1/queues", get(queues))
+        .route("/api/v1/queues/{pool}", get(queue))
+        .route("/api/v1/queues/{pool}/requests", get(waiting))
+        .route("/api/v1/queues/{pool}/requests/{id}", delete(cancel))
+        .route("/api/v1/circuit-breakers", get(circuits))
+        .route("/api/v1/circuit-breakers/{provider}", get(circuit))
+        .route("/api/v1/providers", get(providers))
+        .route("/api/v1/providers/{provider}", get(provider))
+        .route("/api/v1/load-balancing", get(balances))
+        .route("/api/v1/retry", get(retries))
         .route("/api/v1/overrides", get(overrides))
         .route("/api/v1/overrides/{kind}/{name}", delete(take_back))
         .merge(steers)
@@ -78,8 +88,11 @@ async fn index() -> Html<&'static str> {
 
 async fn metrics(State(desk): State<Desk>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    let (content_type, page) = desk.control.metrics().render(exposition(accept.unwrap_or("")));
-    ([(header::CONTENT_TYPE, content_type)], page).into_response()
+    let format = exposition(accept.unwrap_or(""));
+    match aside(&desk, move |control| control.page(format)).await {
+        Some((content_type, page)) => ([(header::CONTENT_TYPE, content_type)], page).into_response(),
+        None => failed(&desk).into_response(),
+    }
 }
 
 async fn live() -> Json<Value> {
@@ -94,15 +107,99 @@ async fn ready(State(desk): State<Desk>, uri: Uri) -> Response {
     (status, Json(views::readiness(&readiness, guard::is_verbose(&uri)))).into_response()
 }
 
-async fn providers(State(desk): State<Desk>) -> Json<Value> {
-    Json(json!({ "providers": desk.control.providers().iter().map(views::provider).collect::<Vec<_>>() }))
+async fn provider_health(State(desk): State<Desk>, uri: Uri) -> Response {
+    list(&desk, &uri, "providers", |control| control.providers().iter().map(views::provider_health).collect()).await
 }
 
 async fn dependencies(State(desk): State<Desk>, uri: Uri) -> Response {
-    let look = |control: &dyn Control| control.dependencies().iter().map(views::dependency).collect::<Vec<_>>();
-    match aside(&desk, look).await {
-        Some(dependencies) => Json(json!({ "dependencies": dependencies })).into_response(),
+    list(&desk, &uri, "dependencies", |control| control.dependencies().iter().map(views::dependency).collect()).await
+}
+
+async fn providers(State(desk): State<Desk>, uri: Uri) -> Response {
+    list(&desk, &uri, "providers", |control| control.providers().iter().map(views::provider).collect()).await
+}
+
+async fn provider(State(desk): State<Desk>, uri: Uri, Path(name): Path<String>) -> Response {
+    let one = move |control: &dyn Control| {
+        control.providers().iter().find(|provider| provider.name == name).map(views::provider)
+    };
+    single(&desk, &uri, "provider", one).await
+}
+
+async fn circuits(State(desk): State<Desk>, uri: Uri) -> Response {
+    list(&desk, &uri, "circuit_breakers", |control| control.circuits().iter().map(views::circuit).collect()).await
+}
+
+async fn circuit(State(desk): State<Desk>, uri: Uri, Path(name): Path<String>) -> Response {
+    let one = move |control: &dyn Control| {
+        control.circuits().iter().find(|circuit| circuit.provider == name).map(views::circuit)
+    };
+    single(&desk, &uri, "provider", one).await
+}
+
+async fn queues(State(desk): State<Desk>, uri: Uri) -> Response {
+    list(&desk, &uri, "queues", |control| control.queues().iter().map(views::queue).collect()).await
+}
+
+async fn queue(State(desk): State<Desk>, uri: Uri, Path(name): Path<String>) -> Response {
+    let one = move |control: &dyn Control| {
+        control.queues().iter().find(|queue| queue.pool == name).map(views::queue)
+    };
+    single(&desk, &uri, "pool", one).await
+}
+
+async fn waiting(State(desk): State<Desk>, uri: Uri, Path(name): Path<String>) -> Response {
+    let one = move |control: &dyn Control| {
+        let waiting = control.waiting(&name, WAITING_SHOWN)?;
+        Some(json!({ "requests": waiting.iter().map(views::waiting).collect::<Vec<_>>() }))
+    };
+    single(&desk, &uri, "pool", one).await
+}
+
+async fn cancel(State(desk): State<Desk>, uri: Uri, Path((pool, id)): Path<(String, String)>) -> Response {
+    let id: Option<u64> = id.parse().ok();
+    match aside(&desk, move |control| id.filter(|id| control.cancel(&pool, *id))).await {
+        Some(Some(id)) => Json(json!({ "cancelled": id })).into_response(),
+        Some(None) => {
+            let detail = "nobody with that id waits there (any more); GET the path without it lists who does";
+            Problem::new(StatusCode::NOT_FOUND, "not_found", detail).at(uri.path()).into_response()
+        }
         None => failed(&desk).at(uri.path()).into_response(),
+    }
+}
+
+async fn balances(State(desk): State<Desk>, uri: Uri) -> Response {
+    list(&desk, &uri, "pools", |control| control.balances().iter().map(views::balance).collect()).await
+}
+
+async fn retries(State(desk): State<Desk>, uri: Uri) -> Response {
+    single(&desk, &uri, "", |control| Some(views::retries(&control.retries()))).await
+}
+
+/// Everything of a kind, under its name.
+async fn list(
+    desk: &Desk,
+    uri: &Uri,
+    name: &str,
+    look: impl FnOnce(&dyn Control) -> Vec<Value> + Send + 'static,
+) -> Response {
+    match aside(desk, look).await {
+        Some(all) => Json(json!({ name: all })).into_response(),
+        None => failed(desk).at(uri.path()).into_response(),
+    }
+}
+
+/// One of a kind, if there is one of that name.
+async fn single(
+    desk: &Desk,
+    uri: &Uri,
+    kind: &str,
+    look: impl FnOnce(&dyn Control) -> Option<Value> + Send + 'static,
+) -> Response {
+    match aside(desk, look).await {
+        Some(Some(view)) => Json(view).into_response(),
+        Some(None) => unknown_name(kind).at(uri.path()).into_response(),
+        None => failed(desk).at(uri.path()).into_response(),
     }
 }
 
@@ -157,11 +254,7 @@ async fn checked(desk: &Desk, headers: &HeaderMap, body: Body) -> Result<Vec<Val
 }
 
 async fn overrides(State(desk): State<Desk>, uri: Uri) -> Response {
-    let look = |control: &dyn Control| control.overrides().iter().map(views::overriding).collect::<Vec<_>>();
-    match aside(&desk, look).await {
-        Some(overrides) => Json(json!({ "overrides": overrides })).into_response(),
-        None => failed(&desk).at(uri.path()).into_response(),
-    }
+    list(&desk, &uri, "overrides", |control| control.overrides().iter().map(views::overriding).collect()).await
 }
 
 async fn take_back(State(desk): State<Desk>, uri: Uri, Path((kind, name)): Path<(String, String)>) -> Response {
@@ -222,11 +315,7 @@ fn said(what: &str, shown: Option<&Shown>) -> Response {
 
 fn not_done(refused: Refused, target: &Target) -> Problem {
     match refused {
-        Refused::Unknown => {
-            let what = if target.kind == Kind::Queue { "pool" } else { "provider" };
-            let detail = format!("there is no {what} `{}`; GET /api/v1/config shows what there is", target.name);
-            Problem::new(StatusCode::NOT_FOUND, "unknown_name", detail)
-        }
+        Refused::Unknown => unknown_name(if target.kind == Kind::Queue { "pool" } else { "provider" }),
         Refused::Full => {
             let detail = "there are as many overrides as there may be; DELETE some of GET /api/v1/overrides";
             Problem::new(StatusCode::CONFLICT, "too_many_overrides", detail)
@@ -236,6 +325,14 @@ fn not_done(refused: Refused, target: &Target) -> Problem {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "handing_over", detail).with_field(header::RETRY_AFTER, "1")
         }
     }
+}
+
+fn unknown_name(kind: &str) -> Problem {
+    let detail = format!("there is no {kind} of that name; GET /api/v1/{} lists those there are", match kind {
+        "pool" => "queues",
+        _ => "providers",
+    });
+    Problem::new(StatusCode::NOT_FOUND, "unknown_name", detail)
 }
 
 fn no_override() -> Problem {
@@ -336,13 +433,13 @@ fn quality(range: &str) -> f32 {
 
 /// What operators can do to what is alive: the path, what it is about, and what lies over that from then on.
 const STEERS: [(&str, Kind, Option<Setting>); 7] = [
-    ("/api/v1/circuit-breakers/{name}/open", Kind::Circuit, Some(Setting::Open)),
-    ("/api/v1/circuit-breakers/{name}/close", Kind::Circuit, Some(Setting::Closed)),
-    ("/api/v1/circuit-breakers/{name}/auto", Kind::Circuit, None),
-    ("/api/v1/providers/{name}/drain", Kind::Provider, Some(Setting::Drained)),
-    ("/api/v1/providers/{name}/undrain", Kind::Provider, None),
-    ("/api/v1/queues/{name}/pause", Kind::Queue, Some(Setting::Paused)),
-    ("/api/v1/queues/{name}/resume", Kind::Queue, None),
+    ("/api/v1/circuit-breakers/{provider}/open", Kind::Circuit, Some(Setting::Open)),
+    ("/api/v1/circuit-breakers/{provider}/close", Kind::Circuit, Some(Setting::Closed)),
+    ("/api/v1/circuit-breakers/{provider}/auto", Kind::Circuit, None),
+    ("/api/v1/providers/{provider}/drain", Kind::Provider, Some(Setting::Drained)),
+    ("/api/v1/providers/{provider}/undrain", Kind::Provider, None),
+    ("/api/v1/queues/{pool}/pause", Kind::Queue, Some(Setting::Paused)),
+    ("/api/v1/queues/{pool}/resume", Kind::Queue, None),
 ];
 
 /// Answers are of the moment, are what they say they are, and belong into no other page.
@@ -352,6 +449,9 @@ const ALWAYS: [(&str, &str); 4] = [
     ("referrer-policy", "no-referrer"),
     ("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
 ];
+
+/// Of those that wait, so many are listed: who came first. The queue's own figures count them all.
+const WAITING_SHOWN: usize = 1_000;
 
 /// A configuration's bound, as for the file itself.
 const YAML_BYTES_MAX: usize = 32 * 1024 * 1024;

@@ -132,11 +132,14 @@ pub struct PoolMetrics(Arc<PoolSeries>);
 
 #[derive(Debug)]
 struct PoolSeries {
+    name: Box<str>,
     queued: [Histogram; Class::ALL.len()],
     depth: [IntGauge; Class::ALL.len()],
     shed: [[IntCounter; SHED_REASONS.len()]; Class::ALL.len()],
     capacity: IntGauge,
-    budget: Gauge,
+    budget: GaugeVec,
+    /// A reload removed its name.
+    withdrawn: AtomicBool,
 }
 
 /// The series of one listener.
@@ -268,7 +271,8 @@ impl Metrics {
                 let _ = self.cost.remove_label_values(&[&*route.0.name, &*name]);
             }
         }
-        for (name, _) in remove_absent(&mut resolved.pools, pools, None) {
+        for (name, pool) in remove_absent(&mut resolved.pools, pools, None) {
+            pool.0.withdrawn.store(true, Ordering::SeqCst);
             self.remove_pool(&name);
         }
         let gone: Vec<_> = resolved.listeners.extract_if(|name, _| !listeners.contains(&&**name)).collect();
@@ -368,11 +372,13 @@ impl Metrics {
             SHED_REASONS.map(|reason| self.queue_shed.with_label_values(&[name, class.as_str(), reason]))
         };
         PoolMetrics(Arc::new(PoolSeries {
+            name: name.into(),
             queued: Class::ALL.map(|class| self.request_queue.with_label_values(&[name, class.as_str()])),
             depth: Class::ALL.map(|class| self.queue_depth.with_label_values(&[name, class.as_str()])),
             shed: Class::ALL.map(shed),
             capacity: self.queue_capacity.with_label_values(&[name]),
-            budget: self.retry_budget.with_label_values(&[name]),
+            budget: self.retry_budget.clone(),
+            withdrawn: AtomicBool::new(false),
         }))
     }
 
@@ -576,14 +582,20 @@ impl PoolMetrics {
         }
     }
 
-    /// Shows what it is like now: who waits by class, how many may, how many retries it can afford.
-    pub fn show(&self, depth: [usize; 3], capacity: usize, budget: f64) {
+    /// Shows what it is like now: who waits by class, how many may, and how many retries it can afford where it has a
+    /// budget.
+    pub fn show(&self, depth: [usize; 3], capacity: usize, budget: Option<f64>) {
+        if self.0.withdrawn.load(Ordering::SeqCst) {
+            return;
+        }
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         for (depth, gauge) in depth.into_iter().zip(&self.0.depth) {
             gauge.set(count(depth));
         }
         self.0.capacity.set(count(capacity));
-        self.0.budget.set(budget);
+        if let Some(budget) = budget {
+            self.0.budget.with_label_values(&[&*self.0.name]).set(budget);
+        }
     }
 
     /// Leases given so far.
@@ -764,7 +776,7 @@ mod tests {
         metrics.provider("alpha").show(&figures());
         metrics.route("api").retried("503");
         metrics.route("api").spent(&metrics.provider("alpha"), 1.0);
-        let _ = metrics.pool("main");
+        metrics.pool("main").show([0; 3], 0, Some(1.0));
         let page = page(&metrics);
         let shown: BTreeSet<&str> = page.lines().filter(|line| line.starts_with("# HELP")).collect();
         let table: BTreeSet<String> =
@@ -871,7 +883,7 @@ mod tests {
         pool.shed(Class::Low, "queue_full");
         pool.shed(Class::Normal, "queue_full");
         pool.shed(Class::Normal, "cancelled");
-        pool.show([1, 2, 3], 1000, 7.5);
+        pool.show([1, 2, 3], 1000, Some(7.5));
         assert_eq!(pool.dispatched(), 2);
         let sheds = [("queue_full", 2), ("queue_timeout", 0), ("no_provider", 0), ("buffers", 0), ("cancelled", 1)];
         assert_eq!(pool.sheds(), sheds);

@@ -112,6 +112,12 @@ impl Registry {
         self.providers.get(name)
     }
 
+    /// The pool with this name.
+    pub fn find_pool(&self, name: &str) -> Option<Pool> {
+        let alive = self.pools.get(name)?;
+        Some(Pool::new(Arc::clone(&alive.config), Arc::clone(&alive.live)))
+    }
+
     /// The lines that may wait for this provider: of its pools, and of those that are gone but not empty yet.
     fn lines_of(&self, state: &Arc<State>) -> Vec<Weak<Live>> {
         let is_in = |alive: &&Alive| alive.members.iter().any(|member| Arc::ptr_eq(&member.provider.state, state));
