@@ -8,18 +8,22 @@
 use sluice::clock;
 use sluice::config::{self, Action, HostPattern, Match, PathPattern, Route, UnknownEnvironment};
 use sluice::http1::target;
+use sluice::observe::metrics::Metrics;
+use sluice::policy::balance::{Algorithm, Balance, Look, hash_key};
+use sluice::policy::budget::Budget;
 use sluice::policy::circuit::{self, Verdict};
 use sluice::policy::class::Class;
-use sluice::policy::queue::{self, Offered, Queue, Ticket, Waiter};
-use sluice::policy::balance::{Algorithm, Balance, Look, hash_key};
-use sluice::policy::load::{PeakEwma, Quantiles, Utilisation};
-use sluice::policy::budget::Budget;
 use sluice::policy::cooldown::{self, Cooldown};
+use sluice::policy::load::{PeakEwma, Quantiles, Utilisation};
+use sluice::policy::outcome::Outcome;
 use sluice::policy::pace::{self, Pace};
+use sluice::policy::queue::{self, Offered, Queue, Ticket, Waiter};
 use sluice::policy::retry::{self, Backoff, Conditions, Ended, Jitter, Methods, Policy, So};
 use sluice::proxy::path;
 use sluice::proxy::route::{Asked, Found, Routes};
 use sluice::upstream::breaker::Breaker;
+use sluice::upstream::pool::{Ask, Leasing, Report, Wait};
+use sluice::upstream::registry::Registry;
 use std::hint::black_box;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -42,6 +46,9 @@ fn main() {
     paces();
     cooldowns();
     retries();
+    for count in [3, 100] {
+        leases(count);
+    }
 }
 
 /// What tells the routes of a table apart.
@@ -130,52 +137,6 @@ fn targets() {
     });
 }
 
-/// A queue with 100,000 waiters of 1,000 clients, a third of them in each class.
-fn queues() {
-    let start = clock::now();
-    let waiter = |turn: usize| {
-        let number = scattered(turn);
-        let (class, client) = (Class::ALL[number % 3], (number % CLIENTS) as u32);
-        Waiter { class, client, share: 1 + client % 3, bytes: 1024, since: start, again: false }
-    };
-    let full = || {
-        let mut queue = Queue::new(queue::Terms { capacity: WAITERS, weights: [16, 4, 1], reserve_high: 0.0 });
-        // With no turn among the offers, so that a place's neighbours in line are far away in memory.
-        let tickets: Vec<Ticket> = (0..WAITERS).map(|turn| placed(&queue.offer(waiter(turn), turn))).collect();
-        (queue, tickets)
-    };
-    let (mut queue, _) = full();
-    measure("queue, take and offer", |_| {
-        // Of the class that was taken, so that none runs empty.
-        let (taken, turn) = queue.take().expect("many wait");
-        black_box(queue.offer(Waiter { client: waiter(turn + 1).client, ..taken }, turn + 1));
-    });
-    let (mut queue, _) = full();
-    measure("queue, offer when full", |turn| {
-        black_box(queue.offer(Waiter { class: Class::Low, ..waiter(turn + 1) }, turn));
-    });
-    let (mut queue, mut tickets) = full();
-    measure("queue, remove and offer", |turn| {
-        let ticket = &mut tickets[scattered(turn) % WAITERS];
-        let turn = queue.remove(*ticket).expect("it waits");
-        *ticket = placed(&queue.offer(waiter(turn), turn));
-    });
-    let (queue, _) = full();
-    measure("queue, who is ahead of a newcomer", |turn| {
-        black_box(queue.ahead_of(&waiter(turn)));
-    });
-    let mut queue = Queue::new(queue::Terms { capacity: WAITERS, weights: [16, 4, 1], reserve_high: 0.1 });
-    measure("queue, offer and take with nobody waiting", |turn| {
-        black_box(queue.offer(waiter(turn), turn));
-        black_box(queue.take());
-    });
-}
-
-fn placed(offered: &Offered<usize>) -> Ticket {
-    let Offered::Placed(ticket) = offered else { panic!("a queue with places refused") };
-    *ticket
-}
-
 /// A decision is to take at most 50 ns. Time goes on by a microsecond a turn, so that windows move on as they do in life.
 fn circuits() {
     let start = clock::now();
@@ -215,6 +176,80 @@ fn circuits() {
     measure("circuit, half open: a probe, success", |turn| {
         let now = at(turn) + terms.recovery_timeout * 2;
         breaker.report(breaker.admit(now).expect("room for a probe"), Verdict::Success, now);
+    });
+}
+
+fn route(number: usize, (host, path): (HostPattern, PathPattern)) -> Arc<Route> {
+    Arc::new(Route {
+        name: format!("route-{number}").into(),
+        matches: Match {
+            hosts: vec![host],
+            path,
+            path_regex: None,
+            methods: None,
+            headers: Vec::new(),
+            query: Vec::new(),
+        },
+        action: Action::Pool(0),
+        ..standard().clone()
+    })
+}
+
+/// A queue with 100,000 waiters of 1,000 clients, a third of them in each class.
+fn queues() {
+    let start = clock::now();
+    let waiter = |turn: usize| {
+        let number = scattered(turn);
+        let (class, client) = (Class::ALL[number % 3], (number % CLIENTS) as u32);
+        Waiter { class, client, share: 1 + client % 3, bytes: 1024, since: start, again: false }
+    };
+    let full = || {
+        let mut queue = Queue::new(queue::Terms { capacity: WAITERS, weights: [16, 4, 1], reserve_high: 0.0 });
+        // With no turn among the offers, so that a place's neighbours in line are far away in memory.
+        let tickets: Vec<Ticket> = (0..WAITERS).map(|turn| placed(queue.offer(waiter(turn), turn))).collect();
+        (queue, tickets)
+    };
+    let (mut queue, _) = full();
+    measure("queue, take and offer", |_| {
+        // Of the class that was taken, so that none runs empty.
+        let (taken, turn) = queue.take().expect("many wait");
+        black_box(queue.offer(Waiter { client: waiter(turn + 1).client, ..taken }, turn + 1));
+    });
+    let (mut queue, _) = full();
+    measure("queue, offer when full", |turn| {
+        black_box(queue.offer(Waiter { class: Class::Low, ..waiter(turn + 1) }, turn));
+    });
+    let (mut queue, mut tickets) = full();
+    measure("queue, remove and offer", |turn| {
+        let ticket = &mut tickets[scattered(turn) % WAITERS];
+        let turn = queue.remove(*ticket).expect("it waits");
+        *ticket = placed(queue.offer(waiter(turn), turn));
+    });
+    let (queue, _) = full();
+    measure("queue, who is ahead of a newcomer", |turn| {
+        black_box(queue.ahead_of(&waiter(turn)));
+    });
+    let mut queue = Queue::new(queue::Terms { capacity: WAITERS, weights: [16, 4, 1], reserve_high: 0.1 });
+    measure("queue, offer and take with nobody waiting", |turn| {
+        black_box(queue.offer(waiter(turn), turn));
+        black_box(queue.take());
+    });
+}
+
+fn placed(offered: Offered<usize>) -> Ticket {
+    let Offered::Placed(ticket) = offered else { panic!("a queue with places refused") };
+    ticket
+}
+
+/// A route that says nothing of its own.
+fn standard() -> &'static Route {
+    static ROUTE: LazyLock<Arc<Route>> = LazyLock::new(|| {
+        let text = b"listeners: [{ name: a, bind: \"127.0.0.1:0\" }]\nroutes: [{ name: a, respond: {} }]";
+        config::parse("", text, &UnknownEnvironment).expect("valid").config.routes[0].clone()
+    });
+    &ROUTE
+}
+
 /// Every algorithm over members that are all a little busy, and in turn where one of two is out.
 fn choices(count: usize) {
     let names: Vec<String> = (0..count).map(|number| format!("provider-{number}")).collect();
@@ -240,6 +275,37 @@ fn choices(count: usize) {
         measure(&format!("{name}, {count} members"), |turn| {
             let bits = scattered(turn) as u64;
             black_box(balance.choose(black_box(&field[..]), Some(bits), bits));
+        });
+    }
+}
+
+fn loads() {
+    let start = clock::now();
+    let at = |turn: usize| start + Duration::from_micros(turn as u64);
+    let key = "0b8ee1a4-3e0d-4f6c-9d53-2b5f1b6c7a90".as_bytes();
+    measure("hash_key, 36 bytes", |_| {
+        black_box(hash_key(black_box(key)));
+    });
+    let latency = PeakEwma::new(start);
+    measure("latency, observe and value", |turn| {
+        latency.observe(Duration::from_micros(scattered(turn) as u64 % 5_000), at(turn));
+        black_box(latency.value(at(turn)));
+    });
+    let quantiles = Quantiles::new(start);
+    measure("quantiles, observe", |turn| {
+        quantiles.observe(Duration::from_micros(scattered(turn) as u64 % 50_000), at(turn));
+    });
+    measure("quantiles, p95", |turn| {
+        black_box(quantiles.quantile(0.95, 20, at(turn)));
+    });
+    let busy = Utilisation::new(start);
+    measure("utilisation, nothing new", |turn| busy.note(false, black_box(at(turn))));
+    measure("utilisation, at the limit and back", |turn| {
+        busy.note(true, at(turn));
+        busy.note(false, at(turn + 1));
+    });
+}
+
 fn paces() {
     let start = clock::now();
     let every = Pace::new(Some(pace::Terms { count: 1_000_000_000, per: Duration::from_secs(1), burst: 1 }), start);
@@ -275,30 +341,6 @@ fn cooldowns() {
     }
 }
 
-fn loads() {
-    let start = clock::now();
-    let at = |turn: usize| start + Duration::from_micros(turn as u64);
-    let key = "0b8ee1a4-3e0d-4f6c-9d53-2b5f1b6c7a90".as_bytes();
-    measure("hash_key, 36 bytes", |_| {
-        black_box(hash_key(black_box(key)));
-    });
-    let latency = PeakEwma::new(start);
-    measure("latency, observe and value", |turn| {
-        latency.observe(Duration::from_micros(scattered(turn) as u64 % 5_000), at(turn));
-        black_box(latency.value(at(turn)));
-    });
-    let quantiles = Quantiles::new(start);
-    measure("quantiles, observe", |turn| {
-        quantiles.observe(Duration::from_micros(scattered(turn) as u64 % 50_000), at(turn));
-    });
-    measure("quantiles, p95", |turn| {
-        black_box(quantiles.quantile(0.95, 20, at(turn)));
-    });
-    let busy = Utilisation::new(start);
-    measure("utilisation, nothing new", |turn| busy.note(false, black_box(at(turn))));
-    measure("utilisation, at the limit and back", |turn| {
-        busy.note(true, at(turn));
-        busy.note(false, at(turn + 1));
 fn retries() {
     let start = clock::now();
     let policy = Policy {
@@ -335,29 +377,45 @@ fn retries() {
     });
 }
 
-fn route(number: usize, (host, path): (HostPattern, PathPattern)) -> Arc<Route> {
-    Arc::new(Route {
-        name: format!("route-{number}").into(),
-        matches: Match {
-            hosts: vec![host],
-            path,
-            path_regex: None,
-            methods: None,
-            headers: Vec::new(),
-            query: Vec::new(),
-        },
-        action: Action::Pool(0),
-        ..standard().clone()
-    })
-}
-
-/// A route that says nothing of its own.
-fn standard() -> &'static Route {
-    static ROUTE: LazyLock<Arc<Route>> = LazyLock::new(|| {
-        let text = b"listeners: [{ name: a, bind: \"127.0.0.1:0\" }]\nroutes: [{ name: a, respond: {} }]";
-        config::parse("", text, &UnknownEnvironment).expect("valid").config.routes[0].clone()
-    });
-    &ROUTE
+/// A lease with room, taken and given back, over so many providers.
+fn leases(count: usize) {
+    for balance in ["round_robin", "least_connections", "peak_ewma"] {
+        let names: Vec<String> = (0..count).map(|number| format!("p{number}")).collect();
+        let providers: Vec<String> =
+            names.iter().map(|name| format!("{name}: {{ url: \"http://127.0.0.1:1\" }}")).collect();
+        let text = format!(
+            "listeners: [{{ name: l, bind: \"127.0.0.1:0\" }}]\nroutes: [{{ name: r, pool: p }}]\nproviders: {{ {} }}\n\
+             pools: {{ p: {{ balance: {balance}, providers: [{}] }} }}",
+            providers.join(", "),
+            names.join(", ")
+        );
+        let loaded = config::parse("", text.as_bytes(), &UnknownEnvironment).expect("valid");
+        let (registry, pools) = Registry::default().build(&loaded.config, 1, &Metrics::new()).expect("it can be built");
+        registry.take_effect(&Registry::default(), clock::now());
+        let now = clock::now();
+        let label = || unreachable!("nobody waits");
+        let ask = Ask {
+            class: Class::Normal,
+            client: 0,
+            share: 1,
+            key: None,
+            tried: &[],
+            again: false,
+            risky: false,
+            bytes: 0,
+            deadline: now + Duration::from_secs(3600),
+            wait: Wait::Queue,
+            now,
+            label: &label,
+        };
+        let head_after = Some(Duration::from_millis(5));
+        let report = Report { outcome: Outcome::Success, why: "", head_after, cooldown: None };
+        measure(&format!("lease, {balance}, {count} providers"), |_| {
+            if let Ok(Leasing::Now(lease)) = pools[0].lease(black_box(&ask)) {
+                lease.finish(report, now);
+            }
+        });
+    }
 }
 
 /// Spreads neighbouring numbers (a prime stride), so that requests do not walk the table in the order it was built.

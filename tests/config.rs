@@ -135,6 +135,62 @@ fn defaults_are_laid_under_and_the_written_wins() {
     assert_eq!((&c["pool"], &c["timeout"]), (&"other".into(), &"1s".into()));
 }
 
+/// What is written in the contract's example is what holds where it is not written.
+#[test]
+fn every_default_is_the_one_of_the_contract() {
+    let text = fs::read_to_string(folder("valid").join("contract.yaml")).expect("readable");
+    let written = config::effective(&load_text(&text).unwrap_or_else(|problems| panic!("{problems}")).config);
+    let bare = "listeners: [{ name: web, bind: \"127.0.0.1:8080\" }]\n\
+                providers: { alpha: { url: \"http://127.0.0.1:9001\", health_check: {} } }\n\
+                pools: { main: { providers: [alpha] } }\n\
+                routes: [{ name: api, pool: main }]\n";
+    let bare = config::effective(&load_text(bare).unwrap_or_else(|problems| panic!("{problems}")).config);
+    for section in ["listeners", "shutdown", "reload", "log", "store", "memory"] {
+        assert_eq!(bare[section], written[section], "{section}");
+    }
+    assert_eq!(bare["clients"]["anonymous"], serde_json::json!({ "max_class": "normal", "share": 1 }));
+    assert_eq!(written["clients"]["anonymous"], bare["clients"]["anonymous"]);
+    let (alpha, laid) = (&written["providers"]["alpha"], &bare["providers"]["alpha"]);
+    for key in ["timeouts", "circuit_breaker", "health_check", "host", "connections"] {
+        assert_eq!(laid[key], alpha[key], "{key}");
+    }
+    assert_eq!(laid["limits"], serde_json::json!({ "concurrency": 1024, "max_cooldown": "5m" }));
+    for key in ["balance", "queue"] {
+        assert_eq!(bare["pools"]["main"][key], written["pools"]["main"][key], "{key}");
+    }
+    for key in ["class", "timeout", "stream_timeout", "retry"] {
+        assert_eq!(bare["routes"][0][key], written["routes"][0][key], "{key}");
+    }
+}
+
+#[test]
+fn what_is_off_until_written_has_defaults_of_its_own() {
+    let text = "listeners: [{ name: web, bind: \"127.0.0.1:0\" }]\n\
+                clients: { web: { addresses: [10.0.0.0/8] } }\n\
+                defaults: { provider: { limits: { rate: 500/s } }, route: { retry: { hedge: {} } }, pool: { queue: { capacity: 5 } } }\n\
+                providers: { alpha: { url: \"http://a\" }, beta: { url: \"http://b\", limits: { rate: 5/m } } }\n\
+                pools: { main: { providers: [alpha, { name: beta, weight: 2 }], queue: { reserve_high: 0.5 } } }\n\
+                routes: [{ name: api, pool: main, timeout: 4s, retry: { attempts: 2 } }]\n";
+    let config = load_text(text).unwrap_or_else(|problems| panic!("{problems}")).config;
+    let names: Vec<&str> = config.clients.iter().map(|client| &*client.name).collect();
+    assert_eq!(names, ["web", config::ANONYMOUS], "whoever is nobody else is the last");
+    assert_eq!((config.clients[0].max_class.as_str(), config.clients[0].share), ("high", 1));
+    let limits = |index: usize| {
+        (config.providers[index].limits.rate.map(|rate| rate.to_string()), config.providers[index].limits.burst)
+    };
+    assert_eq!(limits(0), (Some("500/s".into()), 50), "a tenth of a second's worth");
+    assert_eq!(limits(1), (Some("5/m".into()), 1), "at least one");
+    let pool = &config.pools[0];
+    let members: Vec<(usize, u32, bool)> =
+        pool.members.iter().map(|each| (each.provider, each.weight, each.backup)).collect();
+    assert_eq!(members, [(0, 1, false), (1, 2, false)]);
+    assert_eq!((pool.queue.terms.capacity, pool.queue.terms.reserve_high), (5, 0.5));
+    let retry = &config.routes[0].retry;
+    assert_eq!((retry.attempts, retry.attempt_timeout), (2, Duration::from_secs(4)), "the shorter of two timeouts");
+    let hedge = retry.hedge.expect("laid under");
+    assert_eq!((hedge.after.to_string(), hedge.budget), ("p95".into(), 0.05));
+}
+
 #[test]
 fn an_expanded_value_can_be_a_number_and_never_structure() {
     let loaded = parse(&folder("valid").join("expansion.yaml")).expect("valid");
@@ -232,12 +288,18 @@ fn every_file_that_was_read_is_listed_and_no_other() {
 
 #[test]
 fn a_dump_read_again_is_the_same_configuration() {
-    let text = fs::read_to_string(folder("valid").join("more_predicates_is_not_a_conflict.yaml")).expect("readable");
-    let first = config::effective(&load_text(&text).expect("valid").config);
-    let mut again = first.clone();
-    again.as_object_mut().expect("a mapping").remove("secrets");
-    let second = load_text(&again.to_string()).unwrap_or_else(|problems| panic!("{problems}"));
-    assert_eq!(config::diff(&first, &config::effective(&second.config)), []);
+    let lease = "listeners: [{ name: web, bind: \"127.0.0.1:0\" }]\n\
+                 providers: { a: { url: \"h2c://a\", limits: { rate: 500/s }, cost: 0.5, health_check: {}, discover: dns }, b: { url: \"h2c://b\" } }\n\
+                 pools:\n  even: { balance: round_robin, providers: [a, b], queue: { capacity: 0 } }\n  odd: { balance: { consistent_hash: { by: ip } }, providers: [a, { name: b, backup: true }] }\n\
+                 routes:\n  - { name: a, match: { path: /a }, pool: even, timeout: 1s, retry: { attempts: 1, methods: all } }\n  - { name: b, pool: odd, class: { header: x-p }, retry: { hedge: { after: p99.9 }, commit: { bytes: 0 } } }\n";
+    let file = fs::read_to_string(folder("valid").join("more_predicates_is_not_a_conflict.yaml")).expect("readable");
+    for text in [&*file, lease] {
+        let first = config::effective(&load_text(text).unwrap_or_else(|problems| panic!("{problems}")).config);
+        let mut again = first.clone();
+        again.as_object_mut().expect("a mapping").remove("secrets");
+        let second = load_text(&again.to_string()).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(config::diff(&first, &config::effective(&second.config)), []);
+    }
 }
 
 #[test]

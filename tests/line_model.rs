@@ -320,7 +320,8 @@ fn who_waits_while_the_pool_changes_is_served_by_its_new_provider() {
         let (provider, line) = Provider::with_line(1);
         let other = Provider::new(1);
         other.lines.write().expect("not poisoned").push(Arc::clone(&line));
-        let (used, kept) = (Provider::take(&other, false).expect("free"), Provider::take(&provider, false).expect("free"));
+        let (used, kept) =
+            (Provider::take(&other, false).expect("free"), Provider::take(&provider, false).expect("free"));
         let changes = {
             let (line, other) = (Arc::clone(&line), Arc::clone(&other));
             thread::spawn(move || finish(&line, line.follow(TERMS, Arc::new(Pool { providers: vec![other] }), now())))

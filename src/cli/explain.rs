@@ -217,9 +217,11 @@ impl<'a> Case<'a> {
         let pool = &self.config.pools[pool];
         let providers = || pool.members.iter().map(|member| self.config.provider(member.provider));
         let members: Vec<&str> = providers().map(|provider| &*provider.name).collect();
-        let turn = if members.len() > 1 { ", each in its turn (round_robin)" } else { "" };
-        page.line("pool", &format!("{}: {}{turn}", pool.name, members.join(", ")));
-        page.line("attempts", "1");
+        let known = |shown: &Value, value: String| if is_masked(shown) { MASK.to_owned() } else { value };
+        let balance = known(&self.shown["pools"][&*pool.name]["balance"], pool.balance.as_str().to_owned());
+        let chosen = if members.len() > 1 { format!(", by {balance}") } else { String::new() };
+        page.line("pool", &format!("{}: {}{chosen}", pool.name, members.join(", ")));
+        page.line("attempts", &known(&shown["retry"]["attempts"], format!("at most {}", route.retry.attempts)));
         let stream = match route.stream_timeout {
             Some(_) => format!("; then {} for the stream", text(&shown["stream_timeout"])),
             None => "; then only idle timeouts".to_owned(),
@@ -499,8 +501,8 @@ GET /api/../api/x?q=1 for host a.example
 path        /api/x, normalised
 route       api (host *; path /api/*; methods GET, POST)
 before it   vip: header `x-vip` is not `yes`
-pool        main: alpha, beta, each in its turn (round_robin)
-attempts    1
+pool        main: alpha, beta, by least_connections
+attempts    at most 3
 timeout     10s until the answer begins; then only idle timeouts
 way back
   removes   server

@@ -7,7 +7,7 @@ use super::problem::{Span, shown};
 use super::reader::Reader;
 use super::scalar;
 use super::types::{
-    ANONYMOUS, Action, Admin, BalanceRule, Bind, HeaderRules, HedgeAfter, HostPattern, Listener, Match, Memory,
+    ANONYMOUS, Action, Admin, BalanceRule, Bind, HeaderRules, Hedge, HedgeAfter, HostPattern, Listener, Match, Memory,
     PathPattern, Pool, PoolQueue, Protocols, ProviderAddress, ProviderUrl, Retry, Rewrite, Route, Scheme, Token,
     ValueMatch,
 };
@@ -206,8 +206,9 @@ fn refuse(reader: &Reader<'_>, name: &str, what: &str, help: &str, cx: &mut Cont
 
 /// Two durations of which the first may not be the longer.
 pub(super) fn order(reader: &Reader<'_>, lesser: &str, greater: &str, cx: &mut Context<'_>) {
-    if reader.duration(lesser) <= reader.duration(greater) {
-        return;
+    let (low, high) = (reader.duration(lesser), reader.duration(greater));
+    if low <= high || high.is_zero() {
+        return; // That one may not be 0 was said already.
     }
     let unwritten = [lesser, greater].into_iter().find(|name| !reader.has(name));
     let (name, what) = match unwritten {
@@ -416,7 +417,7 @@ pub(super) fn in_retry(own: &Reader<'_>, retry: &Retry, timeout: Duration, memor
         return;
     }
     for (index, node, status) in known_items(own, "refused") {
-        if status.parse().is_ok_and(|status| !retry.on.statuses.has(status)) {
+        if status.parse().is_ok_and(|status| status >= 400 && !retry.on.statuses.has(status)) {
             let list = own.at.key("refused");
             let at = list.item(index);
             let message = format!("{at}: this has no effect, it is not in `on`");
@@ -433,8 +434,8 @@ pub(super) fn in_retry(own: &Reader<'_>, retry: &Retry, timeout: Duration, memor
     if retry.budget.ratio == 0.0 && retry.budget.min_per_second == 0.0 {
         refuse(own, "budget", "this leaves no retry", "write `attempts: 1` instead, or raise `min_per_second`", cx);
     }
-    if matches!(retry.hedge, Some(hedge) if matches!(hedge.after, HedgeAfter::Time(after) if after >= retry.attempt_timeout))
-    {
+    let is_late = |hedge: Hedge| matches!(hedge.after, HedgeAfter::Time(after) if after >= retry.attempt_timeout);
+    if retry.hedge.is_some_and(is_late) {
         let what = "the attempt is over by then";
         refuse(&own.child("hedge"), "after", what, "write less than `attempt_timeout`", cx);
     }

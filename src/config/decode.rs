@@ -486,7 +486,7 @@ fn circuit_breaker(reader: &Reader<'_>, cx: &mut Context<'_>) -> CircuitBreaker 
 fn conditions(reader: &Reader<'_>, name: &'static str, cx: &mut Context<'_>) -> Conditions {
     Conditions::parse(&words(reader, name)).unwrap_or_else(|wrong| {
         check::condition(reader, name, wrong, cx);
-        Conditions::default()
+        Conditions::parse(&standard(reader, name)).unwrap_or_default()
     })
 }
 
@@ -712,6 +712,11 @@ fn words<'a>(reader: &Reader<'a>, name: &str) -> Vec<&'a str> {
     if reader.has(name) {
         return texts(reader, name).collect();
     }
+    standard(reader, name)
+}
+
+/// The texts of the default of the list `name`.
+fn standard(reader: &Reader<'_>, name: &str) -> Vec<&'static str> {
     reader.standard(name).unwrap_or_default().trim_matches(['[', ']']).split(", ").collect()
 }
 

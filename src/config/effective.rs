@@ -506,7 +506,7 @@ fn fingerprint(path: &str, bytes: &[u8]) -> String {
 
 /// `2` and not `2.0`, as it is written.
 fn number(value: f64) -> Value {
-    if value.fract() == 0.0 { json!(value as u64) } else { json!(value) }
+    value.to_string().parse().map_or(Value::Null, Value::Number)
 }
 
 /// `250ms`, `5s`, `1m`, `2h`: the largest unit that is exact.

@@ -7,6 +7,9 @@
 //! credit, a flood is overdrawn within a second. The library bounds the rest: header lists, small DATA frames, resets it is
 //! made to send (CVE-2025-8671).
 //!
+//! A request that its client gives up before it was answered costs more than its RST_STREAM: the provider may have begun to
+//! work for nothing. Only the driver sees that, so it says so; see [`Meter::given_up`].
+//!
 //! The library answers nearly every broken frame with PROTOCOL_ERROR. What RFC 9113 gives a code of its own, and what can be
 //! seen at a frame's head, is therefore judged here.
 
@@ -159,6 +162,15 @@ impl Meter {
         self.broken
     }
 
+    /// The peer gave this many requests up soon after it had sent them, unanswered. Of `streams` that may be under way at once
+    /// it can do so with all of them twice in a row (somebody leaves a page before it is there, and the next one); then its
+    /// account is empty, unless traffic or time paid for it.
+    pub fn given_up(&mut self, requests: u64, streams: u32) {
+        let whole = CREDIT_MAX / (2 * u64::from(streams.max(GIVEN_UP_MIN)));
+        // The RST_STREAM of each is paid already.
+        self.debt += requests.saturating_mul(whole.saturating_sub(COST_RESET));
+    }
+
     /// This many bytes went to the peer.
     pub fn sent(&mut self, bytes: usize) {
         self.earn(bytes);
@@ -233,8 +245,11 @@ const CREDIT_MAX: u64 = 256 * 1024;
 /// What time pays: thirty resets a second, or a hundred PINGs.
 const CREDIT_A_SECOND: u64 = 8 * 1024;
 
-/// A stream given up: a request that was begun for nothing.
+/// A stream given up, however far its request had come.
 const COST_RESET: u64 = 256;
+
+/// Where fewer streams may be under way at once, as many requests as if it were these may be given up.
+const GIVEN_UP_MIN: u32 = 32;
 
 /// A frame that we have to answer, or to keep.
 const COST_ANSWERED: u64 = 64;
@@ -286,6 +301,22 @@ mod tests {
         assert!((1000..1500).contains(&taken(&reset)), "{}", taken(&reset));
         let measured = [frame(frame::DATA, 0, 4096), frame(frame::PING, 0, 8), frame(frame::WINDOW_UPDATE, 0, 4)];
         assert_eq!(taken(&measured.concat()), usize::MAX);
+    }
+
+    #[test]
+    fn all_that_is_under_way_may_be_given_up_twice_and_then_slowly() {
+        for (streams, most) in [(1, 64), (32, 64), (128, 256), (256, 512), (100_000, 1024)] {
+            let now = clock::now();
+            let mut meter = meter(now);
+            meter.debt = 0;
+            let reset = frame(frame::RST_STREAM, 0, 4);
+            let taken = (0..100_000).find(|_| {
+                meter.received(&reset);
+                meter.given_up(1, streams);
+                meter.is_overdrawn(now)
+            });
+            assert_eq!(taken, Some(most), "{streams}");
+        }
     }
 
     #[test]

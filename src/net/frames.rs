@@ -257,6 +257,15 @@ impl Handle {
         self.0.line().poll_flush(&self.0.gauge, cx)
     }
 
+    /// The peer gave this many requests up, of `streams` that it may have under way; see [`Meter::given_up`].
+    pub fn given_up(&self, requests: u64, streams: u32) {
+        let mut line = self.0.line();
+        line.meter.given_up(requests, streams);
+        if line.meter.is_overdrawn(clock::now()) {
+            self.0.gauge.judge(Reason::ENHANCE_YOUR_CALM);
+        }
+    }
+
     /// What the connection has to end with: the peer sent a frame that cannot be, or more frames without traffic than it may
     /// (ENHANCE_YOUR_CALM).
     pub fn verdict(&self) -> Option<Reason> {

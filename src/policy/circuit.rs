@@ -237,12 +237,12 @@ impl Circuit {
     }
 
     /// What an attempt showed. `jitter`, in 0..1, is chance: it spreads the wait if this opens the circuit.
+    #[expect(clippy::needless_pass_by_value, reason = "a permit is used up by its report")]
     pub fn report(&mut self, permit: Permit, verdict: Verdict, now: Instant, jitter: f64) {
-        let Permit { period, probe } = permit;
-        if period != self.period {
+        if permit.period != self.period {
             return;
         }
-        self.probes -= u32::from(probe);
+        self.probes -= u32::from(permit.probe);
         match verdict {
             Verdict::Success => self.succeeded(now),
             Verdict::Failure(how) => self.failed(how, now, jitter),

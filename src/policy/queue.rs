@@ -5,7 +5,7 @@
 //! Between classes by weight, inside a class between clients by share, and first come, first served for one client; its
 //! retries before everything it has not tried yet. Both times by *self-clocked fair queueing* (Golestani, "A self-clocked
 //! fair queueing scheme for broadband applications", INFOCOM 1994): there is a virtual time, and whoever waits has an
-//! instant of it at which a turn is *due*. Whoever begins to wait with weight `w` is due [`ROUND`]` / w` from now. The turn
+//! instant of it at which a turn is *due*. Whoever begins to wait with weight `w` is due `ROUND / w` from now. The turn
 //! is of the one that is due first; virtual time is then when that was due, and who still waits is due `ROUND / w` later.
 //! So each has turns in proportion to its weight while it waits.
 //!
@@ -24,7 +24,7 @@
 //! not reserved. Where a newcomer finds no place, somebody of the lowest class that waits is pushed out for it, if that is
 //! below its own, or else of its own class: the client that is furthest above its share there (has the most waiting for
 //! its share, the newcomer counted) loses its newest. That may be the newcomer, which then is refused. Of clients equally
-//! far above, the one with the newest waiter loses it. So a client that floods a class loses places only to those that
+//! far above it is the one that came last. So a client that floods a class loses places only to those that
 //! have fewer, and nobody pushes out a more urgent class.
 //!
 //! A queue with `n` clients waiting takes `O(log n)` for each operation, and allocates nothing once it has been as full as

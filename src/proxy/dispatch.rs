@@ -14,12 +14,15 @@ use super::snapshot::Route;
 use crate::clock;
 use crate::config::Listener;
 use crate::http1::fields::Known;
+use crate::net::side::Side;
 use crate::policy::class::Class;
 use crate::policy::outcome::Outcome;
 use crate::upstream::connect::ConnectErrorKind;
 use crate::upstream::pool::{self, Ask, Label, Lease, Leasing, Pool, Report, Wait};
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::task::Poll;
 use std::time::Instant;
 
 /// A request that is to be sent to a pool.
@@ -51,6 +54,9 @@ pub async fn send<'snapshot>(
     lent: &mut Lent<'_>,
     record: &mut Record<'snapshot>,
 ) -> Result<Answered, Stop> {
+    if has_left(&mut lent.client).await {
+        return Err(Stop::Gone);
+    }
     let lease = errand.lease(pool).await.map_err(|_| no_provider(pool))?;
     let provider = &lease.provider;
     let (terms, onward) = errand.for_provider(&lease);
@@ -130,6 +136,12 @@ impl Errand<'_> {
         };
         (terms, onward)
     }
+}
+
+/// Whether the client gave its request up before anybody was asked. Only where that costs no system call: a reset that came
+/// right behind a request in HTTP/2 is known by now.
+async fn has_left(client: &mut Side<'_>) -> bool {
+    client.says_that_it_leaves() && poll_fn(|cx| Poll::Ready(client.poll_gone(cx).is_ready())).await
 }
 
 /// How an answer counts for its provider (contract §3, "Outcomes").

@@ -31,7 +31,7 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::time::timeout_at;
@@ -45,6 +45,8 @@ struct Common {
     connection: Connection,
     /// Requests that are being answered.
     requests: AtomicUsize,
+    /// Requests that the client gave up at once and unanswered, since the driver last looked.
+    given_up: AtomicU64,
 }
 
 /// A request counted in [`Common::requests`] until it is dropped.
@@ -55,6 +57,7 @@ struct Accepted {
     common: Counted,
     snapshot: Arc<Snapshot>,
     listener: Arc<Listener>,
+    since: Instant,
 }
 
 /// Drives a connection.
@@ -63,6 +66,8 @@ struct Driver<'a> {
     common: &'a Arc<Common>,
     frames: Handle,
     listener: Arc<Listener>,
+    /// How many the client was told that it may have under way at once.
+    streams: u32,
     timer: Timer,
     /// What [`Handle::moved`] said last, and when that changed.
     moved: (u64, Instant),
@@ -89,15 +94,17 @@ pub(super) async fn serve(mut connection: Connection, io: Io, before: Vec<u8>, b
     connection.place.is_reached_at(&io);
     let (stream, frames) = Frames::new(io, before, PREFACE_BYTES, clock::now());
     let listener = Arc::clone(&connection.listener);
+    let streams = listener.limits.h2_streams;
     let handshake = builder(&listener).handshake(stream);
     let Ok(Ok(h2)) = timeout_at(by.into(), handshake).await else { return };
-    let common = Arc::new(Common { connection, requests: AtomicUsize::new(0) });
+    let common = Arc::new(Common { connection, requests: AtomicUsize::new(0), given_up: AtomicU64::new(0) });
     let (port, worker) = (common.connection.place.port(), &common.connection.worker);
     let mut driver = Driver {
         h2,
         common: &common,
         frames,
         listener,
+        streams,
         timer: Timer::default(),
         moved: (0, clock::now()),
         owing: None,
@@ -122,6 +129,7 @@ fn builder(listener: &Listener) -> h2::server::Builder {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BYTES)
+        .max_pending_accept_reset_streams(2 * limits.h2_streams as usize)
         .max_local_error_reset_streams(Some(BROKEN_STREAMS))
         .enable_connect_protocol();
     builder
@@ -132,6 +140,9 @@ fn builder(listener: &Listener) -> h2::server::Builder {
 impl Driver<'_> {
     /// Ready once the connection is over.
     fn poll(&mut self, closing: bool, snapshots: &mut Snapshots<'_>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.common.given_up.load(Ordering::Relaxed) > 0 {
+            self.frames.given_up(self.common.given_up.swap(0, Ordering::Relaxed), self.streams);
+        }
         let mut begun = 0;
         loop {
             if begun == BEGUN_AT_ONCE {
@@ -175,6 +186,7 @@ impl Driver<'_> {
             common: Counted(Arc::clone(self.common)),
             snapshot: Arc::clone(snapshot),
             listener: Arc::clone(&self.listener),
+            since: clock::now(),
         };
         // A request's future is large: boxed, it is moved once on its way to where it runs.
         tokio::spawn(Box::pin(accepted.answer(request, respond)));
@@ -298,11 +310,22 @@ impl Accepted {
             }
         };
         drop(parts);
+        if after == After::Abort && !stream.touched {
+            self.note_given_up();
+        }
         match after {
             After::Abort => break_off(&mut stream, &desk.answer).await,
             After::KeepAlive | After::Close => finish(&mut stream, &self.listener, &mut desk.timer).await,
         }
         put_desk_back(desk);
+    }
+
+    /// Its client gave it up, or is gone. What was under way for a while held one of the client's streams for as long, and
+    /// that is what deadlines and people do.
+    fn note_given_up(&self) {
+        if clock::now().saturating_duration_since(self.since) < AT_ONCE {
+            self.common.0.given_up.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -393,6 +416,10 @@ const BEGUN_AT_ONCE: usize = 32;
 /// Streams that we had to reset for what the peer did, in the life of one connection; then it is closed with
 /// ENHANCE_YOUR_CALM. What is kept of each until then is memory that the peer decides about.
 const BROKEN_STREAMS: usize = 512;
+
+/// A request given up within this time was begun for nothing. With 128 streams whoever waits as long for each opens no more
+/// than some thousand a second, which he can as well have answered.
+const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// `UNAVAILABLE` among gRPC's status codes.
 const GRPC_UNAVAILABLE: &[u8] = b"14";

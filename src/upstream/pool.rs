@@ -590,7 +590,9 @@ impl Ringing {
 impl Drop for Ringing {
     /// Also when its runtime ends before the alarms do: whoever looks ahead next then starts another.
     fn drop(&mut self) {
-        if !self.over && let Some(live) = self.live.upgrade() {
+        if !self.over
+            && let Some(live) = self.live.upgrade()
+        {
             *locked(&live.alarm) = Alarm::default();
         }
     }
@@ -917,3 +919,6 @@ const RETRY_SOONEST: Duration = Duration::from_secs(1);
 
 /// The most that it says.
 const RETRY_LATEST: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests;

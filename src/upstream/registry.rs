@@ -94,13 +94,14 @@ impl Registry {
             provider.state.follow(&provider.config, now);
             provider.state.set_lines(self.lines_of(&provider.state));
         }
+        for alive in self.pools.values() {
+            alive.live.follow(alive.config.queue.terms, Arc::clone(&alive.members), now);
+        }
+        // Only now: whoever still waits for one of these has others by this time, if there are any.
         for (name, provider) in &before.providers {
             if !self.providers.contains_key(name) {
                 provider.state.remove();
             }
-        }
-        for alive in self.pools.values() {
-            alive.live.follow(alive.config.queue.terms, Arc::clone(&alive.members), now);
         }
         for provider in self.providers.values() {
             provider.state.changed();

@@ -73,7 +73,7 @@ impl Behind {
 // === impl Script ===
 
 impl Script {
-    /// How many requests for `/flood` it has heard the head of.
+    /// How many requests for `/flood` it has heard the head of; it answers none of them.
     pub(super) fn flooded(&self) -> usize {
         self.flooded.load(Ordering::SeqCst)
     }
@@ -96,6 +96,10 @@ impl Script {
             let key = request.value("sec-websocket-key").map(str::to_owned);
             if path != "/polite" {
                 lock(&self.requests).push(request);
+            }
+            if path == "/flood" {
+                // Nobody waits for an answer.
+                continue;
             }
             if path == "/held" {
                 self.gate.pass();

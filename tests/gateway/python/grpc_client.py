@@ -64,7 +64,14 @@ def errors():
 
 
 def deadline():
-    say(failure(lambda: channel.unary_unary("/test.Test/Waits")(b"", timeout=0.5)))
+    # A deadline that ends before the call has arrived shows nothing: then the next one is longer.
+    for number in range(6):
+        call = channel.unary_unary("/test.Test/Waits").future(str(number).encode(), timeout=0.5 * 2**number)
+        failed = failure(call.result)
+        if "x-arrived" in dict(call.initial_metadata()):
+            break
+    say("call", number)
+    say(failed)
 
 
 def cancel():

@@ -21,12 +21,21 @@ def fails(request, context):
     context.abort(grpc.StatusCode.FAILED_PRECONDITION, "not now: " + request.decode())
 
 
+def end(context):
+    """Set once the call has ended; also where it had by now, when nobody is called back any more."""
+    ended = threading.Event()
+    if not context.add_callback(ended.set):
+        ended.set()
+    return ended
+
+
 def waits(request, context):
-    done = threading.Event()
-    context.add_callback(done.set)
-    print("waiting", context.time_remaining() is not None, flush=True)
-    done.wait(20)
-    print("gone", flush=True)
+    gone = end(context)
+    print("waiting", request.decode(), context.time_remaining() is not None, flush=True)
+    # The client sees by these that the call has arrived.
+    context.send_initial_metadata((("x-arrived", "yes"),))
+    gone.wait(20)
+    print("gone", request.decode(), flush=True)
     return b"late"
 
 
@@ -40,13 +49,12 @@ def counts(request, context):
 
 
 def endless(request, context):
-    done = threading.Event()
-    context.add_callback(done.set)
+    gone = end(context)
     number = 0
-    while not done.is_set():
+    while not gone.is_set():
         yield str(number).encode()
         number += 1
-        done.wait(0.01)
+        gone.wait(0.01)
     print("gone", flush=True)
 
 
