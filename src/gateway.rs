@@ -6,8 +6,8 @@
 mod figures;
 
 use crate::admin::{
-    self, BalanceView, Check, CircuitView, ConfigStatus, Control, Dependency, OnDisk, ProviderView, QueueView, Readiness,
-    Rejected, Reloaded, Reloading, RetryView, Version, WaitingView,
+    self, BalanceView, Check, CircuitView, ConfigStatus, Control, Dependency, OnDisk, ProviderView, QueueView,
+    Readiness, Rejected, Reloaded, Reloading, RetryView, Version, WaitingView,
 };
 use crate::clock;
 use crate::config::{self, Bind, Config, Environment, Inputs, Loaded, Problems, UnknownEnvironment};

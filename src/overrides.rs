@@ -271,7 +271,9 @@ impl Overrides {
 fn spell(made: &Override) -> Vec<u8> {
     let since_1970 = |at: SystemTime| milliseconds(at.duration_since(UNIX_EPOCH).unwrap_or_default());
     let until = made.until.map(since_1970);
-    json!({ "setting": made.setting.as_str(), "since": since_1970(made.since), "until": until }).to_string().into_bytes()
+    json!({ "setting": made.setting.as_str(), "since": since_1970(made.since), "until": until })
+        .to_string()
+        .into_bytes()
 }
 
 /// What a record says. One that a later version wrote and this one cannot read stays as it is.

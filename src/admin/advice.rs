@@ -50,7 +50,9 @@ pub(super) fn advice(balance: &BalanceView) -> Vec<String> {
     }
     if balance.waiting > 0 && members.iter().all(|member| member.provider.utilisation <= SATURATED) {
         let waiting = balance.waiting;
-        said.push(format!("{waiting} wait although no provider was at its limit: see cooldowns and rates under /api/v1/providers"));
+        said.push(format!(
+            "{waiting} wait although no provider was at its limit: see cooldowns and rates under /api/v1/providers"
+        ));
     }
     if let [only] = &members[..] {
         let name = &only.provider.name;
@@ -204,8 +206,14 @@ mod tests {
         let waiting = BalanceView { waiting: 7, ..pool("weighted", vec![drained, unwell]) };
         let said = advice(&waiting);
         assert!(said[0].starts_with("no provider takes requests"), "{said:?}");
-        assert!(said[1].starts_with("alpha is drained") && said[2].starts_with("beta fails its health checks"), "{said:?}");
+        assert!(
+            said[1].starts_with("alpha is drained") && said[2].starts_with("beta fails its health checks"),
+            "{said:?}"
+        );
         assert!(said[3].starts_with("7 wait"), "{said:?}");
-        assert_eq!(advice(&pool("weighted", vec![member("alpha", 1, 0)])), ["alpha is alone: with a second provider, one may fail"]);
+        assert_eq!(
+            advice(&pool("weighted", vec![member("alpha", 1, 0)])),
+            ["alpha is alone: with a second provider, one may fail"]
+        );
     }
 }

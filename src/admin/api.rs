@@ -142,9 +142,7 @@ async fn queues(State(desk): State<Desk>, uri: Uri) -> Response {
 }
 
 async fn queue(State(desk): State<Desk>, uri: Uri, Path(name): Path<String>) -> Response {
-    let one = move |control: &dyn Control| {
-        control.queues().iter().find(|queue| queue.pool == name).map(views::queue)
-    };
+    let one = move |control: &dyn Control| control.queues().iter().find(|queue| queue.pool == name).map(views::queue);
     single(&desk, &uri, "pool", one).await
 }
 
@@ -308,7 +306,8 @@ async fn cleared(desk: &Desk, target: Target) -> Result<Option<Shown>, Problem> 
 fn said(what: &str, shown: Option<&Shown>) -> Response {
     let mut view = json!({ what: shown.map(views::overriding) });
     if shown.is_some_and(|shown| !shown.durable) {
-        view["warning"] = "done, in memory only: a restart will not know of it; GET /health/dependencies says why".into();
+        view["warning"] =
+            "done, in memory only: a restart will not know of it; GET /health/dependencies says why".into();
     }
     Json(view).into_response()
 }
@@ -328,10 +327,13 @@ fn not_done(refused: Refused, target: &Target) -> Problem {
 }
 
 fn unknown_name(kind: &str) -> Problem {
-    let detail = format!("there is no {kind} of that name; GET /api/v1/{} lists those there are", match kind {
-        "pool" => "queues",
-        _ => "providers",
-    });
+    let detail = format!(
+        "there is no {kind} of that name; GET /api/v1/{} lists those there are",
+        match kind {
+            "pool" => "queues",
+            _ => "providers",
+        }
+    );
     Problem::new(StatusCode::NOT_FOUND, "unknown_name", detail)
 }
 

@@ -5,6 +5,8 @@ use crate::clock;
 use crate::config::{Admin, Role, Secret, Token};
 use crate::observe::Metrics;
 use crate::overrides::{self, Overrides, Shown, Steered};
+use crate::policy::circuit::{Circuit, State, Terms, Verdict};
+use crate::policy::class::Class;
 use crate::policy::overrides::{Change, Setting, Target};
 use crate::store::Embedded;
 use serde_json::{Value, json};
@@ -84,8 +86,78 @@ impl Control for Pretended {
     }
 
     fn providers(&self) -> Vec<ProviderView> {
-        let alpha = ProviderView { name: "alpha".into(), url: "http://127.0.0.1:9001".into(), in_flight: 2 };
-        vec![alpha]
+        vec![provider()]
+    }
+
+    fn circuits(&self) -> Vec<CircuitView> {
+        let start = clock::now();
+        let terms = Terms {
+            failure_threshold: 1,
+            failure_rate: 0.5,
+            window: Duration::from_secs(10),
+            minimum_requests: 20,
+            recovery_timeout: Duration::from_secs(5),
+            max_recovery_timeout: Duration::from_secs(60),
+            half_open_requests: 1,
+            success_threshold: 2,
+        };
+        let mut circuit = Circuit::new(terms, start);
+        let permit = circuit.admit(start + Duration::from_secs(1)).expect("it is closed");
+        circuit.report(permit, Verdict::Failure("503"), start + Duration::from_secs(1), 0.5);
+        let (now, at) = (start + Duration::from_secs(3), UNIX_EPOCH + Duration::from_secs(3));
+        vec![CircuitView { provider: "alpha".into(), circuit, now, at }]
+    }
+
+    fn queues(&self) -> Vec<QueueView> {
+        vec![QueueView {
+            pool: "main".into(),
+            depth: [0, 2, 1],
+            oldest: [None, Some(Duration::from_millis(1500)), Some(Duration::from_secs(2))],
+            clients: vec![(Class::Normal, "mobile".into(), 2), (Class::Low, "anonymous".into(), 1)],
+            in_flight: 64,
+            capacity: 1000,
+            paused: true,
+            shed: vec![("queue_full", 3), ("queue_timeout", 0)],
+            gone: 4,
+            dispatched: 50,
+            rate: Some(2.5),
+            estimated_wait: None,
+            held: 1024,
+        }]
+    }
+
+    fn waiting(&self, pool: &str, limit: usize) -> Option<Vec<WaitingView>> {
+        assert!(limit > 0);
+        let one = WaitingView {
+            id: 7,
+            request_id: "r-7".into(),
+            client: "mobile".into(),
+            class: Class::Normal,
+            route: "api".into(),
+            method: "POST".into(),
+            path: "/api/x".into(),
+            again: false,
+            waited: Duration::from_millis(1500),
+            left: Duration::from_millis(3500),
+        };
+        (pool == "main").then(|| vec![one])
+    }
+
+    fn cancel(&self, pool: &str, id: u64) -> bool {
+        (pool, id) == ("main", 7)
+    }
+
+    fn balances(&self) -> Vec<BalanceView> {
+        let member = MemberView { weight: 3, backup: false, provider: provider() };
+        vec![BalanceView { pool: "main".into(), rule: "weighted", waiting: 0, members: vec![member] }]
+    }
+
+    fn retries(&self) -> RetryView {
+        RetryView {
+            attempts: [90, 9, 1],
+            routes: vec![("api".into(), vec![("503", 9)], vec![("budget", 2)])],
+            budgets: vec![("main".into(), Some(7.5))],
+        }
     }
 
     fn dependencies(&self) -> Vec<Dependency> {
@@ -132,6 +204,23 @@ impl Control for Pretended {
             b"panic" => panic!("a defect"),
             _ => Err(rejected()),
         }
+    }
+}
+
+fn provider() -> ProviderView {
+    ProviderView {
+        name: "alpha".into(),
+        url: "http://127.0.0.1:9001".into(),
+        healthy: true,
+        draining: false,
+        circuit: State::Open,
+        in_flight: 2,
+        concurrency: 64,
+        rate: Some(500.0),
+        utilisation: 0.25,
+        latency: [Some(Duration::from_millis(250)), Some(Duration::from_millis(500)), None],
+        cooldown_until: Some(UNIX_EPOCH + Duration::from_secs(1)),
+        attempts: [9, 1, 0],
     }
 }
 
@@ -278,7 +367,10 @@ async fn metrics_come_in_the_format_the_scraper_wants() {
 #[tokio::test]
 async fn providers_dependencies_and_the_configuration_are_shown() {
     let world = World::start(&[]);
-    let alpha = json!({ "name": "alpha", "url": "http://127.0.0.1:9001", "in_flight": 2 });
+    let alpha = json!({
+        "name": "alpha", "url": "http://127.0.0.1:9001", "healthy": true, "available": false, "draining": false,
+        "circuit": "open", "in_flight": 2,
+    });
     assert_eq!(world.get("/health/providers").await.json(), json!({ "providers": [alpha] }));
     let store = json!({ "name": "store", "state": "ok", "latency_seconds": 1.5, "detail": "data/sluice.redb" });
     assert_eq!(world.get("/health/dependencies").await.json(), json!({ "dependencies": [store] }));
@@ -318,6 +410,97 @@ async fn a_reload_ends_although_its_caller_hung_up() {
     assert_eq!(world.get("/livez").await.status, 200);
     world.gateway.go_on.notify_one();
     until(|| world.gateway.reloads.load(Ordering::SeqCst) == 1).await;
+}
+
+#[tokio::test]
+async fn what_is_alive_is_shown_in_the_shapes_of_the_contract() {
+    let world = World::start(&[]);
+    let queue = json!({
+        "pool": "main",
+        "depth": { "high": 0, "normal": 2, "low": 1 },
+        "oldest_seconds": { "high": null, "normal": 1.5, "low": 2.0 },
+        "clients": [
+            { "client": "mobile", "class": "normal", "waiting": 2 },
+            { "client": "anonymous", "class": "low", "waiting": 1 },
+        ],
+        "in_flight": 64,
+        "capacity": 1000,
+        "paused": true,
+        "shed": { "queue_full": 3, "queue_timeout": 0 },
+        "gone": 4,
+        "dispatched_total": 50,
+        "dispatch_rate": 2.5,
+        "estimated_wait_seconds": null,
+        "held_bytes": 1024,
+    });
+    let circuit = json!({
+        "provider": "alpha",
+        "state": "open",
+        "forced": null,
+        "failures": 1,
+        "counts": { "successes": 0, "failures": 0 },
+        "probes": 0,
+        "last_failure_at": "1970-01-01T00:00:01.000Z",
+        "opened_at": "1970-01-01T00:00:01.000Z",
+        "half_opened_at": null,
+        "retry_at": "1970-01-01T00:00:06.000Z",
+        "history": [
+            { "at": "1970-01-01T00:00:01.000Z", "from": "closed", "to": "open", "why": "1 failure: 503" },
+        ],
+    });
+    let provider = json!({
+        "name": "alpha",
+        "url": "http://127.0.0.1:9001",
+        "healthy": true,
+        "draining": false,
+        "circuit": "open",
+        "in_flight": 2,
+        "utilisation": 0.25,
+        "latency": { "p50": 0.25, "p95": 0.5, "p99": null },
+        "cooldown_until": "1970-01-01T00:00:01.000Z",
+        "limits": { "concurrency": 64, "rate": 500.0 },
+        "attempts": { "first": 9, "retry": 1, "hedge": 0 },
+    });
+    for (path, kind, name, one) in [
+        ("/api/v1/queues", "queues", "main", queue),
+        ("/api/v1/circuit-breakers", "circuit_breakers", "alpha", circuit),
+        ("/api/v1/providers", "providers", "alpha", provider),
+    ] {
+        assert_eq!(world.get(path).await.json(), json!({ kind: [one] }));
+        assert_eq!(world.get(&format!("{path}/{name}")).await.json(), one);
+        world.get(&format!("{path}/nobody")).await.is_problem(404, "unknown_name");
+    }
+    let balancing = world.get("/api/v1/load-balancing").await.json();
+    let alpha = json!({
+        "provider": "alpha", "weight": 3, "backup": false, "attempts": { "first": 9, "retry": 1, "hedge": 0 },
+        "share": 1.0, "share_by_weight": 1.0, "in_flight": 2, "utilisation": 0.25,
+    });
+    let main = &balancing["pools"][0];
+    assert_eq!((&main["pool"], &main["balance"], &main["waiting"]), (&json!("main"), &json!("weighted"), &json!(0)));
+    assert_eq!(main["providers"], json!([alpha]));
+    assert_eq!(main["recommendations"].as_array().map(Vec::len), Some(3), "{main}");
+    let retries = json!({
+        "attempts": { "first": 90, "retry": 9, "hedge": 1 },
+        "routes": [{ "route": "api", "retries": { "503": 9 }, "skipped": { "budget": 2 } }],
+        "pools": [{ "pool": "main", "budget_remaining": 7.5 }],
+    });
+    assert_eq!(world.get("/api/v1/retry").await.json(), retries);
+}
+
+#[tokio::test]
+async fn who_waits_is_listed_and_can_be_sent_away() {
+    let world = World::start(&[]);
+    let one = json!({
+        "id": 7, "request_id": "r-7", "client": "mobile", "class": "normal", "route": "api", "method": "POST",
+        "path": "/api/x", "again": false, "waited_seconds": 1.5, "left_seconds": 3.5,
+    });
+    assert_eq!(world.get("/api/v1/queues/main/requests").await.json(), json!({ "requests": [one] }));
+    world.get("/api/v1/queues/spare/requests").await.is_problem(404, "unknown_name");
+    let cancelled = world.ask("DELETE /api/v1/queues/main/requests/7", &[], "").await;
+    assert_eq!((cancelled.status, cancelled.json()), (200, json!({ "cancelled": 7 })));
+    for path in ["main/requests/8", "main/requests/x", "spare/requests/7"] {
+        world.ask(&format!("DELETE /api/v1/queues/{path}"), &[], "").await.is_problem(404, "not_found");
+    }
 }
 
 #[tokio::test]

@@ -2,8 +2,8 @@
 
 use super::advice::{advice, shares};
 use super::control::{
-    BalanceView, CircuitView, ConfigStatus, Counts, Dependency, ProviderView, QueueView, Readiness, Reloaded, RetryView,
-    WaitingView,
+    BalanceView, CircuitView, ConfigStatus, Counts, Dependency, ProviderView, QueueView, Readiness, Reloaded,
+    RetryView, WaitingView,
 };
 use crate::observe::timestamp;
 use crate::overrides::Shown;
@@ -81,10 +81,12 @@ pub(super) fn circuit(view: &CircuitView) -> Value {
 }
 
 pub(super) fn queue(queue: &QueueView) -> Value {
-    let by_class = |of: [Value; 3]| Class::ALL.iter().map(|class| class.as_str().to_owned()).zip(of).collect::<Map<_, _>>();
-    let clients = queue.clients.iter().map(|(class, client, waiting)| {
-        json!({ "client": client, "class": class.as_str(), "waiting": waiting })
-    });
+    let by_class =
+        |of: [Value; 3]| Class::ALL.iter().map(|class| class.as_str().to_owned()).zip(of).collect::<Map<_, _>>();
+    let clients = queue
+        .clients
+        .iter()
+        .map(|(class, client, waiting)| json!({ "client": client, "class": class.as_str(), "waiting": waiting }));
     json!({
         "pool": queue.pool,
         "depth": by_class(queue.depth.map(Value::from)),

@@ -153,7 +153,8 @@ async fn replace(gateway: &Gateway, signals: &mut Signals, program: &std::io::Re
     systemd::status(&format!("Serving; process {pid} is about to take over"));
     let mut reload_asked = false;
     let took = {
-        let takes = tokio::time::timeout(HANDOVER_TIME, successor.takes_over(sockets, async || gateway.release().await));
+        let takes =
+            tokio::time::timeout(HANDOVER_TIME, successor.takes_over(sockets, async || gateway.release().await));
         let mut takes = pin!(takes);
         loop {
             tokio::select! {

@@ -296,7 +296,10 @@ mod tests {
             let target = setting.of("alpha");
             assert_eq!(Target::parse(&target.to_string()), Some(target));
         }
-        assert_eq!(Target::parse("circuit/alpha@[::1]:80").map(|target| target.name), Some("alpha@[::1]:80".to_owned()));
+        assert_eq!(
+            Target::parse("circuit/alpha@[::1]:80").map(|target| target.name),
+            Some("alpha@[::1]:80".to_owned())
+        );
         for text in ["", "circuit", "circuit/", "circle/alpha"] {
             assert_eq!(Target::parse(text), None, "{text}");
         }

@@ -90,7 +90,9 @@ impl Embedded {
         let file = OpenOptions::new().read(true).write(true).open(&self.file).map_err(refused)?;
         let mut builder = Database::builder();
         let backend = FileBackend::new(file);
-        let database = backend.and_then(|file| builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).create_with_backend(file));
+        let database = backend.and_then(|file| {
+            builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).create_with_backend(file)
+        });
         database.map(Some).map_err(|error| self.because(&error.into()))
     }
 

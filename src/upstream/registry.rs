@@ -77,7 +77,7 @@ impl Registry {
             providers.push(provider);
         }
         let pools = config.pools.iter().map(|pool| {
-            let alive = self.pool(pool, &providers);
+            let alive = self.pool(pool, &providers, metrics);
             let live = Arc::clone(&alive.live);
             next.pools.insert(Arc::clone(&pool.name), alive);
             Arc::new(Pool::new(Arc::clone(pool), live))
@@ -141,7 +141,7 @@ impl Registry {
     }
 
     /// The line of this pool, if there is one, and the members it is to have.
-    fn pool(&self, config: &Arc<config::Pool>, providers: &[Arc<Provider>]) -> Alive {
+    fn pool(&self, config: &Arc<config::Pool>, providers: &[Arc<Provider>], metrics: &Metrics) -> Alive {
         let before = self.pools.get(&config.name);
         let turn = before.map_or_else(Arc::default, |alive| Arc::clone(&alive.turn));
         let member = |member: &config::Member| Member {
@@ -156,7 +156,10 @@ impl Registry {
         let members = Members::new(members, balance, algorithm == Algorithm::PeakEwma, config.queue.timeout);
         let live = match before {
             Some(alive) => Arc::clone(&alive.live),
-            None => Live::new(config.queue.terms, Arc::clone(&members), Arc::clone(&self.buffers)),
+            None => {
+                let (members, buffers) = (Arc::clone(&members), Arc::clone(&self.buffers));
+                Live::new(config.queue.terms, members, buffers, metrics.pool(&config.name))
+            }
         };
         Alive { config: Arc::clone(config), live, members, turn }
     }
