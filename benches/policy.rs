@@ -206,7 +206,7 @@ fn queues() {
     let full = || {
         let mut queue = Queue::new(queue::Terms { capacity: WAITERS, weights: [16, 4, 1], reserve_high: 0.0 });
         // With no turn among the offers, so that a place's neighbours in line are far away in memory.
-        let tickets: Vec<Ticket> = (0..WAITERS).map(|turn| placed(queue.offer(waiter(turn), turn))).collect();
+        let tickets: Vec<Ticket> = (0..WAITERS).map(|turn| placed(&queue.offer(waiter(turn), turn))).collect();
         (queue, tickets)
     };
     let (mut queue, _) = full();
@@ -223,7 +223,7 @@ fn queues() {
     measure("queue, remove and offer", |turn| {
         let ticket = &mut tickets[scattered(turn) % WAITERS];
         let turn = queue.remove(*ticket).expect("it waits");
-        *ticket = placed(queue.offer(waiter(turn), turn));
+        *ticket = placed(&queue.offer(waiter(turn), turn));
     });
     let (queue, _) = full();
     measure("queue, who is ahead of a newcomer", |turn| {
@@ -236,9 +236,9 @@ fn queues() {
     });
 }
 
-fn placed(offered: Offered<usize>) -> Ticket {
+fn placed(offered: &Offered<usize>) -> Ticket {
     let Offered::Placed(ticket) = offered else { panic!("a queue with places refused") };
-    ticket
+    *ticket
 }
 
 /// A route that says nothing of its own.

@@ -79,7 +79,7 @@ pub struct Live {
 /// Who may be leased through a pool, and by which rule.
 #[derive(Debug)]
 pub struct Members {
-    members: Vec<Member>,
+    each: Vec<Member>,
     balance: Balance,
     /// The balance goes by latency.
     by_latency: bool,
@@ -363,7 +363,7 @@ impl Pool {
     /// Whether somebody that is not in `tried` is in service, so that a retry need not wait before it asks for a lease.
     pub fn has_untried(&self, tried: &[ProviderId], now: Instant) -> bool {
         let members = self.live.members.load();
-        let mut untried = members.members.iter().filter(|member| !tried.contains(&member.provider.id()));
+        let mut untried = members.iter().filter(|member| !tried.contains(&member.provider.id()));
         untried.any(|member| matches!(member.provider.state.prospect(now), Prospect::Ready | Prospect::Full))
     }
 
@@ -411,7 +411,7 @@ impl Pool {
             oldest,
             clients,
             capacity: self.config.queue.terms.capacity,
-            in_flight: self.members().members.iter().map(|member| member.provider.state.in_flight()).sum(),
+            in_flight: self.members().iter().map(|member| member.provider.state.in_flight()).sum(),
             paused: live.line.is_paused(),
             dispatched: live.dispatched.load(Ordering::Relaxed),
             rate: gap.map(|gap| 1.0 / gap.as_secs_f64().max(1e-6)),
@@ -607,13 +607,13 @@ impl Drop for Ringing {
 
 impl Members {
     /// These, chosen from by this rule.
-    pub(super) fn new(members: Vec<Member>, balance: Balance, by_latency: bool, timeout: Duration) -> Arc<Self> {
-        Arc::new(Members { members, balance, by_latency, timeout })
+    pub(super) fn new(each: Vec<Member>, balance: Balance, by_latency: bool, timeout: Duration) -> Arc<Self> {
+        Arc::new(Members { each, balance, by_latency, timeout })
     }
 
     /// Each of them, in the order of the file.
     pub fn iter(&self) -> std::slice::Iter<'_, Member> {
-        self.members.iter()
+        self.each.iter()
     }
 
     /// Takes one for a request that has not queued.
@@ -622,13 +622,13 @@ impl Members {
         let view = View { members: self, tried: ask.tried, spared, queued: false, now: ask.now };
         (0..TAKES).find_map(|_| {
             let index = self.balance.choose(&view, ask.key, fastrand::u64(..))?;
-            Grant::take(&self.members[index].provider, false, ask.now).ok()
+            Grant::take(&self.each[index].provider, false, ask.now).ok()
         })
     }
 
     fn outlook(&self, now: Instant) -> Outlook {
         let mut outlook = Outlook::default();
-        for member in &self.members {
+        for member in &self.each {
             let (slot, at, alarm) = match member.provider.state.prospect(now) {
                 Prospect::Never => continue,
                 Prospect::Full => {
@@ -638,16 +638,16 @@ impl Members {
                 // Somebody was faster, or a place was seen that was gone when it was to be taken.
                 Prospect::Ready => {
                     outlook.in_service = true;
-                    outlook.alarm = sooner(outlook.alarm, now + SOON);
+                    outlook.alarm = Some(sooner(outlook.alarm, now + SOON));
                     continue;
                 }
                 Prospect::Rested(at) => (&mut outlook.rested, at, true),
                 Prospect::Probe(at) => (&mut outlook.probed, at, true),
                 Prospect::Told(at) => (&mut outlook.probed, at, false),
             };
-            *slot = sooner(*slot, at);
+            *slot = Some(sooner(*slot, at));
             if alarm {
-                outlook.alarm = sooner(outlook.alarm, at);
+                outlook.alarm = Some(sooner(outlook.alarm, at));
             }
         }
         outlook
@@ -668,7 +668,7 @@ impl Supply for Members {
     type Wish = Wish;
 
     fn want(&self, wanted: bool) {
-        for member in &self.members {
+        for member in &self.each {
             member.provider.state.want(wanted);
         }
     }
@@ -678,7 +678,7 @@ impl Supply for Members {
         let view = View { members: self, tried: &wish.tried, spared, queued: true, now };
         (0..TAKES).find_map(|_| {
             let index = self.balance.choose(&view, wish.key, fastrand::u64(..))?;
-            Grant::take(&self.members[index].provider, true, now).map_err(|grant| spoilt.extend(grant)).ok()
+            Grant::take(&self.each[index].provider, true, now).map_err(|grant| spoilt.extend(grant)).ok()
         })
     }
 }
@@ -687,12 +687,12 @@ impl Supply for Members {
 
 impl Field for View<'_> {
     fn len(&self) -> usize {
-        self.members.members.len()
+        self.members.each.len()
     }
 
     #[inline]
     fn look(&self, index: usize) -> Option<Look> {
-        let Member { provider, weight, backup } = &self.members.members[index];
+        let Member { provider, weight, backup } = &self.members.each[index];
         let (in_flight, probe) = provider.state.open_to(self.queued, self.now)?;
         let warmth = provider.config.slow_start.map_or(1.0, |over| provider.state.warmth(over, self.now));
         // A request that failed already is spared as well, unless there is nobody else.
@@ -891,8 +891,8 @@ fn waiter(class: Class, client: u32, share: u32, since: Instant) -> Waiter {
 }
 
 /// The sooner of the two.
-fn sooner(one: Option<Instant>, other: Instant) -> Option<Instant> {
-    Some(one.map_or(other, |one| one.min(other)))
+fn sooner(one: Option<Instant>, other: Instant) -> Instant {
+    one.map_or(other, |one| one.min(other))
 }
 
 /// So many gaps, as far as they can be told.

@@ -129,15 +129,13 @@ impl Registry {
 
     /// The live state of this provider, if there is one.
     fn state(&self, provider: &config::Provider, now: Instant) -> Arc<State> {
-        match self.providers.get(&provider.name) {
-            Some(alive) => Arc::clone(&alive.state),
-            None => {
-                let pace = Arc::new(Pace::new(state::pace_terms(provider), now));
-                // At the start all are new, and somebody has to take what comes.
-                let slowly = !self.providers.is_empty();
-                State::new(Arc::clone(&provider.name), provider, pace, slowly, now)
-            }
+        if let Some(alive) = self.providers.get(&provider.name) {
+            return Arc::clone(&alive.state);
         }
+        let pace = Arc::new(Pace::new(state::pace_terms(provider), now));
+        // At the start all are new, and somebody has to take what comes.
+        let slowly = !self.providers.is_empty();
+        State::new(Arc::clone(&provider.name), provider, pace, slowly, now)
     }
 
     /// The line of this pool, if there is one, and the members it is to have.
