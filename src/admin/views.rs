@@ -7,7 +7,7 @@ use super::control::{
 };
 use crate::observe::timestamp;
 use crate::overrides::Shown;
-use crate::policy::circuit::State;
+use crate::policy::circuit::{Forced, State};
 use crate::policy::class::Class;
 use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant, SystemTime};
@@ -68,7 +68,7 @@ pub(super) fn circuit(view: &CircuitView) -> Value {
     json!({
         "provider": view.provider,
         "state": circuit.state().as_str(),
-        "forced": circuit.forced().map(|forced| forced.as_str()),
+        "forced": circuit.forced().map(Forced::as_str),
         "failures": circuit.failures(),
         "counts": { "successes": counts.successes, "failures": counts.failures },
         "probes": circuit.probes(),

@@ -72,9 +72,7 @@ impl Embedded {
         let worked = worked.unwrap_or_else(|_| Err(self.broken("its contents make no sense")));
         held.failed = worked.as_ref().err().cloned();
         if held.failed.is_some() {
-            // Closing writes too, and may fail in the same way.
-            let database = held.database.take();
-            let _: std::thread::Result<()> = catch_unwind(AssertUnwindSafe(|| drop(database)));
+            close(held.database.take());
         }
         worked
     }
@@ -119,7 +117,9 @@ impl Embedded {
     fn because(&self, error: &redb::Error) -> StoreError {
         use io::ErrorKind::{InvalidData, UnexpectedEof};
         match error {
-            redb::Error::DatabaseAlreadyOpen => StoreError::Locked { file: self.file.clone() },
+            redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => {
+                StoreError::Locked { file: self.file.clone() }
+            }
             redb::Error::Io(error) if matches!(error.kind(), InvalidData | UnexpectedEof) => {
                 self.broken(&error.to_string())
             }
@@ -139,13 +139,13 @@ impl Embedded {
 }
 
 impl Store for Embedded {
-    fn records(&self, shelf: Shelf) -> Result<Vec<Record>, StoreError> {
-        self.with(false, |database| read(database, shelf)).map(Option::unwrap_or_default)
+    fn records(&self, on: Shelf) -> Result<Vec<Record>, StoreError> {
+        self.with(false, |database| read(database, on)).map(Option::unwrap_or_default)
     }
 
-    fn write(&self, shelf: Shelf, changes: &[Change]) -> Result<(), StoreError> {
+    fn write(&self, on: Shelf, changes: &[Change]) -> Result<(), StoreError> {
         let begun = clock::now();
-        self.with(true, |database| write(database, shelf, changes))?;
+        self.with(true, |database| write(database, on, changes))?;
         self.held().latency = Some(clock::now().saturating_duration_since(begun));
         Ok(())
     }
@@ -153,8 +153,7 @@ impl Store for Embedded {
     fn release(&self) {
         let mut held = self.held();
         held.released = true;
-        let database = held.database.take();
-        let _: std::thread::Result<()> = catch_unwind(AssertUnwindSafe(|| drop(database)));
+        close(held.database.take());
     }
 
     fn resume(&self) {
@@ -171,6 +170,11 @@ impl Store for Embedded {
         };
         Health { state, place: self.file.display().to_string(), latency: held.latency }
     }
+}
+
+/// Closing writes too, and may meet the same damage as whatever came before: then there is nothing left to lose.
+fn close(database: Option<Database>) {
+    let _: std::thread::Result<()> = catch_unwind(AssertUnwindSafe(|| drop(database)));
 }
 
 fn schema(database: &Database) -> Result<Option<u64>, redb::Error> {

@@ -20,13 +20,13 @@ pub trait Store: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// See [`StoreError`].
-    fn records(&self, shelf: Shelf) -> Result<Vec<Record>, StoreError>;
+    fn records(&self, on: Shelf) -> Result<Vec<Record>, StoreError>;
 
     /// Makes all of `changes` or none. They are on disk when this returns.
     ///
     /// # Errors
     /// See [`StoreError`].
-    fn write(&self, shelf: Shelf, changes: &[Change]) -> Result<(), StoreError>;
+    fn write(&self, on: Shelf, changes: &[Change]) -> Result<(), StoreError>;
 
     /// Lets go of what only one process may hold, until [`Store::resume`]; every call in between fails.
     fn release(&self);

@@ -152,13 +152,13 @@ impl Registry {
         let algorithm = algorithm(&config.balance);
         let balance = Balance::new(algorithm, &named, Arc::clone(&turn));
         let members = Members::new(members, balance, algorithm == Algorithm::PeakEwma, config.queue.timeout);
-        let live = match before {
-            Some(alive) => Arc::clone(&alive.live),
-            None => {
+        let live = before.map_or_else(
+            || {
                 let (members, buffers) = (Arc::clone(&members), Arc::clone(&self.buffers));
                 Live::new(config.queue.terms, members, buffers, metrics.pool(&config.name))
-            }
-        };
+            },
+            |alive| Arc::clone(&alive.live),
+        );
         Alive { config: Arc::clone(config), live, members, turn }
     }
 

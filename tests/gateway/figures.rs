@@ -39,6 +39,12 @@ fn status(gateway: &Gateway) -> u16 {
     send(gateway, "/").answer().status()
 }
 
+/// A metric that counts whole things.
+fn metric(gateway: &Gateway, family: &str, labels: &[(&str, &str)]) -> u64 {
+    let value = gateway.metric(family, labels).to_string();
+    value.parse().unwrap_or_else(|_| panic!("{family}: {value} is no count"))
+}
+
 fn wait_for_waiting(gateway: &Gateway, count: usize) {
     wait_until(&format!("{count} to wait"), || look(gateway, "queues/main")["depth"]["normal"] == count);
 }
@@ -68,8 +74,8 @@ fn who_waits_is_seen_counted_and_sent_away() {
     assert_eq!((&queue["pool"], &queue["capacity"], &queue["paused"]), (&json!("main"), &json!(1000), &json!(false)));
     assert_eq!(queue["clients"], json!([{ "client": "anonymous", "class": "normal", "waiting": 2 }]));
     assert!(queue["oldest_seconds"]["normal"].is_f64() && queue["oldest_seconds"]["high"].is_null(), "{queue}");
-    assert_eq!(gateway.metric("sluice_queue_depth", &[("pool", "main"), ("class", "normal")]) as u64, 2);
-    assert_eq!(gateway.metric("sluice_queue_capacity", &[("pool", "main")]) as u64, 1000);
+    assert_eq!(metric(&gateway, "sluice_queue_depth", &[("pool", "main"), ("class", "normal")]), 2);
+    assert_eq!(metric(&gateway, "sluice_queue_capacity", &[("pool", "main")]), 1000);
     let waiting = look(&gateway, "queues/main/requests")["requests"].clone();
     let of =
         |member: &str| waiting.as_array().expect("a list").iter().map(|one| one[member].clone()).collect::<Vec<_>>();
@@ -84,8 +90,8 @@ fn who_waits_is_seen_counted_and_sent_away() {
     assert_eq!((first.answer().status(), third.answer().status()), (200, 200));
     let queue = look(&gateway, "queues/main");
     assert_eq!((&queue["depth"]["normal"], &queue["dispatched_total"]), (&json!(0), &json!(1)));
-    let count = gateway.metric("sluice_request_queue_seconds_count", &[("pool", "main"), ("class", "normal")]);
-    assert_eq!(count as u64, 2, "the first that did not wait and the third that did");
+    let count = metric(&gateway, "sluice_request_queue_seconds_count", &[("pool", "main"), ("class", "normal")]);
+    assert_eq!(count, 2, "the first that did not wait and the third that did");
 }
 
 #[test]
@@ -114,10 +120,10 @@ fn a_circuit_shows_why_it_opened_and_can_be_forced_and_left_to_itself() {
     );
     assert!(["opened_at", "retry_at", "last_failure_at"].iter().all(|at| circuit[at].is_string()), "{circuit}");
     assert_eq!(circuit["history"][0]["to"], "open");
-    let is = |state| gateway.metric("sluice_circuit_state", &[("provider", "alpha"), ("state", state)]) as u64;
+    let is = |state| metric(&gateway, "sluice_circuit_state", &[("provider", "alpha"), ("state", state)]);
     assert_eq!((is("closed"), is("open"), is("half_open")), (0, 1, 0));
     let opened = [("provider", "alpha"), ("to", "open")];
-    assert_eq!(gateway.metric("sluice_circuit_transitions_total", &opened) as u64, 1);
+    assert_eq!(metric(&gateway, "sluice_circuit_transitions_total", &opened), 1);
     assert_eq!(status(&gateway), 503);
     order(&gateway, "POST /api/v1/circuit-breakers/alpha/close");
     assert_eq!(status(&gateway), 500, "the provider is asked again");
@@ -174,7 +180,7 @@ routes: [ { name: all, match: { path: \"/*\" }, pool: main } ]
     assert_eq!(part("share"), [json!(0.75), json!(0.25)]);
     assert_eq!(part("share_by_weight"), [json!(0.75), json!(0.25)]);
     assert_eq!(main["recommendations"], json!([]));
-    let limit = |kind| gateway.metric("sluice_provider_limit", &[("provider", "alpha"), ("kind", kind)]) as u64;
+    let limit = |kind| metric(&gateway, "sluice_provider_limit", &[("provider", "alpha"), ("kind", kind)]);
     assert_eq!((limit("concurrency"), limit("rate")), (7, 2000));
     assert_eq!(look(&gateway, "retry")["attempts"], json!({ "first": 8, "retry": 0, "hedge": 0 }));
 }
