@@ -11,3 +11,4 @@ pub mod balance;
 pub mod retry;
 pub mod budget;
 pub mod outcome;
+pub mod overrides;

@@ -225,7 +225,7 @@ impl<'a> Trip<'a> {
     ) -> Result<(Lease, Result<Ended, Failed>), Stop> {
         self.made += 1;
         if let Some(why) = self.again.take() {
-            self.errand.route.metrics.retried(why);
+            self.errand.route.metrics.retried(why.as_str());
         }
         if self.made >= self.ceiling {
             lent.replay.rewind_for_good();
@@ -466,7 +466,7 @@ impl<'a> Trip<'a> {
         let series = &self.errand.route.metrics;
         let failed = match ended {
             Ok(Ended::Answered(answered)) => {
-                answered.skipped.inspect(|skip| series.retry_skipped(*skip));
+                answered.skipped.inspect(|skip| series.skipped(*skip));
                 return Ok(Some(answered));
             }
             Ok(Ended::Withheld(withheld)) => {
@@ -490,7 +490,7 @@ impl<'a> Trip<'a> {
                 Ok(None)
             }
             Err(skip) => {
-                series.retry_skipped(skip);
+                series.skipped(skip);
                 self.note_skip(skip);
                 self.refused = Some(verdict::refuse(&failed.cause));
                 self.last_answer(lent).map(Some)
@@ -514,7 +514,7 @@ impl<'a> Trip<'a> {
             pool::Refused::QueueTimeout { .. } => Skip::Deadline,
             _ => Skip::NoProvider,
         };
-        self.errand.route.metrics.retry_skipped(skip);
+        self.errand.route.metrics.skipped(skip);
         self.note_skip(skip);
         self.last_answer(lent)
     }

@@ -11,7 +11,7 @@ use super::state::{Grant, Prospect, Purpose, State};
 use crate::clock;
 use crate::config;
 use crate::net::timer::Timer;
-use crate::observe::metrics::ProviderMetrics;
+use crate::observe::metrics::{PoolMetrics, ProviderMetrics};
 use crate::policy::balance::{Balance, Field, Look};
 use crate::policy::circuit::Verdict;
 use crate::policy::class::Class;
@@ -75,6 +75,7 @@ pub struct Live {
     shed: [AtomicU64; Refused::REASONS.len()],
     /// Waiters whose client left.
     gone: AtomicU64,
+    metrics: PoolMetrics,
 }
 
 /// Who may be leased through a pool, and by which rule.
@@ -223,6 +224,7 @@ pub struct Waiting {
     timer: Timer,
     held: Option<Held>,
     purpose: Purpose,
+    class: Class,
     over: bool,
 }
 
@@ -363,12 +365,13 @@ impl Pool {
         if self.live.line.may_pass()
             && let Some(grant) = self.live.members.load().pass(ask)
         {
+            self.live.metrics.leased(ask.class, Duration::ZERO);
             return Ok(Leasing::Now(Lease::begin(grant, ask.purpose(), Duration::ZERO, None, ask.now)));
         }
         if matches!(ask.wait, Wait::Elsewhere | Wait::Hedge) {
             return Err(Refused::Busy);
         }
-        self.live.queue(ask).map_err(|refused| self.live.count(refused))
+        self.live.queue(ask).map_err(|refused| self.live.count(ask.class, refused))
     }
 
     /// What it keeps with one provider, if it does.
@@ -386,8 +389,7 @@ impl Pool {
 
     /// Stops handing out, or goes on. Who waits goes on waiting, for as long as it may.
     pub fn set_paused(&self, paused: bool, now: Instant) {
-        let after = self.live.line.pause(paused, now);
-        self.live.finish(after, now);
+        self.live.set_paused(paused, now);
     }
 
     /// Takes the waiter with this number out of the queue; false where there is none.
@@ -455,7 +457,7 @@ impl Pool {
 
 impl Live {
     /// An empty line.
-    pub(super) fn new(terms: Terms, members: Arc<Members>, buffers: Arc<Buffers>) -> Arc<Self> {
+    pub(super) fn new(terms: Terms, members: Arc<Members>, buffers: Arc<Buffers>, metrics: PoolMetrics) -> Arc<Self> {
         Arc::new(Live {
             line: Arc::new(Line::new(terms, Arc::clone(&members))),
             members: ArcSwap::new(members),
@@ -468,6 +470,7 @@ impl Live {
             dispatched: AtomicU64::new(0),
             shed: Default::default(),
             gone: AtomicU64::new(0),
+            metrics,
         })
     }
 
@@ -475,6 +478,11 @@ impl Live {
     pub(super) fn follow(self: &Arc<Self>, terms: Terms, members: Arc<Members>, now: Instant) {
         self.members.store(Arc::clone(&members));
         let after = self.line.follow(terms, members, now);
+        self.finish(after, now);
+    }
+
+    pub(super) fn set_paused(self: &Arc<Self>, paused: bool, now: Instant) {
+        let after = self.line.pause(paused, now);
         self.finish(after, now);
     }
 
@@ -530,8 +538,8 @@ impl Live {
         self.finish(after, now);
         let mut place = joined.map_err(|_| Refused::QueueFull { retry_after: polite(estimate) })?;
         let decided = place.peek();
-        let (live, timer, purpose) = (Arc::clone(self), Timer::default(), ask.purpose());
-        let mut waiting = Waiting { live, place, since: now, until, timer, held, purpose, over: false };
+        let (live, timer, purpose, class) = (Arc::clone(self), Timer::default(), ask.purpose(), ask.class);
+        let mut waiting = Waiting { live, place, since: now, until, timer, held, purpose, class, over: false };
         match decided {
             Some(decided) => waiting.settle(decided, now).map(Leasing::Now),
             None => Ok(Leasing::Wait(waiting)),
@@ -566,7 +574,8 @@ impl Live {
         }
     }
 
-    fn count(&self, refused: Refused) -> Refused {
+    fn count(&self, class: Class, refused: Refused) -> Refused {
+        self.metrics.shed(class, refused.as_str());
         self.shed[refused.index()].fetch_add(1, Ordering::Relaxed);
         refused
     }
@@ -753,6 +762,7 @@ impl Waiting {
         match decided {
             Ok(grant) => {
                 live.dispatched.fetch_add(1, Ordering::Relaxed);
+                live.metrics.leased(self.class, queued);
                 Ok(Lease::begin(grant, self.purpose, queued, self.held.take(), now))
             }
             Err(Ousted::Displaced) => Err(Refused::QueueFull { retry_after: polite(live.line.look(|_, gap| gap)) }),
@@ -784,7 +794,7 @@ impl Future for Waiting {
             Poll::Pending if this.timer.poll(cx, this.until, now).is_ready() => this.expire(now),
             Poll::Pending => return Poll::Pending,
         };
-        Poll::Ready(ended.map_err(|refused| this.live.count(refused)))
+        Poll::Ready(ended.map_err(|refused| this.live.count(this.class, refused)))
     }
 }
 

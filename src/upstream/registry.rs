@@ -8,7 +8,9 @@ use super::tls::TlsError;
 use crate::clock;
 use crate::config::{self, BalanceRule, Config};
 use crate::observe::metrics::Metrics;
+use crate::overrides::Steered;
 use crate::policy::balance::{Algorithm, Balance};
+use crate::policy::overrides::{Change, Kind, Target};
 use crate::policy::pace::Pace;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
@@ -75,7 +77,7 @@ impl Registry {
             providers.push(provider);
         }
         let pools = config.pools.iter().map(|pool| {
-            let alive = self.pool(pool, &providers);
+            let alive = self.pool(pool, &providers, metrics);
             let live = Arc::clone(&alive.live);
             next.pools.insert(Arc::clone(&pool.name), alive);
             Arc::new(Pool::new(Arc::clone(pool), live))
@@ -111,6 +113,12 @@ impl Registry {
         self.providers.get(name)
     }
 
+    /// The pool with this name.
+    pub fn find_pool(&self, name: &str) -> Option<Pool> {
+        let alive = self.pools.get(name)?;
+        Some(Pool::new(Arc::clone(&alive.config), Arc::clone(&alive.live)))
+    }
+
     /// The lines that may wait for this provider: of its pools, and of those that are gone but not empty yet.
     fn lines_of(&self, state: &Arc<State>) -> Vec<Weak<Live>> {
         let is_in = |alive: &&Alive| alive.members.iter().any(|member| Arc::ptr_eq(&member.provider.state, state));
@@ -131,7 +139,7 @@ impl Registry {
     }
 
     /// The line of this pool, if there is one, and the members it is to have.
-    fn pool(&self, config: &Arc<config::Pool>, providers: &[Arc<Provider>]) -> Alive {
+    fn pool(&self, config: &Arc<config::Pool>, providers: &[Arc<Provider>], metrics: &Metrics) -> Alive {
         let before = self.pools.get(&config.name);
         let turn = before.map_or_else(Arc::default, |alive| Arc::clone(&alive.turn));
         let member = |member: &config::Member| Member {
@@ -144,10 +152,13 @@ impl Registry {
         let algorithm = algorithm(&config.balance);
         let balance = Balance::new(algorithm, &named, Arc::clone(&turn));
         let members = Members::new(members, balance, algorithm == Algorithm::PeakEwma, config.queue.timeout);
-        let live = match before {
-            Some(alive) => Arc::clone(&alive.live),
-            None => Live::new(config.queue.terms, Arc::clone(&members), Arc::clone(&self.buffers)),
-        };
+        let live = before.map_or_else(
+            || {
+                let (members, buffers) = (Arc::clone(&members), Arc::clone(&self.buffers));
+                Live::new(config.queue.terms, members, buffers, metrics.pool(&config.name))
+            },
+            |alive| Arc::clone(&alive.live),
+        );
         Alive { config: Arc::clone(config), live, members, turn }
     }
 
@@ -158,6 +169,29 @@ impl Registry {
             _ => Endpoint::new(provider, workers)
                 .map(Arc::new)
                 .map_err(|source| BuildError { provider: Arc::clone(&provider.name), source }),
+        }
+    }
+}
+
+impl Steered for Registry {
+    fn has(&self, target: &Target) -> bool {
+        match target.kind {
+            Kind::Circuit | Kind::Provider => self.providers.contains_key(&*target.name),
+            Kind::Queue => self.pools.contains_key(&*target.name),
+        }
+    }
+
+    fn apply(&self, change: &Change<'_>) {
+        match *change {
+            Change::Circuit(name, forced) => {
+                self.provider(name).inspect(|provider| provider.state.force(forced, clock::now()));
+            }
+            Change::Drain(name, drained) => {
+                self.provider(name).inspect(|provider| provider.state.set_draining(drained));
+            }
+            Change::Pause(name, paused) => {
+                self.pools.get(name).inspect(|alive| alive.live.set_paused(paused, clock::now()));
+            }
         }
     }
 }
