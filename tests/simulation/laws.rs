@@ -232,7 +232,10 @@ impl Laws {
             let asked = hint.or_else(|| (seen.rests_until <= now).then_some(Duration::from_secs(1)));
             let asked = now + asked.unwrap_or_default().min(seen.terms.max_cooldown);
             assert!(until >= asked, "provider {provider} asked for more");
-            assert!(until <= seen.rests_until.max(now + seen.terms.max_cooldown + MICROSECOND), "a wait beyond the cap");
+            assert!(
+                until <= seen.rests_until.max(now + seen.terms.max_cooldown + MICROSECOND),
+                "a wait beyond the cap"
+            );
             seen.rests_until = until;
         }
         seen.judge(attempt, report.verdict, live.circuit.state(), now);

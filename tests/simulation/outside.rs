@@ -104,19 +104,20 @@ impl Weather {
         }
     }
 
-    /// A number for it, in stories.
-    pub fn number(self) -> u64 {
+    /// The word for it in stories.
+    pub fn as_str(self) -> &'static str {
         match self {
-            Weather::Well => 0,
-            Weather::Slow => 1,
-            Weather::Refuses => 2,
-            Weather::Vanished => 3,
-            Weather::Hangs => 4,
-            Weather::Resets => 5,
-            Weather::GoesAway => 6,
-            Weather::Answers(status) => status.into(),
-            Weather::Asks(status, _) => 1_000 + u64::from(status),
-            Weather::Flaps(_) => 7,
+            Weather::Well => "is well",
+            Weather::Slow => "is slow",
+            Weather::Refuses => "refuses connections",
+            Weather::Vanished => "has vanished",
+            Weather::Hangs => "hangs",
+            Weather::Resets => "resets connections",
+            Weather::GoesAway => "refuses streams",
+            Weather::Answers(429) => "answers 429",
+            Weather::Answers(_) => "answers 5xx",
+            Weather::Asks(..) => "asks for a wait",
+            Weather::Flaps(_) => "comes and goes",
         }
     }
 }

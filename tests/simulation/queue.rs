@@ -49,12 +49,10 @@ struct Waiting {
 // === impl World ===
 
 impl World {
-    /// How requests end.
-    pub const ENDS: [&str; 5] = ["served", "left", "late", "refused", "pushed out"];
-
-    /// How many ended in each of these ways.
-    pub fn ended(&self) -> [u64; 5] {
-        [self.served, self.left, self.late, self.refused, self.pushed_out]
+    /// How many requests ended, and how.
+    pub fn ended(&self) -> BTreeMap<&'static str, u64> {
+        let counts = [self.served, self.left, self.late, self.refused, self.pushed_out];
+        SIGHTS.into_iter().zip(counts).filter(|(_, count)| *count > 0).collect()
     }
 
     /// Lives a world to its end.
@@ -216,7 +214,7 @@ impl World {
     /// What must hold after each step.
     fn check(&self) {
         assert_eq!(self.queue.len(), self.waiting.len());
-        let ended: u64 = self.ended().iter().sum();
+        let ended: u64 = self.ended().values().sum();
         assert_eq!(self.asked, ended + self.waiting.len() as u64, "each request ends once, or waits");
         assert!(self.busy.len() == self.places || self.queue.is_empty(), "nobody waits while there is room");
         for class in Class::ALL {
@@ -251,7 +249,9 @@ fn bound(terms: &Terms) -> [u64; 3] {
     })
 }
 
-/// What happens in each.
+/// How requests end.
+pub const SIGHTS: [&str; 5] = ["served", "left", "late", "refused", "pushed out"];
+/// What happens in each world.
 const STEPS: usize = 2_000;
 /// How many ask.
 const CLIENTS: usize = 12;

@@ -3,16 +3,16 @@
 use super::gateway::{Ask, Gateway, Grant, Leasing, Member, News, PoolTerms, ProviderTerms, Report};
 use super::laws::{Attempt, Laws};
 use super::outside::{Fate, Outside, WALL, Weather};
-use super::story::Story;
+use super::story::{Story, Word};
 use fastrand::Rng;
 use sluice::clock;
 use sluice::policy::balance::{Algorithm, Balance};
-use sluice::policy::circuit::{self, Verdict};
+use sluice::policy::circuit::{self, State, Verdict};
 use sluice::policy::class::Class;
 use sluice::policy::cooldown;
+use sluice::policy::pace;
 use sluice::policy::queue::{self, Ticket, Waiter};
 use sluice::policy::retry::{self, Again, Backoff, Conditions, Ended, Jitter, Methods, Skip, So};
-use sluice::policy::pace;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -34,8 +34,12 @@ pub struct World<'a> {
     open: usize,
     /// How fast clients ask now, in proportion to what is usual.
     mood: f64,
+    /// The weather changes no more, but for the recovery.
+    settled: bool,
+    /// Attempts that may begin in the first second after the recovery.
+    allowed: Option<(Instant, usize)>,
     /// What was seen in it.
-    pub seen: Sights,
+    pub seen: BTreeMap<&'static str, u64>,
 }
 
 /// What holds for the whole of a world.
@@ -108,43 +112,42 @@ enum Event {
     Alarm(usize),
     /// The weather of a provider changes.
     Weather(usize),
-    /// Everybody is down; is back; is well for good.
+    /// Everybody is down; is back; is down until the recovery; is well for good.
     Outage,
     Back,
+    Collapse,
     Recovery,
 }
 
-/// What was seen, by the number of its name in [`SIGHTS`].
-pub struct Sights(pub [u64; SIGHTS.len()]);
-
 /// What there is to see.
-pub const SIGHTS: [&str; 26] = [
-    "answered 2xx",
-    "answered 429",
-    "answered 5xx",
+pub const SIGHTS: [&str; 27] = [
+    "answer",
+    "429 passed on",
+    "5xx passed on",
     "client left waiting",
     "client left pausing",
     "client left an attempt",
     "queue full",
     "queue timeout",
     "no provider",
-    "displaced",
+    "pushed out",
     "hopeless",
     "deadline",
     "failed",
+    "nobody else",
     "retry",
-    "not retryable",
+    "not_retryable",
     "attempts",
     "method",
     "body",
     "budget",
-    "time",
-    "no other provider",
     "probe",
-    "opened",
-    "closed again",
-    "rejected",
+    "circuit opened",
+    "circuit closed",
+    "cooldown",
     "queued and served",
+    "another at once",
+    "pause",
 ];
 
 // === impl World ===
@@ -185,8 +188,10 @@ impl<'a> World<'a> {
             requests: Vec::new(),
             open: 0,
             mood: 1.0,
+            settled: false,
+            allowed: None,
             terms,
-            seen: Sights([0; SIGHTS.len()]),
+            seen: BTreeMap::new(),
             rng: rng.fork(),
         };
         world.after(Duration::ZERO, Event::Asks);
@@ -208,10 +213,10 @@ impl<'a> World<'a> {
             Event::Paused(request, turn) if self.is_in(request, turn) => self.queue(request),
             Event::Waited(request, turn) if self.is_in(request, turn) => {
                 self.stop_waiting(request);
-                self.end(request, 7, "request {} waited in vain");
+                self.end(request, "queue timeout");
             }
             Event::Attempted(..) | Event::Paused(..) | Event::Waited(..) => {}
-            Event::Mood | Event::Weather(_) | Event::Outage | Event::Back if self.has_recovered() => {}
+            Event::Mood | Event::Weather(_) | Event::Outage | Event::Back if self.settled => {}
             Event::Alarm(pool) => {
                 self.gateway.ring(pool, &mut self.rng, self.now);
                 self.hear();
@@ -238,20 +243,44 @@ impl<'a> World<'a> {
                 let soon = self.some(self.terms.outage);
                 self.after(soon, Event::Outage);
             }
-            Event::Recovery => {
-                // Often out of the worst there is.
-                (0..self.outside.len()).for_each(|provider| self.turn(provider, Weather::Well));
-                self.laws.recover(self.now);
-                self.mood = 1.0;
+            Event::Collapse => {
+                let weather = Weather::any(&mut self.rng);
+                (0..self.outside.len()).for_each(|provider| self.turn(provider, weather));
+                self.settled = true;
             }
+            Event::Recovery => {
+                (0..self.outside.len()).for_each(|provider| self.turn(provider, Weather::Well));
+                (self.settled, self.mood) = (true, 1.0);
+                self.laws.recover(self.now);
+                let is_due = |that: &&Request| matches!(that.phase, Phase::Waiting(..) | Phase::Pausing);
+                let due = self.requests.iter().filter(is_due).count();
+                self.allowed = Some((self.now + Duration::from_secs(1), due));
+            }
+        }
+    }
+
+    /// In the first second after the recovery nothing begins but what waits, what comes, and what the budget allows.
+    fn allow(&mut self) {
+        if let Some((_, allowed)) = self.allowed.as_mut() {
+            *allowed += 1;
+        }
+    }
+
+    fn is_no_storm(&mut self) {
+        if let Some((_, allowed)) = self.allowed.as_mut().filter(|(until, _)| *until >= self.now) {
+            *allowed = allowed.checked_sub(1).expect("a storm: more attempts than anybody asked for");
         }
     }
 
     /// Somebody asks, and somebody else will.
     fn ask(&mut self) {
+        let collapse = self.terms.requests - self.terms.requests / 5;
         if self.requests.len() == self.terms.requests {
-            self.after(Duration::ZERO, Event::Recovery);
+            self.happen(Event::Recovery);
+        } else if self.requests.len() == collapse && self.rng.bool() {
+            self.happen(Event::Collapse);
         }
+        self.allow();
         let client = self.rng.u32(..self.clients.len() as u32);
         let Client { class, .. } = self.clients[client as usize];
         let method = self.rng.choice(["GET", "GET", "GET", "PUT", "POST", "POST"]).expect("a method");
@@ -274,7 +303,7 @@ impl<'a> World<'a> {
         self.open += 1;
         self.gateway.came(pool);
         self.laws.came(pool, self.now);
-        self.note("request {} comes to pool {}", [request, pool, 0]);
+        self.note("request {} comes to pool {}", [request.into(), pool.into(), Word::Nothing]);
         if self.rng.u8(..8) == 0 {
             let patience = self.some(self.terms.timeout / 2);
             self.after(patience, Event::Leaves(request));
@@ -294,6 +323,9 @@ impl<'a> World<'a> {
         let members = pools.iter().flat_map(|pool| &pool.terms.members).filter(|member| !member.backup);
         let all_closed = self.laws.all_closed(members.map(|member| member.provider));
         assert!(calm < CALM_MOST, "after {calm} requests in calm weather a circuit is not closed");
+        if calm >= CALM_LEAST && all_closed {
+            println!("calm {calm} {:?} {}", self.now - self.start, self.terms.rate);
+        }
         calm < CALM_LEAST || !all_closed
     }
 
@@ -306,10 +338,10 @@ impl<'a> World<'a> {
                 self.requests[request].phase = Phase::Waiting(ticket, waiter);
                 let turn = self.next(request);
                 self.at(until, Event::Waited(request, turn));
-                self.note("request {} waits", [request, 0, 0]);
+                self.note("request {} waits", [request.into(), Word::Nothing, Word::Nothing]);
             }
-            Leasing::Full => self.end(request, 6, "request {} finds the queue full"),
-            Leasing::NoProvider => self.end(request, 8, "request {} finds no provider"),
+            Leasing::Full => self.end(request, "queue full"),
+            Leasing::NoProvider => self.end(request, "no provider"),
             Leasing::Busy => unreachable!("who waits is not told that all are busy"),
         }
         self.hear();
@@ -336,16 +368,16 @@ impl<'a> World<'a> {
                 News::Granted(request, waiter, grant) => {
                     self.laws.had_a_turn(self.requests[request].pool, &waiter);
                     assert!(matches!(self.requests[request].phase, Phase::Waiting(..)), "only who waits has a turn");
-                    self.seen.0[25] += 1;
+                    self.saw("queued and served", 1);
                     self.begin(request, grant);
                 }
                 News::Displaced(request, waiter) => {
                     self.laws.left(self.requests[request].pool, &waiter);
-                    self.end(request, 9, "request {} makes way");
+                    self.end(request, "pushed out");
                 }
                 News::Hopeless(request, waiter) => {
                     self.laws.left(self.requests[request].pool, &waiter);
-                    self.end(request, 10, "request {} waits for nobody");
+                    self.end(request, "hopeless");
                 }
                 News::Alarm(pool, at) => self.at(at.max(self.now), Event::Alarm(pool)),
             }
@@ -355,10 +387,12 @@ impl<'a> World<'a> {
     /// An attempt begins.
     fn begin(&mut self, request: usize, grant: Grant) {
         let (provider, probe) = (grant.provider, grant.permit.is_probe());
-        self.note("request {} goes to provider {}, probe {}", [request, provider, usize::from(probe)]);
+        let as_what = if probe { ", as a probe" } else { "" };
+        self.note("request {} goes to provider {}{}", [request.into(), provider.into(), as_what.into()]);
         let state = self.gateway.providers[provider].circuit.state();
         let attempt = self.laws.began(provider, probe, state, self.now);
-        self.seen.0[21] += u64::from(probe);
+        self.saw("probe", u64::from(probe));
+        self.is_no_storm();
         let fate = self.outside[provider].meet(&mut self.rng, self.now);
         let (most, now) = (self.terms.retry.attempts, self.now);
         let that = &mut self.requests[request];
@@ -394,36 +428,44 @@ impl<'a> World<'a> {
             Some(Ended::Status(status)) => self.may_go_on(request, Ended::Status(status)).is_err().then_some(status),
             _ => None,
         };
-        let (provider, verdict) = (under.grant.provider, report.verdict);
-        self.note("request {} is back from provider {} with {}", [request, provider, code(ended)]);
-        let stays = self.gateway.providers[provider].circuit.entered();
+        let provider = under.grant.provider;
+        let word = ended.map_or("nothing", Ended::as_str);
+        self.note("request {} is back from provider {}: {}", [request.into(), provider.into(), word.into()]);
+        let before = self.gateway.providers[provider].circuit.entered();
         self.gateway.finish(under.grant, &report, &mut self.rng, self.now);
         self.laws.ended(provider, under.attempt, &report, &self.gateway, self.now);
-        let entered = self.gateway.providers[provider].circuit.entered();
-        self.seen.0[22] += entered[circuit::State::Open as usize] - stays[circuit::State::Open as usize];
-        self.seen.0[23] += entered[circuit::State::Closed as usize] - stays[circuit::State::Closed as usize];
-        self.seen.0[24] += u64::from(report.cooldown.is_some());
+        let after = self.gateway.providers[provider].circuit.entered();
+        for (state, sight) in [(State::Open, "circuit opened"), (State::Closed, "circuit closed")] {
+            self.saw(sight, after[state as usize] - before[state as usize]);
+        }
+        self.saw("cooldown", u64::from(report.cooldown.is_some()));
         self.hear();
         match (ended, answered) {
             (_, Some(status)) => {
-                let sight = if status == 429 { 1 } else if status < 500 { 0 } else { 2 };
-                self.end(request, sight, "request {} is answered");
+                let how = if status == 429 {
+                    "429 passed on"
+                } else if status < 500 {
+                    "answer"
+                } else {
+                    "5xx passed on"
+                };
+                self.end(request, how);
             }
-            (None, None) if client_left => self.end(request, 5, "request {} is left alone under way"),
-            (None, None) => self.end(request, 11, "request {} is too late"),
+            (None, None) if client_left => self.end(request, "client left an attempt"),
+            (None, None) => self.end(request, "deadline"),
             (Some(Ended::Status(_)), None) => self.again(request, provider),
             (Some(ended), None) => match self.may_go_on(request, ended) {
                 Ok(()) => self.again(request, provider),
-                Err(_) => self.end(request, 12, "request {} fails"),
+                Err(_) => self.end(request, "failed"),
             },
         }
-        debug_assert!(verdict != Verdict::Success || report.head_after.is_some());
     }
 
     /// How an attempt counts for its provider, and whether that cannot have acted on it.
     fn judge(&self, ended: Option<Ended>, took: Duration, fate: Fate) -> (Report, bool) {
         let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(WALL) + self.now.duration_since(self.start);
-        let field = |name: &[u8]| fate.hint.filter(|(own, _)| own.as_bytes() == name).map(|(_, value)| value.as_bytes());
+        let field =
+            |name: &[u8]| fate.hint.filter(|(own, _)| own.as_bytes() == name).map(|(_, value)| value.as_bytes());
         let hint = |status| cooldown::hint(status, field, wall);
         let report = |verdict, cooldown| Report { verdict, head_after: Some(took), cooldown };
         let harmless = |status| self.terms.retry.refused.contains(&status);
@@ -459,9 +501,10 @@ impl<'a> World<'a> {
         match so {
             Ok(()) => {
                 self.laws.retried(pool, self.now);
-                self.seen.0[13] += 1;
+                self.allow();
+                self.saw("retry", 1);
             }
-            Err(skip) => self.seen.0[14 + Skip::ALL.iter().position(|other| *other == skip).expect("all")] += 1,
+            Err(skip) => self.saw(skip.as_str(), 1),
         }
         so
     }
@@ -473,12 +516,14 @@ impl<'a> World<'a> {
         if self.gateway.has_untried(pool, tried, self.now)
             && let Leasing::Now(grant) = self.lease(request, false)
         {
+            self.saw("another at once", 1);
             return self.begin(request, grant);
         }
         let pause = retry::wait(&self.terms.retry.backoff, made, self.rng.f64());
         if self.now + pause >= deadline {
-            return self.end(request, 20, "request {} has nobody to go to");
+            return self.end(request, "nobody else");
         }
+        self.saw("pause", 1);
         self.requests[request].phase = Phase::Pausing;
         let turn = self.next(request);
         self.after(pause, Event::Paused(request, turn));
@@ -490,9 +535,9 @@ impl<'a> World<'a> {
             Phase::New => unreachable!("nothing happens in between"),
             Phase::Waiting(..) => {
                 self.stop_waiting(request);
-                self.end(request, 3, "request {} is left alone waiting");
+                self.end(request, "client left waiting");
             }
-            Phase::Pausing => self.end(request, 4, "request {} is left alone pausing"),
+            Phase::Pausing => self.end(request, "client left pausing"),
             Phase::Attempting(_) => self.attempted(request, true),
             Phase::Over => {}
         }
@@ -506,19 +551,19 @@ impl<'a> World<'a> {
     }
 
     /// A request ends, once.
-    fn end(&mut self, request: usize, sight: usize, how: &'static str) {
-        self.note(how, [request, 0, 0]);
+    fn end(&mut self, request: usize, how: &'static str) {
+        self.note("request {} ends: {}", [request.into(), how.into(), Word::Nothing]);
         let (that, now) = (&mut self.requests[request], self.now);
         assert!(!matches!(that.phase, Phase::Over), "request {request} ends twice");
         assert!(now <= that.deadline, "request {request} ends late");
         that.phase = Phase::Over;
         self.next(request);
         self.open -= 1;
-        self.seen.0[sight] += 1;
+        self.saw(how, 1);
     }
 
     fn turn(&mut self, provider: usize, weather: Weather) {
-        self.note("the weather of provider {} is {}", [provider, weather.number() as usize, 0]);
+        self.note("provider {} {}", [provider.into(), weather.as_str().into(), Word::Nothing]);
         self.outside[provider].turn(weather, self.now);
     }
 
@@ -543,10 +588,6 @@ impl<'a> World<'a> {
         self.requests[request].turn
     }
 
-    fn has_recovered(&self) -> bool {
-        self.requests.len() > self.terms.requests
-    }
-
     fn after(&mut self, span: Duration, event: Event) {
         self.at(self.now + span, event);
     }
@@ -561,25 +602,19 @@ impl<'a> World<'a> {
         span.mul_f64(self.rng.f64() * 2.0) + Duration::from_millis(1)
     }
 
-    fn note(&mut self, what: &'static str, numbers: [usize; 3]) {
-        self.story.note(self.now.duration_since(self.start), what, numbers.map(|number| number as u64));
+    fn saw(&mut self, what: &'static str, times: u64) {
+        if times > 0 {
+            *self.seen.entry(what).or_default() += times;
+        }
     }
-}
 
-/// How an attempt ended, as a number for stories: a status, or less than ten.
-fn code(ended: Option<Ended>) -> usize {
-    match ended {
-        None => 0,
-        Some(Ended::Connect) => 1,
-        Some(Ended::Timeout) => 2,
-        Some(Ended::Reset) => 3,
-        Some(Ended::Refused) => 4,
-        Some(Ended::Status(status)) => status.into(),
+    fn note(&mut self, what: &'static str, words: [Word; 3]) {
+        self.story.note(self.now.duration_since(self.start), what, words);
     }
 }
 
 fn any_terms(rng: &mut Rng, now: Instant) -> (Terms, Vec<ProviderTerms>, Vec<PoolTerms>, Vec<Outside>) {
-    let requests = if rng.u8(..20) == 0 { rng.usize(2_000..4_000) } else { rng.usize(100..600) };
+    let requests = if rng.u8(..20) == 0 { rng.usize(5_000..10_000) } else { rng.usize(200..1_000) };
     let seconds = 2.0 + rng.f64() * 20.0;
     let rate = requests as f64 / seconds;
     let count = rng.usize(1..7);
@@ -666,7 +701,8 @@ fn any_pool(rng: &mut Rng, providers: usize) -> PoolTerms {
         }
     }
     let names: Vec<String> = members.iter().map(|member| format!("provider-{}", member.provider)).collect();
-    let named: Vec<(&str, u32)> = names.iter().map(String::as_str).zip(members.iter().map(|member| member.weight)).collect();
+    let named: Vec<(&str, u32)> =
+        names.iter().map(String::as_str).zip(members.iter().map(|member| member.weight)).collect();
     PoolTerms {
         balance: Balance::new(rule, &named, Default::default()),
         members,
