@@ -14,6 +14,7 @@ mod clients; // curl, wrk, a WebSocket library, a browser
 mod clients_http2; // curl, nghttp, h2load, a browser and a WebSocket library over TLS
 mod drain; // what is under way ends, nothing new begins
 mod exchange; // a request and its answer: framing, order, streams, interim and early answers
+mod faults; // one provider of three goes wrong, or a whole pool
 mod files; // a certificate, a key or a secret changes and the configuration does not
 mod forwarding; // which fields and bytes of a message go on
 mod gone; // clients that leave, in every phase
