@@ -434,6 +434,8 @@ impl Core {
             return Err(GOING.to_owned());
         }
         let config = Arc::clone(&built.snapshot.config);
+        // First, so that whoever waits at what is new is found by what becomes free there.
+        built.registry.take_effect(&state.registry, clock::now());
         self.shared.snapshot.store(built.snapshot);
         self.shared.logs.apply(built.log);
         state.registry = Arc::new(built.registry);

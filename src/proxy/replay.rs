@@ -8,6 +8,7 @@ use crate::http1::fields::Fields;
 use crate::net::pump::Source;
 use crate::net::side::Side;
 use crate::net::wire::ReadError;
+use crate::upstream::buffers::Held;
 use std::io;
 use std::task::{Context, Poll};
 
@@ -21,6 +22,8 @@ pub struct Replay {
     room: usize,
     /// Bytes were read that are not kept.
     leaky: bool,
+    /// What is kept, in the account of all that is kept; `None` where nothing is to be.
+    held: Option<Held>,
 }
 
 /// A request's body on its way to a provider: first what is kept, then what the client still has.
@@ -33,9 +36,9 @@ pub struct Upload<'a, 'side> {
 // === impl Replay ===
 
 impl Replay {
-    /// Keeps up to `room` bytes.
-    pub fn new(room: usize) -> Self {
-        Replay { room, ..Replay::default() }
+    /// Keeps up to `room` bytes, as far as `held` can grow.
+    pub fn new(room: usize, held: Option<Held>) -> Self {
+        Replay { room, held, ..Replay::default() }
     }
 
     /// Whether everything that was read is kept, so that the request can be sent again.
@@ -43,31 +46,39 @@ impl Replay {
         !self.leaky
     }
 
+    /// What is kept, for an attempt beside this one.
+    pub fn copy(&self) -> Vec<u8> {
+        self.kept.clone()
+    }
+
     /// The next attempt begins.
     pub fn rewind(&mut self) {
         self.sent = 0;
     }
 
-    /// Nothing will be sent again: what was sent already is forgotten, and nothing more is kept.
-    pub fn give_up(&mut self) {
+    /// The last attempt begins: what is sent from now on is forgotten.
+    pub fn rewind_for_good(&mut self) {
+        self.sent = 0;
         self.room = 0;
-        self.forget();
     }
 
-    /// Reads what has come of the body while nobody takes it, as far as it can be kept. Ready when there is no more to read
-    /// for now, whatever comes; pending when more is awaited.
+    /// Reads what has come of the body while nobody takes it, as far as it may be kept. Ready when there is no more to read,
+    /// whatever comes; pending when more is awaited. False where there is no memory for what came.
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub fn poll_read_ahead(&mut self, client: &mut Side<'_>, cx: &mut Context<'_>) -> Poll<Result<(), ReadError>> {
+    pub fn poll_read_ahead(&mut self, client: &mut Side<'_>, cx: &mut Context<'_>) -> Poll<Result<bool, ReadError>> {
         loop {
             if client.body_is_done() || self.leaky || self.kept.len() >= self.room {
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(Ok(true));
             }
             match client.poll_body(cx) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(true)),
                 Poll::Ready(Ok(n)) => {
                     let n = n.min(self.room - self.kept.len());
+                    if !self.reserve(n) {
+                        return Poll::Ready(Ok(false));
+                    }
                     self.kept.extend_from_slice(client.body(n));
                     client.use_body(n);
                 }
@@ -82,7 +93,7 @@ impl Replay {
         if self.leaky {
             return;
         }
-        if data.len() > self.room.saturating_sub(self.kept.len()) {
+        if data.len() > self.room.saturating_sub(self.kept.len()) || !self.reserve(data.len()) {
             self.leaky = true;
             self.forget();
             return;
@@ -91,11 +102,16 @@ impl Replay {
         self.sent = self.kept.len();
     }
 
+    fn reserve(&mut self, bytes: usize) -> bool {
+        self.held.as_mut().is_some_and(|held| held.grow(bytes))
+    }
+
     /// Frees what is kept, once all of it was sent.
     fn forget(&mut self) {
         if self.sent == self.kept.len() {
             self.leaky |= self.sent > 0;
             self.kept = Vec::new();
+            self.held = None;
             self.sent = 0;
         }
     }

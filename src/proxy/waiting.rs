@@ -25,6 +25,14 @@ struct Watch<'a, 'side> {
     hang_up: Option<HangUp>,
 }
 
+/// Why a client's wait is over.
+enum End {
+    /// It left, or its body is broken.
+    Stop(Stop),
+    /// What it sends cannot be kept.
+    NoMemory,
+}
+
 /// Waits for a place at a provider; the inner error is why there is none.
 ///
 /// # Errors
@@ -38,48 +46,53 @@ pub async fn for_lease(
     let mut place = pin!(place);
     let leased = poll_fn(|cx| match place.as_mut().poll(cx) {
         Poll::Ready(leased) => Poll::Ready(Ok(leased)),
-        Poll::Pending => watch.poll(cx).map(Err),
+        Poll::Pending => watch.poll(cx).map(|end| match end {
+            End::NoMemory => Ok(Err(Refused::Buffers { retry_after: WITHOUT_MEMORY })),
+            End::Stop(stop) => Err(stop),
+        }),
     });
     let leased = leased.await;
     lent.now = clock::now();
     leased
 }
 
-/// Waits for `time`.
+/// Waits for something else, as long as the client is there.
 ///
 /// # Errors
 /// The client left.
-pub async fn pause(time: Duration, lent: &mut Lent<'_>) -> Result<(), Stop> {
+pub async fn watching<T>(what: impl Future<Output = T>, lent: &mut Lent<'_>) -> Result<T, Stop> {
     let mut watch = Watch { reads: false, lent, hang_up: None };
-    let mut over = pin!(tokio::time::sleep(time));
-    let paused = poll_fn(|cx| match over.as_mut().poll(cx) {
-        Poll::Ready(()) => Poll::Ready(Ok(())),
-        Poll::Pending => watch.poll(cx).map(Err),
+    let mut what = pin!(what);
+    let waited = poll_fn(|cx| match what.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Ok(done)),
+        Poll::Pending => watch.poll_gone(cx).map(|()| Err(Stop::Gone)),
     });
-    let paused = paused.await;
+    let waited = waited.await;
     lent.now = clock::now();
-    paused
+    waited
 }
 
 // === impl Watch ===
 
 impl Watch<'_, '_> {
     /// Ready when there is nothing left to wait for.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         if self.reads {
             match self.lent.replay.poll_read_ahead(&mut self.lent.client, cx) {
-                Poll::Ready(Ok(())) => self.reads = false,
-                Poll::Ready(Err(error)) => return Poll::Ready(stop(&error)),
+                Poll::Ready(Ok(true)) => self.reads = false,
+                Poll::Ready(Ok(false)) => return Poll::Ready(End::NoMemory),
+                Poll::Ready(Err(error)) => return Poll::Ready(End::Stop(stop(&error))),
                 Poll::Pending => return Poll::Pending,
             }
         }
-        if self.lent.client.says_that_it_leaves() || self.lent.client.is_watched() {
-            return self.lent.client.poll_gone(cx).map(|()| Stop::Gone);
-        }
-        self.poll_hang_up(cx).map(|()| Stop::Gone)
+        self.poll_gone(cx).map(|()| End::Stop(Stop::Gone))
     }
 
-    fn poll_hang_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the client has left.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.lent.client.says_that_it_leaves() || self.lent.client.is_watched() {
+            return self.lent.client.poll_gone(cx);
+        }
         if self.hang_up.is_none() {
             // Without it the client is seen to have left when its turn comes.
             self.hang_up = self.lent.client.socket().and_then(|socket| HangUp::of(socket).ok());
@@ -95,3 +108,6 @@ fn stop(error: &ReadError) -> Stop {
         ReadError::TooLarge => verdict::refuse_broken(&Broken::ClientBodyTooLarge).into(),
     }
 }
+
+/// When somebody may come again for whose body there was no memory: nobody knows when others will be done.
+const WITHOUT_MEMORY: Duration = Duration::from_secs(1);

@@ -17,6 +17,7 @@
 
 use super::sync::{Arc, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
 use crate::policy::queue::{Offered, Queue, Terms, Ticket, Waiter};
+use std::fmt;
 use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -28,6 +29,20 @@ pub struct Room {
     word: AtomicU64,
     /// Places there are.
     limit: AtomicU32,
+}
+
+/// Who has a room.
+pub trait Owner {
+    /// The room.
+    fn room(&self) -> &Room;
+
+    /// A place has become free and somebody wants one: every line that does is to be told.
+    fn freed(&self);
+}
+
+/// A place in a room, taken until this is dropped.
+pub struct Permit<O: Owner> {
+    owner: Arc<O>,
 }
 
 /// Where a line's permits come from.
@@ -193,6 +208,28 @@ fn wants(word: u64) -> u32 {
     (word >> 32) as u32
 }
 
+// === impl Permit ===
+
+impl<O: Owner> Permit<O> {
+    /// Takes a place as [`Room::take`] does.
+    pub fn take(owner: &Arc<O>, queued: bool) -> Option<Self> {
+        owner.room().take(queued).then(|| Permit { owner: Arc::clone(owner) })
+    }
+
+    /// Whose room it is.
+    pub fn owner(&self) -> &Arc<O> {
+        &self.owner
+    }
+}
+
+impl<O: Owner> Drop for Permit<O> {
+    fn drop(&mut self) {
+        if self.owner.room().give_back() {
+            self.owner.freed();
+        }
+    }
+}
+
 // === impl Line ===
 
 impl<S: Supply> Line<S> {
@@ -211,42 +248,6 @@ impl<S: Supply> Line<S> {
     /// How many wait.
     pub fn len(&self) -> usize {
         self.gate.load(Ordering::Acquire) & !PAUSED
-    }
-
-    /// Joins the line.
-    ///
-    /// # Errors
-    /// [`Ousted::Displaced`] where there is no place in it.
-    pub fn join(
-        self: &Arc<Self>,
-        waiter: Waiter,
-        wish: S::Wish,
-        now: Instant,
-    ) -> (Result<Place<S>, Ousted>, Aftermath<S>) {
-        let mut after = Aftermath::none();
-        let mut guard = self.lock();
-        let inner = &mut *guard;
-        if inner.queue.is_empty() {
-            inner.flow.begin(now);
-        }
-        let slot = Arc::new(Slot { id: inner.next, wish, standing: Mutex::new(Standing::Waiting(None)) });
-        inner.next += 1;
-        let ticket = match inner.queue.offer(waiter, Arc::clone(&slot)) {
-            Offered::Placed(ticket) => ticket,
-            Offered::PlacedFor(ticket, evicted) => {
-                after.wake(evicted.item.oust(Ousted::Displaced));
-                ticket
-            }
-            Offered::Full(_) => return (Err(Ousted::Displaced), after),
-        };
-        // Where others wait already the supply knows, and there was nothing for them: whoever makes room tells us.
-        if inner.wanting {
-            self.set_gate(inner);
-        } else {
-            self.serve(inner, now, &mut after);
-        }
-        drop(guard);
-        (Ok(Place { line: Arc::clone(self), slot, ticket, over: false }), after)
     }
 
     /// Hands out what the supply has, in the queue's order.
@@ -398,6 +399,42 @@ impl<S: Supply> Slot<S> {
 // === impl Place ===
 
 impl<S: Supply> Place<S> {
+    /// Joins `line`.
+    ///
+    /// # Errors
+    /// [`Ousted::Displaced`] where there is no place in it.
+    pub fn join(
+        line: &Arc<Line<S>>,
+        waiter: Waiter,
+        wish: S::Wish,
+        now: Instant,
+    ) -> (Result<Self, Ousted>, Aftermath<S>) {
+        let mut after = Aftermath::none();
+        let mut guard = line.lock();
+        let inner = &mut *guard;
+        if inner.queue.is_empty() {
+            inner.flow.begin(now);
+        }
+        let slot = Arc::new(Slot { id: inner.next, wish, standing: Mutex::new(Standing::Waiting(None)) });
+        inner.next += 1;
+        let ticket = match inner.queue.offer(waiter, Arc::clone(&slot)) {
+            Offered::Placed(ticket) => ticket,
+            Offered::PlacedFor(ticket, evicted) => {
+                after.wake(evicted.item.oust(Ousted::Displaced));
+                ticket
+            }
+            Offered::Full(_) => return (Err(Ousted::Displaced), after),
+        };
+        // Where others wait already the supply knows, and there was nothing for them: whoever makes room tells us.
+        if inner.wanting {
+            line.set_gate(inner);
+        } else {
+            line.serve(inner, now, &mut after);
+        }
+        drop(guard);
+        (Ok(Place { line: Arc::clone(line), slot, ticket, over: false }), after)
+    }
+
     /// Ready once it was decided what becomes of the waiter. Not to be asked again after that.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<S::Permit, Ousted>> {
         let decided = self.slot.poll(cx);
@@ -460,6 +497,38 @@ impl<S: Supply> Aftermath<S> {
 impl<S: Supply> Drop for Aftermath<S> {
     fn drop(&mut self) {
         self.wakers.iter_mut().filter_map(Option::take).for_each(Waker::wake);
+    }
+}
+
+// === impl Debug ===
+
+impl<O: Owner> fmt::Debug for Permit<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").finish_non_exhaustive()
+    }
+}
+
+impl<S: Supply> fmt::Debug for Line<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line").field("waiting", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl<S: Supply> fmt::Debug for Slot<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl<S: Supply> fmt::Debug for Place<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").field("slot", &self.slot).finish_non_exhaustive()
+    }
+}
+
+impl<S: Supply> fmt::Debug for Aftermath<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Aftermath").field("count", &self.count).finish_non_exhaustive()
     }
 }
 

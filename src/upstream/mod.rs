@@ -7,6 +7,9 @@
 pub mod registry;
 pub mod pool;
 pub mod spending;
+pub mod state;
+pub mod line;
+mod sync;
 pub mod buffers;
 pub mod breaker;
 pub mod endpoint;

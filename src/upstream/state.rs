@@ -1,0 +1,397 @@
+//! What is alive of one provider: its room, its circuit, its pace, how fast it is. It is found again by name after a reload,
+//! and everything here may be asked and told by all workers at once.
+
+use super::breaker::Breaker;
+use super::line::{Owner, Permit, Room};
+use super::pool::{Live, Provider};
+use crate::clock;
+use crate::config;
+use crate::policy::circuit::{self, Forced, Peek, Verdict};
+use crate::policy::cooldown::Cooldown;
+use crate::policy::load::{PeakEwma, Quantiles, Utilisation, slow_start};
+use crate::policy::pace::{self, Pace};
+use arc_swap::ArcSwap;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+/// Tells one provider's live state from another's, for as long as the process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ProviderId(u32);
+
+/// One provider, alive.
+#[derive(Debug)]
+pub struct State {
+    /// Tells it from every other.
+    pub id: ProviderId,
+    /// Its circuit.
+    pub breaker: Breaker,
+    /// How long its recent answers took to their heads.
+    pub quantiles: Quantiles,
+    room: Room,
+    /// Those of one provider that was discovered share it.
+    pace: Arc<Pace>,
+    cooldown: Cooldown,
+    latency: PeakEwma,
+    utilisation: Utilisation,
+    /// Why it gets nothing new: [`UNHEALTHY`], [`DRAINING`], [`REMOVED`]; 0 is in service.
+    out: AtomicU8,
+    /// When its checks may find it well at the soonest.
+    well_at: Mutex<Option<Instant>>,
+    base: Instant,
+    /// When its slow start began, in nanoseconds since `base`; 0 is never.
+    slow_since: AtomicU64,
+    /// By [`Purpose`].
+    attempts: [AtomicU64; 3],
+    /// The lines that may wait for it.
+    lines: ArcSwap<Vec<Weak<Live>>>,
+    /// Which of them is told first.
+    turn: AtomicUsize,
+}
+
+/// What an attempt is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A request's first try.
+    First,
+    /// Another one.
+    Retry,
+    /// Another one while the first is under way.
+    Hedge,
+}
+
+/// Permission to use a provider, not used yet. Dropping it leaves no trace.
+#[derive(Debug)]
+pub struct Grant {
+    // In this order: the circuit is told before the room is free for the next.
+    /// What the circuit let it through as; `None` once it was told what came of it.
+    admitted: Option<circuit::Permit>,
+    /// A turn of the pace was taken for it.
+    paced: bool,
+    pub(super) provider: Arc<Provider>,
+    _place: Permit<State>,
+}
+
+/// One provider's figures, for operators.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StateView {
+    /// Leases that are out.
+    pub in_flight: u32,
+    /// As many as there may be.
+    pub limit: u32,
+    /// What its checks say.
+    pub healthy: bool,
+    /// An operator wants it to get nothing new.
+    pub draining: bool,
+    /// The share of the last seconds that it was at its limit.
+    pub utilisation: f64,
+    /// The median, the 95th and the 99th of the times to a head; `None` where too few are known.
+    pub latency: [Option<Duration>; 3],
+    /// Until when it is left alone.
+    pub cooldown_until: Option<Instant>,
+    /// Attempts so far: first tries, retries, hedges.
+    pub attempts: [u64; 3],
+}
+
+// === impl State ===
+
+impl State {
+    /// For a provider as configured. `pace` is shared with those it has a rate in common with. `slowly`: it begins with a
+    /// slow start, where it has one.
+    pub fn new(name: Arc<str>, config: &config::Provider, pace: Arc<Pace>, slowly: bool, now: Instant) -> Arc<Self> {
+        Arc::new(State {
+            id: ProviderId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
+            breaker: Breaker::new(name, config.circuit_breaker.terms, now),
+            quantiles: Quantiles::new(now),
+            room: Room::new(config.limits.concurrency),
+            pace,
+            cooldown: Cooldown::new(now),
+            latency: PeakEwma::new(now),
+            utilisation: Utilisation::new(now),
+            out: AtomicU8::new(0),
+            well_at: Mutex::new(None),
+            base: now,
+            slow_since: AtomicU64::new(u64::from(slowly)),
+            attempts: Default::default(),
+            lines: ArcSwap::default(),
+            turn: AtomicUsize::new(0),
+        })
+    }
+
+    /// Goes on with other limits and terms. Who waits is told by [`State::changed`].
+    pub(super) fn follow(&self, config: &config::Provider, now: Instant) {
+        self.room.set_limit(config.limits.concurrency);
+        self.pace.set(pace_terms(config));
+        self.breaker.set_terms(config.circuit_breaker.terms, now);
+        self.out.fetch_and(!REMOVED, Ordering::AcqRel);
+    }
+
+    /// Gets nothing new: no configuration names it any more.
+    pub(super) fn remove(&self) {
+        self.set_out(REMOVED, true);
+    }
+
+    /// What its checks found. Where it is not well, `well_at` is when they may say otherwise at the soonest.
+    pub fn set_healthy(&self, healthy: bool, well_at: Option<Instant>, now: Instant) {
+        *self.well_at.lock().unwrap_or_else(PoisonError::into_inner) = well_at;
+        let was = self.out.load(Ordering::Acquire) & UNHEALTHY == 0;
+        if healthy && !was {
+            self.start_slowly(now);
+        }
+        self.set_out(UNHEALTHY, !healthy);
+    }
+
+    /// Gets nothing new from now on, or does again. What is under way goes on.
+    pub fn set_draining(&self, draining: bool) {
+        self.set_out(DRAINING, draining);
+    }
+
+    /// An operator decides about its circuit, or with `None` no longer does.
+    pub fn force(&self, forced: Option<Forced>, now: Instant) {
+        self.breaker.force(forced, now);
+        self.changed();
+    }
+
+    /// Its figures.
+    pub fn view(&self, now: Instant) -> StateView {
+        let ((in_flight, _), limit) = (self.room.look(), self.room.limit());
+        let out = self.out.load(Ordering::Acquire);
+        StateView {
+            in_flight,
+            limit,
+            healthy: out & UNHEALTHY == 0,
+            draining: out & DRAINING != 0,
+            utilisation: self.utilisation.share(in_flight >= limit, now),
+            latency: [0.5, 0.95, 0.99].map(|q| self.quantiles.quantile(q, QUANTILE_MINIMUM, now)),
+            cooldown_until: self.cooldown.until(now),
+            attempts: std::array::from_fn(|index| self.attempts[index].load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Leases that are out.
+    pub fn in_flight(&self) -> u32 {
+        self.room.look().0
+    }
+
+    /// It may have become possible to lease it, or impossible for good: whoever waits for it looks again.
+    pub(super) fn changed(&self) {
+        if self.room.is_wanted() {
+            self.freed();
+        }
+    }
+
+    /// The lines that may wait for it, from now on.
+    pub(super) fn set_lines(&self, lines: Vec<Weak<Live>>) {
+        self.lines.store(Arc::new(lines));
+    }
+
+    /// The lines that may wait for it.
+    pub(super) fn lines(&self) -> Vec<Weak<Live>> {
+        self.lines.load().to_vec()
+    }
+
+    /// One more line waits for a place, or one less.
+    pub(super) fn want(&self, wanted: bool) {
+        self.room.want(wanted);
+    }
+
+    /// What part of its weight it has now.
+    pub(super) fn warmth(&self, over: Duration, now: Instant) -> f64 {
+        match self.slow_since.load(Ordering::Relaxed) {
+            0 => 1.0,
+            since => slow_start(self.base + Duration::from_nanos(since), now, over),
+        }
+    }
+
+    /// Whether it could be leased now, by somebody who has queued or has not: how many it has, and whether it would be a
+    /// probe.
+    #[inline]
+    pub(super) fn open_to(&self, queued: bool, now: Instant) -> Option<(u32, bool)> {
+        if self.out.load(Ordering::Acquire) != 0 || self.cooldown.until(now).is_some() {
+            return None;
+        }
+        let (in_flight, wanted) = self.room.look();
+        if in_flight >= self.room.limit() || (wanted && !queued) {
+            return None;
+        }
+        let probe = match self.breaker.peek(now) {
+            Peek::Closed => false,
+            Peek::HalfOpenWithRoom => true,
+            Peek::Until(_) | Peek::Busy | Peek::Forced => return None,
+        };
+        self.pace.peek(now).ok().map(|()| (in_flight, probe))
+    }
+
+    /// The peak EWMA of its latency, in seconds; 0 if unknown.
+    pub(super) fn latency(&self, now: Instant) -> f64 {
+        self.latency.value(now)
+    }
+
+    /// What keeps it from being leased now, and until when.
+    pub(super) fn prospect(&self, now: Instant) -> Prospect {
+        let out = self.out.load(Ordering::Acquire);
+        if out & (DRAINING | REMOVED) != 0 {
+            return Prospect::Never;
+        }
+        let rested = self.cooldown.until(now).unwrap_or(now).max(self.pace.peek(now).err().unwrap_or(now));
+        if out & UNHEALTHY != 0 {
+            let well_at = *self.well_at.lock().unwrap_or_else(PoisonError::into_inner);
+            return well_at.map_or(Prospect::Never, |well_at| Prospect::Told(well_at.max(rested)));
+        }
+        let (in_flight, _) = self.room.look();
+        let full = in_flight >= self.room.limit();
+        match self.breaker.peek(now) {
+            Peek::Forced => Prospect::Never,
+            Peek::Busy => Prospect::Told(rested),
+            Peek::Until(at) => Prospect::Probe(at.max(rested)),
+            Peek::HalfOpenWithRoom if rested > now => Prospect::Probe(rested),
+            Peek::Closed if rested > now => Prospect::Rested(rested),
+            Peek::HalfOpenWithRoom if full => Prospect::Told(now),
+            Peek::Closed if full => Prospect::Full,
+            Peek::HalfOpenWithRoom | Peek::Closed => Prospect::Ready,
+        }
+    }
+
+    /// An attempt began.
+    pub(super) fn began(&self, purpose: Purpose, now: Instant) {
+        self.attempts[purpose as usize].fetch_add(1, Ordering::Relaxed);
+        self.note_use(now);
+    }
+
+    pub(super) fn note_use(&self, now: Instant) {
+        self.utilisation.note(self.room.look().0 >= self.room.limit(), now);
+    }
+
+    /// An answer's head came after so long.
+    pub(super) fn answered(&self, head_after: Duration, now: Instant) {
+        self.latency.observe(head_after, now);
+        self.quantiles.observe(head_after, now);
+    }
+
+    /// It succeeded.
+    pub(super) fn succeeded(&self, now: Instant) {
+        self.cooldown.succeeded(now);
+    }
+
+    /// It asked us to wait.
+    pub(super) fn rejected(&self, hint: Option<Duration>, max: Duration, now: Instant) {
+        self.cooldown.rejected(hint, max, now);
+    }
+
+    fn start_slowly(&self, now: Instant) {
+        let since = now.saturating_duration_since(self.base).as_nanos() as u64;
+        self.slow_since.store(since.max(1), Ordering::Relaxed);
+    }
+
+    fn set_out(&self, bit: u8, out: bool) {
+        if out {
+            self.out.fetch_or(bit, Ordering::AcqRel);
+        } else {
+            self.out.fetch_and(!bit, Ordering::AcqRel);
+        }
+        self.changed();
+    }
+}
+
+impl Owner for State {
+    fn room(&self) -> &Room {
+        &self.room
+    }
+
+    /// In turn, so that none of several pools is always the first.
+    fn freed(&self) {
+        let (lines, now) = (self.lines.load(), clock::now());
+        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        for step in 0..lines.len() {
+            if let Some(line) = lines[first.wrapping_add(step) % lines.len()].upgrade() {
+                line.dispatch(now);
+            }
+        }
+    }
+}
+
+// === impl Prospect ===
+
+/// What keeps a provider from being leased.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Prospect {
+    /// Nothing.
+    Ready,
+    /// Its limit: somebody will give a place back.
+    Full,
+    /// Its pace or a cooldown, until then.
+    Rested(Instant),
+    /// Its circuit, which may be probed then.
+    Probe(Instant),
+    /// Its circuit or its checks; not before then, and we will be told.
+    Told(Instant),
+    /// Nobody knows when it will be back.
+    Never,
+}
+
+// === impl Grant ===
+
+impl Grant {
+    /// Takes a place at `provider`.
+    ///
+    /// # Errors
+    /// Where there is none; with what was taken in vain, which gives itself back when it is dropped.
+    pub(super) fn take(provider: &Arc<Provider>, queued: bool, now: Instant) -> Result<Grant, Option<Grant>> {
+        let state = &provider.state;
+        let place = Permit::take(state, queued).ok_or(None)?;
+        let mut grant = Grant { admitted: None, paced: false, provider: Arc::clone(provider), _place: place };
+        grant.admitted = state.breaker.admit(now);
+        grant.paced = grant.admitted.is_some() && state.pace.take(now).is_ok();
+        if grant.paced { Ok(grant) } else { Err(Some(grant)) }
+    }
+
+    /// Whether it decides over a circuit.
+    pub(super) fn is_probe(&self) -> bool {
+        self.admitted.as_ref().is_some_and(circuit::Permit::is_probe)
+    }
+
+    /// It was used, and this is what it showed.
+    pub(super) fn report(&mut self, verdict: Verdict, now: Instant) {
+        self.paced = false;
+        let Some(permit) = self.admitted.take() else { return };
+        let (state, probe) = (&self.provider.state, permit.is_probe());
+        state.breaker.report(permit, verdict, now);
+        if probe && state.breaker.peek(now) == Peek::Closed {
+            state.start_slowly(now);
+        }
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        let state = &self.provider.state;
+        if self.paced {
+            state.pace.give_back();
+        }
+        if let Some(permit) = self.admitted.take() {
+            let now = if permit.is_probe() { clock::now() } else { state.base };
+            state.breaker.report(permit, Verdict::Uncounted, now);
+        }
+    }
+}
+
+/// A provider's rate, as its file says.
+pub(super) fn pace_terms(config: &config::Provider) -> Option<pace::Terms> {
+    let burst = config.limits.burst;
+    config.limits.rate.map(|rate| pace::Terms { count: rate.count, per: rate.per, burst })
+}
+
+/// Numbers the states of this process.
+static NEXT_ID: AtomicU32 = AtomicU32::new(0);
+
+/// Its checks fail.
+const UNHEALTHY: u8 = 1;
+
+/// An operator takes it out of service.
+const DRAINING: u8 = 2;
+
+/// No configuration names it.
+const REMOVED: u8 = 4;
+
+/// Fewer answers than this have no quantiles worth showing.
+const QUANTILE_MINIMUM: u32 = 1;
