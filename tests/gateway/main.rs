@@ -15,6 +15,7 @@ mod clients_http2; // curl, nghttp, h2load, a browser and a WebSocket library ov
 mod drain; // what is under way ends, nothing new begins
 mod exchange; // a request and its answer: framing, order, streams, interim and early answers
 mod figures; // queues, circuits and providers as operators see and steer them
+mod faults; // one provider of three goes wrong, or a whole pool
 mod files; // a certificate, a key or a secret changes and the configuration does not
 mod forwarding; // which fields and bytes of a message go on
 mod gone; // clients that leave, in every phase
