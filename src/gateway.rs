@@ -24,8 +24,13 @@ use crate::server::limits;
 use crate::server::port::{Opened, Port};
 use crate::server::tls::Terminator;
 use crate::server::worker::{self, Order, Worker};
+<<<<<<< HEAD
 use crate::store::{self, Embedded};
 use crate::upstream::registry::Registry;
+=======
+use crate::upstream::discover::Found;
+use crate::upstream::registry::{Registry, Upkeep};
+>>>>>>> room-health
 use arc_swap::ArcSwap;
 use figures::Figures;
 use serde_json::{Value, json};
@@ -37,7 +42,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
-use tokio::sync::{mpsc, watch};
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Where the configuration comes from.
 #[derive(Clone)]
@@ -56,6 +62,8 @@ pub struct Gateway {
     /// The admin listener's socket once more, to be handed to another process; whether a service manager holds it too.
     admin_socket: (TcpListener, bool),
     admin_stop: watch::Sender<bool>,
+    /// Dropped, it ends what goes on beside requests.
+    upkeep: oneshot::Sender<()>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -151,15 +159,22 @@ impl Gateway {
             .map_err(|error| StartError::Build(format!("log: {error}")))?;
         // What happens before the logs are installed for the whole process belongs into them as well.
         let subscriber = logs.subscriber();
-        let start = || Core::start(source, loaded, metrics, logs, inherited);
+        let runtime = own_runtime().map_err(|error| StartError::Build(error.to_string()))?;
+        let (found, discovered) = mpsc::channel(FOUND);
+        let upkeep = Upkeep { runtime: runtime.handle().clone(), found };
+        let start = || Core::start(source, loaded, metrics, logs, inherited, upkeep);
         let (core, threads) = tracing::subscriber::with_default(subscriber, start)?;
+        runtime.spawn(take_in(Arc::downgrade(&core), discovered));
+        let (upkeep, end) = oneshot::channel();
         let mut gateway = Gateway {
             admin_address: admin.local_addr().unwrap_or_else(|_| core.config().admin.bind),
             core,
             admin_socket,
             admin_stop: watch::Sender::new(false),
+            upkeep,
             threads,
         };
+        gateway.threads.push(keep_up(runtime, end).map_err(|error| StartError::Build(error.to_string()))?);
         let control = Arc::clone(&gateway.core);
         let stop = gateway.admin_stop.subscribe();
         gateway.threads.push(serve_admin(admin, control, stop).map_err(|error| StartError::Build(error.to_string()))?);
@@ -310,6 +325,7 @@ impl Gateway {
             let _: Result<(), _> = worker.try_send(Order::Stop);
         }
         let _: Result<(), _> = self.admin_stop.send(true);
+        drop(self.upkeep);
         for thread in self.threads {
             if thread.join().is_err() {
                 tracing::error!("a thread of the gateway had panicked");
@@ -331,13 +347,14 @@ impl Core {
         metrics: Arc<Metrics>,
         logs: Arc<Logs>,
         inherited: &mut Inherited,
+        upkeep: Upkeep,
     ) -> Result<(Arc<Core>, Vec<JoinHandle<()>>), StartError> {
         let count = loaded.config.workers.map_or_else(limits::cores, usize::from);
         let notes: Vec<Value> = loaded.notes.iter().map(value).collect();
         let version = version(&loaded);
         let seen = Arc::clone(&loaded.inputs);
         let built =
-            build(loaded, &Registry::default(), &[], count, &metrics, &logs, inherited).map_err(StartError::Build)?;
+            build(loaded, &Registry::kept_up(upkeep), &[], count, &metrics, &logs, inherited).map_err(StartError::Build)?;
         inherited.used_up().map_err(StartError::Build)?;
         let first = Arc::clone(&built.snapshot.config);
         let overrides = Arc::new(Overrides::new(Arc::new(Embedded::new(&first.store.path))));
@@ -773,7 +790,7 @@ fn spawn_workers(count: usize, shared: &Arc<Shared>) -> io::Result<(Inboxes, Vec
 
 /// The admin listener has a thread and a runtime of its own: whatever it does, requests do not wait for it.
 fn serve_admin(listener: TcpListener, control: Arc<Core>, stop: watch::Receiver<bool>) -> io::Result<JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = own_runtime()?;
     runtime.spawn(look_at_certificates(Arc::downgrade(&control)));
     runtime.spawn(end_overrides(Arc::downgrade(&control), Arc::clone(&control.overrides)));
     std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
@@ -781,6 +798,33 @@ fn serve_admin(listener: TcpListener, control: Arc<Core>, stop: watch::Receiver<
             tracing::error!(%error, "the admin listener has ended; restart the gateway");
         }
     })
+}
+
+/// A runtime for a thread of its own.
+fn own_runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// What goes on beside requests has a thread of its own, until `end` is dropped: however many checks there are, neither
+/// workers nor operators wait for them.
+fn keep_up(runtime: Runtime, end: oneshot::Receiver<()>) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("upkeep".to_owned()).spawn(move || {
+        // Nothing is ever sent.
+        let _: Result<(), oneshot::error::RecvError> = runtime.block_on(end);
+        // Not waiting for name look-ups under way: the system may take its time.
+        runtime.shutdown_background();
+    })
+}
+
+/// Lets what was discovered come true.
+async fn take_in(core: Weak<Core>, mut discovered: mpsc::Receiver<Found>) {
+    while let Some(Found { family, addresses }) = discovered.recv().await {
+        let Some(core) = core.upgrade() else { return };
+        let state = core.state();
+        if let Some(family) = family.upgrade() {
+            state.registry.discovered(&family, &addresses, clock::now());
+        }
+    }
 }
 
 /// Says once a day which certificates end soon; a reload says it as well.
@@ -871,6 +915,9 @@ const GOING: &str = "the gateway is going and takes no new configuration";
 
 /// What a reload is told while a new process is on its way.
 const HANDING_OVER: &str = "a new process is about to take over and reads the file itself; reload once it has";
+
+/// Answers of DNS that wait to come true; whoever finds more waits.
+const FOUND: usize = 64;
 
 /// Between two looks at the certificates.
 const DAY: Duration = Duration::from_hours(24);

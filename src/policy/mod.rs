@@ -4,6 +4,7 @@ pub mod class;
 pub mod queue;
 pub mod window;
 pub mod circuit;
+pub mod health;
 pub mod cooldown;
 pub mod pace;
 pub mod load;

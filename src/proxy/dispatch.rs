@@ -373,6 +373,7 @@ impl<'a> Trip<'a> {
         self.note(&lease.provider.name, &word, took);
         record.attempted(&lease.provider, report.outcome, took, now);
         self.tried.push(lease.provider.id());
+        self.pay(&lease.provider);
         lease.finish(report, now);
     }
 
@@ -381,6 +382,7 @@ impl<'a> Trip<'a> {
         let took = now.saturating_duration_since(lease.since);
         self.note(&lease.provider.name, "overtaken", took);
         record.attempted(&lease.provider, Outcome::LocalRefusal, took, now);
+        self.pay(&lease.provider);
         lease.finish(hedge::OVERTAKEN, now);
     }
 
@@ -458,7 +460,15 @@ impl<'a> Trip<'a> {
             self.tried.push(lease.provider.id());
             self.note(&lease.provider.name, &word, took);
         }
+        self.pay(&lease.provider);
         lease.finish(report, lent.now);
+    }
+
+    /// Every attempt costs, however it ends.
+    fn pay(&self, provider: &Provider) {
+        if let Some(cost) = provider.config.cost {
+            self.errand.route.metrics.spent(&provider.metrics, cost);
+        }
     }
 
     /// What the client gets; `None` where another provider is to be asked.
