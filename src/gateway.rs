@@ -24,13 +24,9 @@ use crate::server::limits;
 use crate::server::port::{Opened, Port};
 use crate::server::tls::Terminator;
 use crate::server::worker::{self, Order, Worker};
-<<<<<<< HEAD
 use crate::store::{self, Embedded};
-use crate::upstream::registry::Registry;
-=======
 use crate::upstream::discover::Found;
 use crate::upstream::registry::{Registry, Upkeep};
->>>>>>> room-health
 use arc_swap::ArcSwap;
 use figures::Figures;
 use serde_json::{Value, json};
@@ -353,8 +349,8 @@ impl Core {
         let notes: Vec<Value> = loaded.notes.iter().map(value).collect();
         let version = version(&loaded);
         let seen = Arc::clone(&loaded.inputs);
-        let built =
-            build(loaded, &Registry::kept_up(upkeep), &[], count, &metrics, &logs, inherited).map_err(StartError::Build)?;
+        let built = build(loaded, &Registry::kept_up(upkeep), &[], count, &metrics, &logs, inherited)
+            .map_err(StartError::Build)?;
         inherited.used_up().map_err(StartError::Build)?;
         let first = Arc::clone(&built.snapshot.config);
         let overrides = Arc::new(Overrides::new(Arc::new(Embedded::new(&first.store.path))));

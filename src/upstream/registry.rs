@@ -16,8 +16,8 @@ use crate::policy::balance::{Algorithm, Balance};
 use crate::policy::overrides::{Change, Kind, Target};
 use crate::policy::pace::Pace;
 use std::collections::HashMap;
-use std::sync::atomic::AtomicUsize;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 use tokio::runtime::Handle;
@@ -107,11 +107,7 @@ impl Registry {
             providers.push(provider);
         }
         let pools = config.pools.iter().map(|pool| {
-<<<<<<< HEAD
-            let alive = self.pool(pool, &providers, metrics);
-=======
-            let alive = self.pool(pool, &providers, &next);
->>>>>>> room-health
+            let alive = self.pool(pool, &providers, &next, metrics);
             let live = Arc::clone(&alive.live);
             next.pools.insert(Arc::clone(&pool.name), alive);
             Arc::new(Pool::new(Arc::clone(pool), live))
@@ -148,7 +144,11 @@ impl Registry {
     /// What is in this registry comes true for what is alive, where before it were these and those were checked.
     fn settle(&self, before: &[Arc<Provider>], checks: &Mutex<HashMap<Arc<str>, Checks>>, now: Instant) {
         let everyone = self.everyone();
-        let pools: Vec<_> = self.pools.values().map(|alive| (alive, self.members(&alive.config, &alive.providers, &alive.turn))).collect();
+        let pools: Vec<_> = self
+            .pools
+            .values()
+            .map(|alive| (alive, self.members(&alive.config, &alive.providers, &alive.turn)))
+            .collect();
         for provider in &everyone {
             provider.state.follow(&provider.config, now);
             provider.state.set_lines(lines_of(&provider.state, &pools));
@@ -206,23 +206,12 @@ impl Registry {
         self.providers.get(name)
     }
 
-<<<<<<< HEAD
     /// The pool with this name.
     pub fn find_pool(&self, name: &str) -> Option<Pool> {
         let alive = self.pools.get(name)?;
         Some(Pool::new(Arc::clone(&alive.config), Arc::clone(&alive.live)))
     }
 
-    /// The lines that may wait for this provider: of its pools, and of those that are gone but not empty yet.
-    fn lines_of(&self, state: &Arc<State>) -> Vec<Weak<Live>> {
-        let is_in = |alive: &&Alive| alive.members.iter().any(|member| Arc::ptr_eq(&member.provider.state, state));
-        let is_kept = |line: &Arc<Live>| self.pools.values().any(|alive| Arc::ptr_eq(&alive.live, line));
-        let leaving = state.lines().into_iter().filter(|line| line.upgrade().is_some_and(|line| !is_kept(&line)));
-        self.pools.values().filter(is_in).map(|alive| Arc::downgrade(&alive.live)).chain(leaving).collect()
-    }
-
-=======
->>>>>>> room-health
     /// The live state of this provider, if there is one.
     fn state(&self, provider: &config::Provider, now: Instant) -> Arc<State> {
         if let Some(alive) = self.providers.get(&provider.name) {
@@ -234,30 +223,6 @@ impl Registry {
         State::new(Arc::clone(&provider.name), provider, pace, slowly, now)
     }
 
-<<<<<<< HEAD
-    /// The line of this pool, if there is one, and the members it is to have.
-    fn pool(&self, config: &Arc<config::Pool>, providers: &[Arc<Provider>], metrics: &Metrics) -> Alive {
-        let before = self.pools.get(&config.name);
-        let turn = before.map_or_else(Arc::default, |alive| Arc::clone(&alive.turn));
-        let member = |member: &config::Member| Member {
-            provider: Arc::clone(&providers[member.provider]),
-            weight: member.weight,
-            backup: member.backup,
-        };
-        let members: Vec<Member> = config.members.iter().map(member).collect();
-        let named: Vec<_> = members.iter().map(|member| (&*member.provider.name, member.weight)).collect();
-        let algorithm = algorithm(&config.balance);
-        let balance = Balance::new(algorithm, &named, Arc::clone(&turn));
-        let members = Members::new(members, balance, algorithm == Algorithm::PeakEwma, config.queue.timeout);
-        let live = before.map_or_else(
-            || {
-                let (members, buffers) = (Arc::clone(&members), Arc::clone(&self.buffers));
-                Live::new(config.queue.terms, members, buffers, metrics.pool(&config.name))
-            },
-            |alive| Arc::clone(&alive.live),
-        );
-        Alive { config: Arc::clone(config), live, members, turn }
-=======
     /// The family of this provider: the living one if its name still leads to the same place.
     fn family(&self, provider: &Provider) -> Arc<Family> {
         let before = self.families.get(&provider.name).filter(|family| family.is_at(&provider.endpoint));
@@ -265,14 +230,21 @@ impl Registry {
     }
 
     /// The line of this pool, if there is one, else one with the members it has in `next`.
-    fn pool(&self, config: &Arc<config::Pool>, providers: &[Arc<Provider>], next: &Registry) -> Alive {
+    fn pool(
+        &self,
+        config: &Arc<config::Pool>,
+        providers: &[Arc<Provider>],
+        next: &Registry,
+        metrics: &Metrics,
+    ) -> Alive {
         let before = self.pools.get(&config.name);
         let turn = before.map_or_else(Arc::default, |alive| Arc::clone(&alive.turn));
         let providers: Vec<_> = config.members.iter().map(|member| Arc::clone(&providers[member.provider])).collect();
         let live = match before {
             Some(alive) => Arc::clone(&alive.live),
             None => {
-                Live::new(config.queue.terms, next.members(config, &providers, &turn), Arc::clone(&self.buffers))
+                let (members, buffers) = (next.members(config, &providers, &turn), Arc::clone(&self.buffers));
+                Live::new(config.queue.terms, members, buffers, metrics.pool(&config.name))
             }
         };
         Alive { config: Arc::clone(config), live, providers, turn }
@@ -289,7 +261,6 @@ impl Registry {
         let algorithm = algorithm(&config.balance);
         let balance = Balance::new(algorithm, &named, Arc::clone(turn));
         Members::new(members, balance, algorithm == Algorithm::PeakEwma, config.queue.timeout)
->>>>>>> room-health
     }
 
     /// The endpoint of this provider: the living one if it still leads to the same place in the same way.
@@ -336,8 +307,7 @@ impl Default for Registry {
 
 /// The lines that may wait for this provider: of `pools`, and of those that are gone but not empty yet.
 fn lines_of(state: &Arc<State>, pools: &[(&Alive, Arc<Members>)]) -> Vec<Weak<Live>> {
-    let is_in =
-        |members: &Members| members.iter().any(|member| Arc::ptr_eq(&member.provider.state, state));
+    let is_in = |members: &Members| members.iter().any(|member| Arc::ptr_eq(&member.provider.state, state));
     let is_kept = |line: &Arc<Live>| pools.iter().any(|(alive, _)| Arc::ptr_eq(&alive.live, line));
     let leaving = state.lines().into_iter().filter(|line| line.upgrade().is_some_and(|line| !is_kept(&line)));
     let own = pools.iter().filter(|(_, members)| is_in(members)).map(|(alive, _)| Arc::downgrade(&alive.live));
