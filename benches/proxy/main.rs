@@ -16,6 +16,7 @@ mod report;
 mod rounds;
 mod spread;
 mod storm;
+mod table;
 mod tools;
 mod upstream;
 mod wire;

@@ -5,6 +5,7 @@ use crate::idle::Idle;
 use crate::rounds::{Plan, Timing};
 use crate::spread::{ENOUGH, Spread, median_of};
 use crate::storm::{self, Storm};
+use crate::table::{Cell, Table, Tone, escape, plain, thousands};
 use crate::workloads::Workload;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -26,28 +27,6 @@ pub(crate) struct Report {
     pub(crate) storm: Storm,
     /// What a reader must know before believing the figures.
     pub(crate) warnings: Vec<String>,
-}
-
-/// Cells in rows; the first two columns hold words, the others figures.
-struct Table {
-    title: String,
-    header: Vec<String>,
-    rows: Vec<Vec<Cell>>,
-}
-
-struct Cell {
-    text: String,
-    tone: Tone,
-}
-
-/// How sure it is that a ratio is good or bad.
-#[derive(Clone, Copy, PartialEq)]
-enum Tone {
-    Plain,
-    /// The whole interval is below 1.
-    Better,
-    /// The whole interval is above 1.
-    Worse,
 }
 
 // === impl Report ===
@@ -197,66 +176,6 @@ fn timing_row(timing: &Timing, kind: Kind) -> Vec<Cell> {
     ]
 }
 
-// === impl Table ===
-
-impl Table {
-    fn plain(&self, colour: bool) -> String {
-        let widths: Vec<usize> = (0..self.header.len()).map(|column| self.width(column)).collect();
-        let mut text = format!("{}\n", paint(&self.title, "1", colour));
-        let header: Vec<String> =
-            self.header.iter().zip(&widths).enumerate().map(|(at, (cell, width))| pad(cell, at, *width)).collect();
-        let _ = writeln!(text, "{}", paint(header.join("  ").trim_end(), "2", colour));
-        let mut last = "";
-        for row in &self.rows {
-            let mut cells = Vec::new();
-            for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
-                // A workload is named once, above its contenders' figures.
-                let shown = if at == 0 && cell.text == last { "" } else { &cell.text };
-                cells.push(paint(&pad(shown, at, *width), cell.tone.code(), colour));
-            }
-            last = &row[0].text;
-            let _ = writeln!(text, "{}", cells.join("  ").trim_end());
-        }
-        text
-    }
-
-    fn markdown(&self) -> String {
-        let rule: Vec<&str> = (0..self.header.len()).map(|at| if at < WORDS { "---" } else { "---:" }).collect();
-        let mut text = format!("{}:\n\n| {} |\n| {} |\n", self.title, self.header.join(" | "), rule.join(" | "));
-        for row in &self.rows {
-            let cells: Vec<&str> = row.iter().map(|cell| cell.text.as_str()).collect();
-            let _ = writeln!(text, "| {} |", cells.join(" | "));
-        }
-        text
-    }
-
-    fn width(&self, column: usize) -> usize {
-        let cells = self.rows.iter().map(|row| row[column].text.chars().count());
-        cells.chain([self.header[column].chars().count()]).max().unwrap_or(0)
-    }
-}
-
-// === impl Tone ===
-
-impl Tone {
-    fn of(spread: Spread) -> Tone {
-        match spread {
-            Spread { high, .. } if high < 1.0 => Tone::Better,
-            Spread { low, .. } if low > 1.0 => Tone::Worse,
-            _ => Tone::Plain,
-        }
-    }
-
-    /// The terminal's code for it.
-    fn code(self) -> &'static str {
-        match self {
-            Tone::Plain => "",
-            Tone::Better => "32",
-            Tone::Worse => "33",
-        }
-    }
-}
-
 // === the picture ===
 
 impl Report {
@@ -366,23 +285,23 @@ fn picture_foot(height: f64, facts: &[(&str, String)]) -> String {
     format!("<text x=\"16\" y=\"{:.0}\" class=\"note\">{}</text>\n", height - 14.0, escape(&words.join(" · ")))
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
 // === small things ===
-
-fn plain(text: impl Into<String>) -> Cell {
-    Cell { text: text.into(), tone: Tone::Plain }
-}
 
 fn ratio_cell(spread: Option<Spread>) -> Cell {
     match spread {
         None => plain("–"),
         Some(spread) => Cell {
             text: format!("{:.2} [{:.2}–{:.2}]", spread.median, spread.low, spread.high),
-            tone: Tone::of(spread),
+            tone: tone_of(spread),
         },
+    }
+}
+
+fn tone_of(spread: Spread) -> Tone {
+    match spread {
+        Spread { high, .. } if high < 1.0 => Tone::Better,
+        Spread { low, .. } if low > 1.0 => Tone::Worse,
+        _ => Tone::Plain,
     }
 }
 
@@ -390,33 +309,6 @@ fn ratio_cell(spread: Option<Spread>) -> Cell {
 fn microseconds(value: f64) -> String {
     if value < 100.0 { format!("{value:.1}") } else { thousands(value) }
 }
-
-/// `19300.4` as `19,300`.
-fn thousands(value: f64) -> String {
-    if !value.is_finite() {
-        return "–".to_owned();
-    }
-    let digits = format!("{:.0}", value.abs());
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    if value <= -0.5 { format!("-{text}") } else { text }
-}
-
-fn pad(text: &str, column: usize, width: usize) -> String {
-    if column < WORDS { format!("{text:<width$}") } else { format!("{text:>width$}") }
-}
-
-fn paint(text: &str, code: &str, colour: bool) -> String {
-    if colour && !code.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
-}
-
-/// Columns of words, aligned left.
-const WORDS: usize = 2;
 
 /// The picture's measures, in pixels.
 const WIDTH: f64 = 760.0;

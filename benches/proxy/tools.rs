@@ -36,7 +36,8 @@ pub(crate) fn install_missing(packages: &[&str]) -> Outcome<()> {
     let _quiet = QuietServices::hold()?;
     apt_get(&["update"])?;
     apt_get(&[&["install", "-y", "--no-install-recommends"], missing.as_slice()].concat())?;
-    let servers: Vec<&str> = missing.iter().copied().filter(|name| ["nginx", "haproxy"].contains(name)).collect();
+    let servers: Vec<&str> =
+        missing.iter().copied().filter(|name| ["nginx", "haproxy", "caddy"].contains(name)).collect();
     if !servers.is_empty() && Path::new("/run/systemd/system").exists() {
         // Installed for this benchmark only: not to be started at the next boot either.
         Command::new("systemctl").arg("disable").args(servers).stderr(Stdio::null()).status()?;

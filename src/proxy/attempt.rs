@@ -44,6 +44,16 @@ pub struct Lent<'a> {
     pub now: Instant,
 }
 
+/// A request that is on its way.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time; a box would be an allocation for each request")]
+pub enum Sent {
+    /// On a connection of its own.
+    Http1(Connection),
+    /// As a stream of a shared connection, with its place there.
+    Http2(Stream, Seat),
+}
+
 /// Why an attempt brought no complete answer.
 #[derive(Debug)]
 pub struct Failed {
@@ -80,9 +90,9 @@ pub async fn attempt(
         None => open(lent, terms, onward, provider).await?,
     };
     loop {
-        let (ended, unsent) = match hand {
-            Hand::Http1(connection) => over_http1(connection, lent, terms, onward, provider).await,
-            Hand::Http2(seat) => over_http2(seat, lent, terms, onward).await,
+        let (ended, unsent) = match begin(hand, terms, onward, lent.client.may_trail()) {
+            Ok(sent) => finish(sent, lent, terms, provider, false).await,
+            Err(failed) => (Err(failed), true),
         };
         match ended {
             Err(Failed { cause: Cause::Exchange(broken), .. })
@@ -113,18 +123,47 @@ fn is_http2_only(provider: &Provider) -> bool {
     config.url.scheme == Scheme::H2c || (config.url.scheme == Scheme::Https && !config.protocols.http1)
 }
 
-/// Sends the request over a connection of its own. Says beside the outcome whether not one byte had left.
-async fn over_http1(
-    mut connection: Connection,
+/// Begins to send the request. `trailers`: some may come behind its body.
+///
+/// # Errors
+/// The request has no form there, or the connection takes no more.
+pub fn begin(hand: Hand, terms: &Terms<'_>, onward: &Onward<'_>, trailers: bool) -> Result<Sent, Failed> {
+    let request = terms.request;
+    let mut seat = match hand {
+        Hand::Http1(mut connection) => {
+            connection.wire.begin();
+            forward::request_head(connection.wire.out(), onward);
+            connection.wire.begin_answer(request.length);
+            return Ok(Sent::Http1(connection));
+        }
+        Hand::Http2(seat) => seat,
+    };
+    if request.upgrade && !(request.is_websocket() && seat.takes_extended_connect()) {
+        return Err(Broken::NoUpgrade.into());
+    }
+    let head = forward::request_parts(onward).map_err(|_| Broken::Unsayable)?;
+    let bodiless = matches!(request.length, Length::None | Length::Exact(0));
+    let (answer, body) = seat.send(head, bodiless && !request.upgrade).map_err(|broke| match broke {
+        Broke::Ours => Broken::Unsayable,
+        _ => Broken::Refused,
+    })?;
+    let key = request.upgrade.then(|| request.head.fields.named(b"sec-websocket-key").next()).flatten();
+    let mut stream = Stream::to_provider(answer, body, !bodiless, key);
+    stream.begin_answer(request.length, trailers);
+    Ok(Sent::Http2(stream, seat))
+}
+
+/// Goes on to the end, and keeps the connection where it is fit for another exchange. `scouted`: the request is sent, and the
+/// answer's head is there. Says beside the outcome whether not one byte had left.
+pub async fn finish(
+    mut sent: Sent,
     lent: &mut Lent<'_>,
     terms: &Terms<'_>,
-    onward: &Onward<'_>,
     provider: &Provider,
+    scouted: bool,
 ) -> (Result<Ended, Failed>, bool) {
-    connection.wire.begin();
-    forward::request_head(connection.wire.out(), onward);
-    connection.wire.begin_answer(terms.request.length);
-    let ended = exchange(Side::Http1(&mut connection.wire), lent, terms).await;
+    let ended = exchange(sent.side(), lent, terms, scouted).await;
+    let Sent::Http1(connection) = sent else { return (ended, false) };
     let unsent = !connection.wire.touched;
     if let Ok(Some(keep_for)) = ended.as_ref().map(Ended::reusable) {
         keep(provider, connection, keep_for, lent, terms.request.method == "HEAD");
@@ -132,34 +171,13 @@ async fn over_http1(
     (ended, unsent)
 }
 
-/// Sends the request as a stream of a shared connection.
-async fn over_http2(
-    mut seat: Seat,
-    lent: &mut Lent<'_>,
-    terms: &Terms<'_>,
-    onward: &Onward<'_>,
-) -> (Result<Ended, Failed>, bool) {
-    let request = terms.request;
-    if request.upgrade && !(request.is_websocket() && seat.takes_extended_connect()) {
-        return (Err(Broken::NoUpgrade.into()), true);
-    }
-    let Ok(head) = forward::request_parts(onward) else { return (Err(Broken::Unsayable.into()), true) };
-    let bodiless = matches!(request.length, Length::None | Length::Exact(0));
-    let (answer, body) = match seat.send(head, bodiless && !request.upgrade) {
-        Ok(begun) => begun,
-        Err(Broke::Ours) => return (Err(Broken::Unsayable.into()), true),
-        Err(_) => return (Err(Broken::Refused.into()), true),
-    };
-    let key = request.upgrade.then(|| request.head.fields.named(b"sec-websocket-key").next()).flatten();
-    let mut stream = Stream::to_provider(answer, body, !bodiless, key);
-    stream.begin_answer(request.length, lent.client.may_trail());
-    (exchange(Side::Http2(&mut stream), lent, terms).await, false)
-}
-
 /// Runs the exchange to its end.
-async fn exchange(provider: Side<'_>, lent: &mut Lent<'_>, terms: &Terms<'_>) -> Result<Ended, Failed> {
+async fn exchange(provider: Side<'_>, lent: &mut Lent<'_>, terms: &Terms<'_>, scouted: bool) -> Result<Ended, Failed> {
     let Lent { client, replay, answer, now, .. } = lent;
     let mut exchange = Exchange::new(client.lend(), replay, provider, answer, *terms, *now);
+    if scouted {
+        exchange.go_on();
+    }
     exchange.continued = lent.continued;
     let ended = exchange.run(lent.timer).await;
     let Exchange { committed, continued, .. } = exchange;
@@ -235,6 +253,18 @@ fn may_send_again(broken: &Broken, used_before: bool, unsent: bool, lent: &Lent<
 /// RFC 9110 §9.2.2.
 fn is_idempotent(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
+}
+
+// === impl Sent ===
+
+impl Sent {
+    /// The provider's side of the exchange.
+    pub fn side(&mut self) -> Side<'_> {
+        match self {
+            Sent::Http1(connection) => Side::Http1(&mut connection.wire),
+            Sent::Http2(stream, _) => Side::Http2(stream),
+        }
+    }
 }
 
 // === impl Failed ===

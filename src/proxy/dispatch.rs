@@ -2,9 +2,10 @@
 
 use super::attempt::{self, Cause, Failed, Lent};
 use super::client::{self, Caller};
-use super::exchange::{Answered, Broken, Ended, Terms};
+use super::exchange::{Answered, Broken, Ended, Terms, Withheld};
 use super::forward::Onward;
 use super::frame::Request;
+use super::hedge::{self, Done, Scout};
 use super::identity::{Identity, Peer};
 use super::record::Record;
 use super::replay::Replay;
@@ -12,14 +13,16 @@ use super::respond::{Kept, Refused};
 use super::snapshot::Route;
 use super::{Stop, is_drainable, verdict, waiting};
 use crate::clock;
-use crate::config::{self, Listener};
+use crate::config::{self, HedgeAfter, Listener};
 use crate::http1::framing::Length;
 use crate::net::side::Side;
-use crate::policy::retry::{self, Again, Skip, So};
-use crate::upstream::pool::{self, Ask, Label, Lease, Leasing, Pool, ProviderId, Wait};
+use crate::policy::outcome::Outcome;
+use crate::policy::retry::{self, Again, Methods, Skip, So};
+use crate::upstream::pool::{self, Ask, Label, Lease, Leasing, Pool, Provider, ProviderId, Wait};
 use std::fmt::Write;
 use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
@@ -90,7 +93,7 @@ pub async fn send(
             Ok(lease) => lease,
             Err(refused) => return trip.give_up(&refused, lent),
         };
-        let ended = trip.attempt(&lease, lent).await;
+        let (lease, ended) = trip.attempt(lease, lent, record).await?;
         trip.report(lease, &ended, lent, record);
         if let Some(answered) = trip.settle(ended, lent)? {
             return Ok(answered);
@@ -102,6 +105,14 @@ pub async fn send(
 /// right behind a request in HTTP/2 is known by now.
 async fn has_left(client: &mut Side<'_>) -> bool {
     client.says_that_it_leaves() && poll_fn(|cx| Poll::Ready(client.poll_gone(cx).is_ready())).await
+}
+
+/// Whether an attempt brought nothing that the client could have.
+fn is_lost(ended: &Result<Ended, Failed>) -> bool {
+    match ended {
+        Ok(ended) => matches!(ended, Ended::Withheld(_)),
+        Err(failed) => failed.kind().is_some(),
+    }
 }
 
 // === impl Errand ===
@@ -173,13 +184,13 @@ impl<'a> Trip<'a> {
             if clock::after(lent.now, pause) >= self.deadline {
                 return Ok(Err(pool::Refused::QueueTimeout { retry_after: pause, waited: Duration::ZERO }));
             }
-            waiting::pause(pause, lent).await?;
+            Box::pin(waiting::watching(tokio::time::sleep(pause), lent)).await?;
         }
         match self.pool.lease(&self.ask(lent.now, Wait::QueueForProbe, &label)) {
             Ok(Leasing::Now(lease)) => Ok(Ok(lease)),
             Ok(Leasing::Wait(place)) => {
                 let since = lent.now;
-                let leased = waiting::for_lease(place, self.errand.request, lent).await?;
+                let leased = Box::pin(waiting::for_lease(place, self.errand.request, lent)).await?;
                 record.queued(lent.now.saturating_duration_since(since));
                 Ok(leased)
             }
@@ -205,34 +216,184 @@ impl<'a> Trip<'a> {
         }
     }
 
-    /// Makes one attempt.
-    async fn attempt(&mut self, lease: &Lease, lent: &mut Lent<'_>) -> Result<Ended, Failed> {
+    /// Makes one attempt, or two where the first is slow; with the lease of the one that counts.
+    async fn attempt(
+        &mut self,
+        lease: Lease,
+        lent: &mut Lent<'_>,
+        record: &mut Record<'_>,
+    ) -> Result<(Lease, Result<Ended, Failed>), Stop> {
         self.made += 1;
         if let Some(why) = self.again.take() {
-            self.errand.route.metrics.retried(why);
+            self.errand.route.metrics.retried(why.as_str());
         }
         if self.made >= self.ceiling {
             lent.replay.rewind_for_good();
+        } else if let Some(after) = self.hedges(&lease, lent) {
+            // Apart, because every request would carry the room for it.
+            return Box::pin(self.hedged(lease, after, lent, record)).await;
         }
         let trip = &*self;
-        let elsewhere = |status: u16, whole: bool, awaited: Duration| {
-            let now = clock::now();
-            let left = clock::after(trip.deadline, awaited).saturating_duration_since(now);
-            trip.may_go_on(retry::Ended::Status(status), whole, left, now)
-        };
-        let (terms, onward) = trip.terms(lease, &elsewhere);
+        let elsewhere = |status, whole, awaited| trip.may_replace(status, whole, awaited);
+        let (terms, onward) = trip.terms(&lease.provider, lease.since, &elsewhere);
         let ended = attempt::attempt(lent, &terms, &onward, &lease.provider).await;
         self.deadline = clock::after(self.deadline, std::mem::take(&mut lent.awaited));
-        ended
+        Ok((lease, ended))
+    }
+
+    /// Whether another provider is asked instead of passing on an answer with this status.
+    fn may_replace(&self, status: u16, whole: bool, awaited: Duration) -> Result<(), Skip> {
+        let now = clock::now();
+        let left = clock::after(self.deadline, awaited).saturating_duration_since(now);
+        self.may_go_on(retry::Ended::Status(status), whole, left, now)
+    }
+
+    /// After what time a second attempt is made beside this one; `None` where it never is.
+    fn hedges(&self, lease: &Lease, lent: &Lent<'_>) -> Option<Duration> {
+        let request = self.errand.request;
+        let hedge = self.retry.hedge?;
+        let fits = Methods::Idempotent.allow(request.method) && !request.upgrade && lent.client.body_is_done();
+        // A connection that announces its client cannot be had without one.
+        if !fits || !lent.replay.is_whole() || lease.provider.config.proxy_protocol.is_some() {
+            return None;
+        }
+        match hedge.after {
+            HedgeAfter::Time(after) => Some(after),
+            HedgeAfter::Quantile(part) => lease.provider.state.quantiles.quantile(part, HEDGE_MINIMUM, lent.now),
+        }
+    }
+
+    /// Makes an attempt, and another beside it once it takes longer than `after`.
+    async fn hedged(
+        &mut self,
+        lease: Lease,
+        after: Duration,
+        lent: &mut Lent<'_>,
+        record: &mut Record<'_>,
+    ) -> Result<(Lease, Result<Ended, Failed>), Stop> {
+        let (committed, begun) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (body, worker) = (lent.replay.copy(), lent.worker);
+        let tried = [&self.tried[..], &[lease.provider.id()]].concat();
+        let trip = &*self;
+        let is_good = |scout: &Scout| !trip.errand.route.retry.on.include(retry::Ended::Status(scout.answer.status));
+        let elsewhere = |status, whole, awaited| trip.may_replace(status, whole, awaited);
+        let mut spent = None;
+        let (ended, scouted) = {
+            let mut second = pin!(trip.second(after, &tried, &body, worker, &begun));
+            let raced = {
+                let (mut terms, onward) = trip.terms(&lease.provider, lease.since, &elsewhere);
+                terms.committed = Some(&committed);
+                let mut first = pin!(attempt::attempt(lent, &terms, &onward, &lease.provider));
+                match hedge::race(first.as_mut(), second.as_mut(), &committed).await {
+                    Done::Second(Some((own, Ok(scout)))) if is_good(&scout) => Done::Second(Some((own, Ok(scout)))),
+                    Done::Second(ended) => {
+                        spent = ended;
+                        Done::First(first.await)
+                    }
+                    first @ Done::First(_) => first,
+                }
+            };
+            // Where the first is lost and the second under way, that is what another attempt would be.
+            match raced {
+                Done::First(ended) if spent.is_none() && begun.load(Ordering::Relaxed) && is_lost(&ended) => {
+                    (Some(ended), waiting::watching(second, lent).await?)
+                }
+                Done::First(ended) => (Some(ended), None),
+                Done::Second(scouted) => (None, scouted),
+            }
+        };
+        lent.now = clock::now();
+        self.deadline = clock::after(self.deadline, std::mem::take(&mut lent.awaited));
+        self.made += u32::from(begun.into_inner());
+        if let Some((own, ended)) = spent {
+            self.spend(own, &ended, lent.now, record);
+        }
+        let Some((own, scouted)) = scouted else {
+            return Ok((lease, ended.unwrap_or_else(|| Err(Broken::ClientGone.into()))));
+        };
+        match ended {
+            Some(ended) => {
+                self.report(lease, &ended, lent, record);
+                if let Ok(Ended::Withheld(withheld)) = ended {
+                    self.keep(withheld, lent);
+                }
+            }
+            None => self.cancel(lease, lent.now, record),
+        }
+        let ended = match scouted {
+            Ok(scout) => self.go_on(&own, scout, lent).await,
+            Err(failed) => Err(failed),
+        };
+        Ok((own, ended))
+    }
+
+    /// The attempt beside the first: waits until it is due, takes a lease if one is to be had, and goes as far as the head.
+    async fn second(
+        &self,
+        after: Duration,
+        tried: &[ProviderId],
+        body: &[u8],
+        worker: usize,
+        begun: &AtomicBool,
+    ) -> Option<(Lease, Result<Scout, Failed>)> {
+        tokio::time::sleep(after).await;
+        let now = clock::now();
+        let affordable = self.retry.hedge.is_some_and(|hedge| self.pool.spending().hedge(hedge.budget, now));
+        let label = || self.errand.label();
+        let ask = Ask { tried, again: true, ..self.ask(now, Wait::Hedge, &label) };
+        let Some(Leasing::Now(lease)) = affordable.then(|| self.pool.lease(&ask).ok()).flatten() else {
+            // Nothing more comes of it; the first goes on alone.
+            return std::future::pending().await;
+        };
+        begun.store(true, Ordering::Relaxed);
+        let provider = Arc::clone(&lease.provider);
+        let since = lease.since;
+        let lease = hedge::Hedged::new(lease);
+        let (terms, onward) = self.terms(&provider, since, &|_, _, _| Err(Skip::NotRetryable));
+        let scouted = hedge::scout(&terms, &onward, &provider, body, worker).await;
+        lease.into_lease().map(|lease| (lease, scouted))
+    }
+
+    /// Passes on the answer of a second attempt that was faster.
+    async fn go_on(&self, lease: &Lease, scout: Scout, lent: &mut Lent<'_>) -> Result<Ended, Failed> {
+        *lent.answer = scout.answer;
+        let elsewhere = |status, whole, awaited| self.may_replace(status, whole, awaited);
+        let (terms, _) = self.terms(&lease.provider, lease.since, &elsewhere);
+        attempt::finish(scout.sent, lent, &terms, &lease.provider, true).await.0
+    }
+
+    /// A second attempt has failed while the first goes on.
+    fn spend(&mut self, lease: Lease, ended: &Result<Scout, Failed>, now: Instant, record: &mut Record<'_>) {
+        let took = now.saturating_duration_since(lease.since);
+        let breaker = &lease.provider.config.circuit_breaker;
+        let (report, word) = match ended {
+            Ok(scout) => (verdict::by_answer(&scout.answer, took, breaker), scout.answer.status.to_string()),
+            Err(failed) => (verdict::by_failure(failed, breaker), failed.word().to_owned()),
+        };
+        self.note(&lease.provider.name, &word, took);
+        record.attempted(&lease.provider, report.outcome, took, now);
+        self.tried.push(lease.provider.id());
+        self.pay(&lease.provider);
+        lease.finish(report, now);
+    }
+
+    /// The first attempt was slower than the second, and is given up.
+    fn cancel(&mut self, lease: Lease, now: Instant, record: &mut Record<'_>) {
+        let took = now.saturating_duration_since(lease.since);
+        self.note(&lease.provider.name, "overtaken", took);
+        record.attempted(&lease.provider, Outcome::LocalRefusal, took, now);
+        self.pay(&lease.provider);
+        lease.finish(hedge::OVERTAKEN, now);
     }
 
     /// What the exchange has to keep to, and what shapes the request, for the leased provider.
     fn terms<'b>(
         &'b self,
-        lease: &'b Lease,
+        provider: &'b Provider,
+        since: Instant,
         elsewhere: &'b (dyn Fn(u16, bool, Duration) -> Result<(), Skip> + Sync),
     ) -> (Terms<'b>, Onward<'b>) {
-        let (errand, provider) = (self.errand, &lease.provider.config);
+        let (errand, provider) = (self.errand, &provider.config);
         let route = &errand.route.config;
         let terms = Terms {
             request: errand.request,
@@ -242,10 +403,11 @@ impl<'a> Trip<'a> {
             headers: &provider.headers,
             closing: errand.closing,
             deadline: self.deadline,
-            attempt_deadline: clock::after(lease.since, self.retry.attempt_timeout),
+            attempt_deadline: clock::after(since, self.retry.attempt_timeout),
             trail: &self.trail,
             elsewhere,
             commit: self.retry.commit,
+            committed: None,
             stream_timeout: route.stream_timeout,
             first_byte: provider.timeouts.first_byte,
             provider_idle: provider.timeouts.idle,
@@ -259,7 +421,7 @@ impl<'a> Trip<'a> {
             peer: errand.peer,
             identity: errand.identity,
             key_fields: errand.caller.key_fields,
-            left: self.deadline.saturating_duration_since(lease.since),
+            left: self.deadline.saturating_duration_since(since),
         };
         (terms, onward)
     }
@@ -296,9 +458,17 @@ impl<'a> Trip<'a> {
         record.error = ended.as_ref().err().map(Failed::describe);
         if let Some(word) = word {
             self.tried.push(lease.provider.id());
-            self.note(&lease.provider.config.name, &word, took);
+            self.note(&lease.provider.name, &word, took);
         }
+        self.pay(&lease.provider);
         lease.finish(report, lent.now);
+    }
+
+    /// Every attempt costs, however it ends.
+    fn pay(&self, provider: &Provider) {
+        if let Some(cost) = provider.config.cost {
+            self.errand.route.metrics.spent(&provider.metrics, cost);
+        }
     }
 
     /// What the client gets; `None` where another provider is to be asked.
@@ -306,14 +476,12 @@ impl<'a> Trip<'a> {
         let series = &self.errand.route.metrics;
         let failed = match ended {
             Ok(Ended::Answered(answered)) => {
-                answered.skipped.inspect(|skip| series.retry_skipped(*skip));
+                answered.skipped.inspect(|skip| series.skipped(*skip));
                 return Ok(Some(answered));
             }
             Ok(Ended::Withheld(withheld)) => {
                 self.again = Some(retry::Ended::Status(lent.answer.status));
-                let head = std::mem::take(lent.answer);
-                self.refused = Some(verdict::unkept());
-                self.kept = withheld.body.map(|body| Kept { head, body });
+                self.keep(withheld, lent);
                 return Ok(None);
             }
             Err(failed) => failed,
@@ -332,12 +500,19 @@ impl<'a> Trip<'a> {
                 Ok(None)
             }
             Err(skip) => {
-                series.retry_skipped(skip);
+                series.skipped(skip);
                 self.note_skip(skip);
                 self.refused = Some(verdict::refuse(&failed.cause));
                 self.last_answer(lent).map(Some)
             }
         }
+    }
+
+    /// Keeps an answer, should there be no better one.
+    fn keep(&mut self, withheld: Withheld, lent: &mut Lent<'_>) {
+        let head = std::mem::take(lent.answer);
+        self.refused = Some(verdict::unkept());
+        self.kept = withheld.body.map(|body| Kept { head, body });
     }
 
     /// No provider is to be had any more.
@@ -349,7 +524,7 @@ impl<'a> Trip<'a> {
             pool::Refused::QueueTimeout { .. } => Skip::Deadline,
             _ => Skip::NoProvider,
         };
-        self.errand.route.metrics.retry_skipped(skip);
+        self.errand.route.metrics.skipped(skip);
         self.note_skip(skip);
         self.last_answer(lent)
     }
@@ -378,3 +553,6 @@ impl<'a> Trip<'a> {
         }
     }
 }
+
+/// Fewer recent answers than this say nothing about what is slow.
+const HEDGE_MINIMUM: u32 = 20;

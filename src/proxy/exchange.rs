@@ -51,6 +51,8 @@ pub struct Terms<'a> {
     pub elsewhere: &'a (dyn Fn(u16, bool, Duration) -> Result<(), Skip> + Sync),
     /// How small answers are held until they are whole.
     pub commit: Commit,
+    /// Turns true when the answer is committed, where somebody else looks at that.
+    pub committed: Option<&'a AtomicBool>,
     /// For the whole of a committed answer.
     pub stream_timeout: Option<Duration>,
     /// From the request sent to the answer's head.
@@ -183,6 +185,8 @@ enum Up {
 enum Phase {
     /// The head of the final answer has not come.
     Head,
+    /// It has, and nobody has looked at it.
+    Scouted,
     /// It has, and goes out once the whole body is there, or its time is over.
     Hold { len: usize, until: Instant },
     /// It has, and the client will get another; this one's body is kept while it is small and comes soon.
@@ -261,6 +265,12 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// The request is sent already, and the head of the final answer is where it is parsed to.
+    pub fn go_on(&mut self) {
+        self.up = Up::Sent;
+        self.phase = Phase::Scouted;
+    }
+
     /// Runs to the end.
     ///
     /// # Errors
@@ -324,6 +334,9 @@ impl<'a> Exchange<'a> {
         if self.phase == Phase::Head && !self.await_head(cx)? {
             return Ok(false);
         }
+        if self.phase == Phase::Scouted {
+            self.judge(cx)?;
+        }
         match self.phase {
             Phase::Withhold { until } => return self.gather(until, cx),
             Phase::Hold { len, until } => {
@@ -332,7 +345,7 @@ impl<'a> Exchange<'a> {
                 }
                 self.commit()?;
             }
-            Phase::Head | Phase::Body { .. } | Phase::Tunnel => {}
+            Phase::Head | Phase::Scouted | Phase::Body { .. } | Phase::Tunnel => {}
         }
         let (rewrite, fields) = (self.terms.rewrite, &self.answer.fields);
         let withheld = |name: &[u8]| forward::is_changed(name, fields, [&rewrite.response_headers]);
@@ -570,6 +583,9 @@ impl<'a> Exchange<'a> {
         forward::answer_head(self.client.out(), self.answer, &back);
         self.client.send_head(self.answer.status, !upgrade && matches!(length, Length::None | Length::Exact(0)));
         self.committed = true;
+        if let Some(committed) = self.terms.committed {
+            committed.store(true, Ordering::Relaxed);
+        }
     }
 
     /// A client whose request is complete and that closes, or half-closes, is gone. One whose request is not complete shows
@@ -667,7 +683,7 @@ impl<'a> Exchange<'a> {
             (Phase::Head, Up::AwaitProvider) => (clock::after(moved, self.terms.provider_idle), Broken::Idle),
             (Phase::Head, _) => (clock::after(moved, self.terms.first_byte), Broken::FirstByte),
             // What comes soon or goes on as it is has its own end.
-            (Phase::Hold { .. } | Phase::Withhold { .. }, _) => (clock::far(now), Broken::Idle),
+            (Phase::Scouted | Phase::Hold { .. } | Phase::Withhold { .. }, _) => (clock::far(now), Broken::Idle),
             (Phase::Body { on_client: true }, _) => (clock::after(moved, self.terms.client_idle), Broken::ClientGone),
             // An answer has begun, but it is the client's turn: the provider is not to blame for waiting too.
             (Phase::Body { on_client: false }, Up::AwaitClient) if self.awaits_client() => {
@@ -756,10 +772,10 @@ fn keep_alive_hint(answer: &ResponseHead) -> Option<Duration> {
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Bytes of an answer's head; more is a broken answer.
-const ANSWER_HEAD_BYTES: usize = 64 * 1024;
+pub const ANSWER_HEAD_BYTES: usize = 64 * 1024;
 
 /// Fields of an answer's head; more is a broken answer.
-const ANSWER_FIELDS: usize = 256;
+pub const ANSWER_FIELDS: usize = 256;
 
 /// Interim answers before the final one; more is a broken answer. A provider that reports progress by 102 or 103 sends a
 /// handful.

@@ -295,20 +295,10 @@ fn is_nominated(name: &[u8], fields: &Fields) -> bool {
 
 /// The Host that the provider sees.
 fn authority(out: &mut Vec<u8>, onward: &Onward<'_>) {
-    let url = &onward.provider.url;
     match &onward.provider.host {
         HostRule::Name(name) => out.extend_from_slice(name.as_bytes()),
         HostRule::Preserve if !onward.request.authority.is_empty() => out.extend_from_slice(onward.request.authority),
-        HostRule::Preserve | HostRule::Upstream => {
-            let ipv6 = url.host().contains(':');
-            out.extend_from_slice(if ipv6 { b"[" } else { b"" });
-            out.extend_from_slice(url.host().as_bytes());
-            out.extend_from_slice(if ipv6 { b"]" } else { b"" });
-            if let Some(port) = url.port().filter(|port| *port != url.scheme.default_port()) {
-                out.push(b':');
-                out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
-            }
-        }
+        HostRule::Preserve | HostRule::Upstream => onward.provider.url.write_authority(out),
     }
 }
 

@@ -9,6 +9,7 @@ pub mod rewrite;
 pub mod client;
 pub mod dispatch;
 pub mod waiting;
+pub mod hedge;
 pub mod attempt;
 pub mod exchange;
 pub mod replay;

@@ -46,6 +46,11 @@ impl Replay {
         !self.leaky
     }
 
+    /// What is kept, for an attempt beside this one.
+    pub fn copy(&self) -> Vec<u8> {
+        self.kept.clone()
+    }
+
     /// The next attempt begins.
     pub fn rewind(&mut self) {
         self.sent = 0;

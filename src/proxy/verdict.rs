@@ -5,6 +5,8 @@ use super::attempt::{Cause, Failed, Lent};
 use super::exchange::{Broken, Ended};
 use super::respond::{Refusal, Refused};
 use crate::clock;
+use crate::config::CircuitBreaker;
+use crate::http1::head::ResponseHead;
 use crate::policy::cooldown;
 use crate::policy::outcome::Outcome;
 use crate::policy::retry::{self, Skip};
@@ -15,37 +17,35 @@ use std::time::Duration;
 /// How an attempt counts for its provider (contract §3, "Outcomes").
 pub fn report(ended: &Result<Ended, Failed>, lease: &Lease, lent: &Lent<'_>) -> Report {
     let breaker = &lease.provider.config.circuit_breaker;
-    let ended = match ended {
-        Ok(ended) => ended,
-        Err(failed) => {
-            let uncounted = failed.kind().is_some_and(|kind| !breaker.failures.include(kind));
-            let outcome = match failed.outcome() {
-                Outcome::Failure if uncounted => Outcome::Success,
-                outcome => outcome,
-            };
-            return Report { outcome, why: failed.word(), head_after: None, cooldown: None };
-        }
-    };
     let head_at = match ended {
-        Ended::Answered(answered) => answered.head_at.unwrap_or(lent.now),
-        Ended::Withheld(_) => lent.now,
+        Ok(Ended::Answered(answered)) => answered.head_at.unwrap_or(lent.now),
+        Ok(Ended::Withheld(_)) => lent.now,
+        Err(failed) => return by_failure(failed, breaker),
     };
-    let head_after = head_at.saturating_duration_since(lease.since);
-    let (outcome, why, cooldown) = match lent.answer.status {
-        429 => (Outcome::Rejected, "429", Some(hint(lent))),
-        503 if let Some(wait) = hint(lent) => (Outcome::Rejected, "503", Some(Some(wait))),
-        status if breaker.failures.include(retry::Ended::Status(status)) => {
-            (Outcome::Failure, retry::Ended::Status(status).as_str(), None)
-        }
-        _ if breaker.slow_call.is_some_and(|most| head_after > most) => (Outcome::Failure, "slow", None),
+    by_answer(lent.answer, head_at.saturating_duration_since(lease.since), breaker)
+}
+
+/// The same for an answer whose head came after so long.
+pub fn by_answer(answer: &ResponseHead, head_after: Duration, breaker: &CircuitBreaker) -> Report {
+    let hint = || cooldown::hint(answer.status, |name| answer.fields.named(name).next(), clock::wall());
+    let status = retry::Ended::Status(answer.status);
+    let (outcome, why, cooldown) = match answer.status {
+        429 => (Outcome::Rejected, "429", Some(hint())),
+        503 if let Some(wait) = hint() => (Outcome::Rejected, "503", Some(Some(wait))),
+        _ if breaker.failures.include(status) => (Outcome::Failure, status.as_str(), None),
         _ => (Outcome::Success, "", None),
     };
     Report { outcome, why, head_after: Some(head_after), cooldown }
 }
 
-/// How long the provider asks us to wait.
-fn hint(lent: &Lent<'_>) -> Option<Duration> {
-    cooldown::hint(lent.answer.status, |name| lent.answer.fields.named(name).next(), clock::wall())
+/// The same for an attempt without an answer.
+pub fn by_failure(failed: &Failed, breaker: &CircuitBreaker) -> Report {
+    let uncounted = failed.kind().is_some_and(|kind| !breaker.failures.include(kind));
+    let outcome = match failed.outcome() {
+        Outcome::Failure if uncounted => Outcome::Success,
+        outcome => outcome,
+    };
+    Report { outcome, why: failed.word(), head_after: None, cooldown: None }
 }
 
 /// What a failed attempt means for the client, where no other can follow.

@@ -56,20 +56,20 @@ pub async fn for_lease(
     leased
 }
 
-/// Waits for `time`.
+/// Waits for something else, as long as the client is there.
 ///
 /// # Errors
 /// The client left.
-pub async fn pause(time: Duration, lent: &mut Lent<'_>) -> Result<(), Stop> {
+pub async fn watching<T>(what: impl Future<Output = T>, lent: &mut Lent<'_>) -> Result<T, Stop> {
     let mut watch = Watch { reads: false, lent, hang_up: None };
-    let mut over = pin!(tokio::time::sleep(time));
-    let paused = poll_fn(|cx| match over.as_mut().poll(cx) {
-        Poll::Ready(()) => Poll::Ready(Ok(())),
+    let mut what = pin!(what);
+    let waited = poll_fn(|cx| match what.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Ok(done)),
         Poll::Pending => watch.poll_gone(cx).map(|()| Err(Stop::Gone)),
     });
-    let paused = paused.await;
+    let waited = waited.await;
     lent.now = clock::now();
-    paused
+    waited
 }
 
 // === impl Watch ===

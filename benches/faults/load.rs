@@ -1,0 +1,185 @@
+//! Clients that ask at a steady pace, whatever becomes of the answers.
+//!
+//! The load is open: each request has a moment at which it is to be sent, and its time is measured from there. A contender
+//! that stalls cannot slow its clients down and so hide that it stalled (what is called coordinated omission).
+
+use crate::ledger::Ledger;
+use crate::process::now;
+use crate::provider::{ANSWER, NUMBER};
+use std::io::{Error, ErrorKind, Result};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+/// What is asked, and how often.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// Requests a second.
+    pub(crate) rate: f64,
+    /// For so long.
+    pub(crate) span: Duration,
+    /// Shapes a request by its number.
+    pub(crate) shape: fn(usize) -> Shape,
+}
+
+/// One request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    /// `GET`, or `POST` with a small body.
+    pub(crate) method: &'static str,
+    /// What to say in `x-priority`, if anything.
+    pub(crate) class: Option<&'static str>,
+    /// How long its client waits.
+    pub(crate) patience: Duration,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shot {
+    /// Its number.
+    pub(crate) number: usize,
+    /// When it was to be sent.
+    pub(crate) at: Instant,
+    /// From then until its client knew.
+    pub(crate) took: Duration,
+    /// How it ended.
+    pub(crate) ended: Ended,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// A whole answer with this status came.
+    Answered(u16),
+    /// The connection broke, or what came was no whole answer.
+    Broken,
+    /// Its client lost patience.
+    Left,
+}
+
+/// Clients of one contender, who share connections to it.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    address: SocketAddr,
+    idle: Mutex<Vec<TcpStream>>,
+    ledger: Arc<Ledger>,
+}
+
+// === impl Shot ===
+
+impl Shot {
+    /// Whether the client got what it asked for.
+    pub(crate) fn is_success(&self) -> bool {
+        self.ended == Ended::Answered(200)
+    }
+}
+
+// === impl Clients ===
+
+impl Clients {
+    /// Clients of the contender at `address`.
+    pub(crate) fn of(address: SocketAddr, ledger: &Arc<Ledger>) -> Arc<Clients> {
+        Arc::new(Clients { address, idle: Mutex::default(), ledger: Arc::clone(ledger) })
+    }
+
+    /// Sends requests, numbered from `first`, beginning at `start`; returns when the last of them has ended.
+    pub(crate) async fn ask(self: Arc<Self>, pace: Pace, first: usize, start: Instant) -> Vec<Shot> {
+        let mut under_way = JoinSet::new();
+        let count = (pace.rate * pace.span.as_secs_f64()).round() as usize;
+        for index in 0..count {
+            let at = start + Duration::from_secs_f64(index as f64 / pace.rate);
+            // A request whose moment has come is sent at once: at high rates several are due at every tick of the timer.
+            if at > now() {
+                tokio::time::sleep_until(at.into()).await;
+            }
+            let (clients, number) = (Arc::clone(&self), first + index);
+            under_way.spawn(async move { clients.shoot(number, at, (pace.shape)(number)).await });
+        }
+        under_way.join_all().await
+    }
+
+    async fn shoot(&self, number: usize, at: Instant, shape: Shape) -> Shot {
+        let ended = match tokio::time::timeout_at((at + shape.patience).into(), self.exchange(number, shape)).await {
+            Ok(Ok(status)) => Ended::Answered(status),
+            Ok(Err(_)) => Ended::Broken,
+            Err(_) => {
+                self.ledger.left(number);
+                Ended::Left
+            }
+        };
+        Shot { number, at, took: now().saturating_duration_since(at), ended }
+    }
+
+    async fn exchange(&self, number: usize, shape: Shape) -> Result<u16> {
+        let mut stream = match self.reuse() {
+            Some(stream) => stream,
+            None => TcpStream::connect(self.address).await?,
+        };
+        stream.set_nodelay(true)?;
+        let class = shape.class.map_or(String::new(), |class| format!("x-priority: {class}\r\n"));
+        let body = if shape.method == "POST" { "content-length: 4\r\n\r\nbody" } else { "\r\n" };
+        let method = shape.method;
+        let request = format!("{method} / HTTP/1.1\r\nhost: bench\r\n{NUMBER}: {number}\r\n{class}{body}");
+        stream.write_all(request.as_bytes()).await?;
+        let (status, keep) = answer(&mut stream).await?;
+        if keep {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
+        }
+        Ok(status)
+    }
+
+    /// A connection that is still open.
+    fn reuse(&self) -> Option<TcpStream> {
+        loop {
+            let stream = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            let open = stream.try_read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+            if open {
+                return Some(stream);
+            }
+        }
+    }
+}
+
+/// Reads a whole answer: its status, and whether the connection can be used again.
+async fn answer(stream: &mut TcpStream) -> Result<(u16, bool)> {
+    let mut buffer = Vec::with_capacity(ANSWER * 2);
+    let head = loop {
+        match memchr::memmem::find(&buffer, b"\r\n\r\n") {
+            Some(at) => break at + 4,
+            None if stream.read_buf(&mut buffer).await? == 0 => return Err(ErrorKind::UnexpectedEof.into()),
+            None => {}
+        }
+    };
+    let text = String::from_utf8_lossy(&buffer[..head]).to_ascii_lowercase();
+    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = status.ok_or_else(|| Error::other("no status"))?;
+    let value = |name: &str| text.lines().filter_map(|line| line.split_once(':')).find(|(key, _)| *key == name);
+    let length = value("content-length").and_then(|(_, length)| length.trim().parse::<usize>().ok());
+    let keep = value("connection").is_none_or(|(_, option)| option.trim() != "close");
+    let whole = |buffer: &[u8]| match length {
+        Some(length) => buffer.len() >= head + length,
+        None if text.contains("chunked") => buffer.ends_with(b"\r\n0\r\n\r\n"),
+        None => false,
+    };
+    while !whole(&buffer) {
+        if stream.read_buf(&mut buffer).await? == 0 {
+            // Without a length the end of the connection is the end of the answer.
+            let plain = length.is_none() && !text.contains("chunked");
+            return if plain { Ok((status, false)) } else { Err(ErrorKind::UnexpectedEof.into()) };
+        }
+    }
+    if status == 200 && length.is_some_and(|length| length != ANSWER) {
+        return Err(Error::other("an answer of another length"));
+    }
+    Ok((status, keep))
+}
+
+/// The quantile `q` of times, in milliseconds.
+pub(crate) fn quantile(times: &mut [Duration], q: f64) -> f64 {
+    times.sort_unstable();
+    let Some(last) = times.len().checked_sub(1) else { return f64::NAN };
+    times[(last as f64 * q).round() as usize].as_secs_f64() * 1e3
+}
