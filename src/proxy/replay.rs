@@ -162,3 +162,101 @@ impl Source for Upload<'_, '_> {
         self.client.trailers()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http1::framing::Length;
+    use crate::net::wire::Wire;
+    use crate::upstream::buffers::Buffers;
+    use std::future::poll_fn;
+    use std::sync::Arc;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    const BODY: &[u8] = b"0123456789";
+
+    /// A client whose body has arrived, and its far end.
+    async fn client() -> (Wire, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let mut far = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("it listens");
+        let (near, _) = listener.accept().await.expect("a connection");
+        far.write_all(BODY).await.expect("the socket takes it");
+        let mut wire = Wire::to_client(near.into());
+        wire.begin_body(Length::Exact(BODY.len() as u64), u64::MAX);
+        (wire, far)
+    }
+
+    fn replay(room: usize, memory: usize) -> (Replay, Arc<Buffers>) {
+        let buffers = Buffers::new(memory);
+        (Replay::new(room, buffers.take(0, &Arc::default())), buffers)
+    }
+
+    /// What a provider gets that takes `most` bytes, three at a time.
+    async fn send(client: &mut Wire, replay: &mut Replay, most: usize) -> Vec<u8> {
+        let mut side = Side::Http1(client);
+        let mut upload = Upload::new(&mut side, replay);
+        let mut sent = Vec::new();
+        while sent.len() < most {
+            let n = poll_fn(|cx| upload.poll_body(cx)).await.expect("the client is there");
+            let n = n.min(3).min(most - sent.len());
+            if n == 0 {
+                break;
+            }
+            let from_client = upload.kept().is_empty();
+            sent.extend_from_slice(if from_client { upload.client.body(n) } else { &upload.kept()[..n] });
+            upload.use_body(n);
+        }
+        sent
+    }
+
+    async fn read_ahead(client: &mut Wire, replay: &mut Replay) -> bool {
+        let mut side = Side::Http1(client);
+        poll_fn(|cx| replay.poll_read_ahead(&mut side, cx)).await.expect("the client is there")
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_whole_is_sent_again_whole_wherever_the_attempt_before_ended() {
+        for room in 0..=BODY.len() {
+            for cut in 0..=BODY.len() {
+                for waits in [false, true] {
+                    let (mut client, _far) = client().await;
+                    let (mut replay, _buffers) = replay(room, 1 << 20);
+                    if waits {
+                        assert!(read_ahead(&mut client, &mut replay).await);
+                    }
+                    assert_eq!(send(&mut client, &mut replay, cut).await, &BODY[..cut], "{room} {cut} {waits}");
+                    assert_eq!(replay.is_whole(), cut <= room, "{room} {cut} {waits}");
+                    if replay.is_whole() {
+                        replay.rewind();
+                        assert_eq!(send(&mut client, &mut replay, usize::MAX).await, BODY, "{room} {cut} {waits}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_attempt_sends_everything_and_keeps_nothing() {
+        for cut in 0..=BODY.len() {
+            let (mut client, _far) = client().await;
+            let (mut replay, buffers) = replay(BODY.len(), 1 << 20);
+            send(&mut client, &mut replay, cut).await;
+            assert_eq!(buffers.used(), cut);
+            replay.rewind_for_good();
+            assert_eq!(send(&mut client, &mut replay, usize::MAX).await, BODY, "{cut}");
+            assert!(!replay.is_whole());
+            assert_eq!((replay.kept.capacity(), buffers.used()), (0, 0));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_streams_where_there_is_no_memory_to_keep_it_and_is_not_read_ahead() {
+        let (mut client, _far) = client().await;
+        let (mut replay, buffers) = replay(BODY.len(), 8);
+        assert!(!read_ahead(&mut client, &mut replay).await);
+        assert_eq!(send(&mut client, &mut replay, usize::MAX).await, BODY);
+        assert!(!replay.is_whole());
+        assert_eq!(buffers.used(), 0);
+    }
+}
