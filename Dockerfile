@@ -19,7 +19,8 @@ FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 65532 --no-create-home --shell /usr/sbin/nologin sluice
+    && useradd --system --uid 65532 --no-create-home --shell /usr/sbin/nologin sluice \
+    && install --directory --mode 0700 --owner sluice /var/lib/sluice
 COPY --from=build /usr/local/bin/sluice /usr/local/bin/sluice
 COPY gateway.yaml /etc/sluice/gateway.yaml
 USER 65532:65532

@@ -8,18 +8,22 @@
 use sluice::clock;
 use sluice::config::{self, Action, HostPattern, Match, PathPattern, Route, UnknownEnvironment};
 use sluice::http1::target;
+use sluice::observe::metrics::Metrics;
 use sluice::policy::balance::{Algorithm, Balance, Look, hash_key};
 use sluice::policy::budget::Budget;
-use sluice::policy::circuit::{Terms, Verdict};
+use sluice::policy::circuit::{self, Verdict};
 use sluice::policy::class::Class;
 use sluice::policy::cooldown::{self, Cooldown};
 use sluice::policy::load::{PeakEwma, Quantiles, Utilisation};
+use sluice::policy::outcome::Outcome;
 use sluice::policy::pace::{self, Pace};
 use sluice::policy::queue::{self, Offered, Queue, Ticket, Waiter};
 use sluice::policy::retry::{self, Backoff, Conditions, Ended, Jitter, Methods, Policy, So};
 use sluice::proxy::path;
 use sluice::proxy::route::{Asked, Found, Routes};
 use sluice::upstream::breaker::Breaker;
+use sluice::upstream::pool::{Ask, Leasing, Report, Wait};
+use sluice::upstream::registry::Registry;
 use std::hint::black_box;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -42,6 +46,9 @@ fn main() {
     paces();
     cooldowns();
     retries();
+    for count in [3, 100] {
+        leases(count);
+    }
 }
 
 /// What tells the routes of a table apart.
@@ -130,6 +137,64 @@ fn targets() {
     });
 }
 
+/// A decision is to take at most 50 ns. Time goes on by a microsecond a turn, so that windows move on as they do in life.
+fn circuits() {
+    let start = clock::now();
+    let at = |turn: usize| start + Duration::from_micros(turn as u64);
+    let terms = circuit::Terms {
+        failure_threshold: 5,
+        failure_rate: 0.5,
+        window: Duration::from_secs(10),
+        minimum_requests: 20,
+        recovery_timeout: Duration::from_secs(5),
+        max_recovery_timeout: Duration::from_secs(60),
+        half_open_requests: 1,
+        success_threshold: 2,
+    };
+    let breaker = Breaker::new("alpha".into(), terms, start);
+    let attempt = |verdict, now| {
+        let permit = breaker.admit(now).expect("a closed circuit admits");
+        breaker.report(permit, verdict, now);
+    };
+    measure("circuit, closed: peek", |turn| {
+        black_box(breaker.peek(black_box(at(turn))));
+    });
+    measure("circuit, closed: admit, success", |turn| attempt(Verdict::Success, at(turn)));
+    measure("circuit, closed: admit, one in 10 fails", |turn| {
+        attempt(if turn % 10 == 0 { Verdict::Failure("reset") } else { Verdict::Success }, at(turn));
+    });
+    for _ in 0..terms.failure_threshold {
+        attempt(Verdict::Failure("reset"), at(TURNS));
+    }
+    measure("circuit, open: refused", |turn| {
+        assert!(breaker.admit(black_box(at(turn))).is_none());
+    });
+    let breaker = Breaker::new("beta".into(), circuit::Terms { success_threshold: u32::MAX, ..terms }, start);
+    for _ in 0..terms.failure_threshold {
+        breaker.report(breaker.admit(start).expect("closed"), Verdict::Failure("reset"), start);
+    }
+    measure("circuit, half open: a probe, success", |turn| {
+        let now = at(turn) + terms.recovery_timeout * 2;
+        breaker.report(breaker.admit(now).expect("room for a probe"), Verdict::Success, now);
+    });
+}
+
+fn route(number: usize, (host, path): (HostPattern, PathPattern)) -> Arc<Route> {
+    Arc::new(Route {
+        name: format!("route-{number}").into(),
+        matches: Match {
+            hosts: vec![host],
+            path,
+            path_regex: None,
+            methods: None,
+            headers: Vec::new(),
+            query: Vec::new(),
+        },
+        action: Action::Pool(0),
+        ..standard().clone()
+    })
+}
+
 /// A queue with 100,000 waiters of 1,000 clients, a third of them in each class.
 fn queues() {
     let start = clock::now();
@@ -176,46 +241,13 @@ fn placed(offered: &Offered<usize>) -> Ticket {
     *ticket
 }
 
-/// A decision is to take at most 50 ns. Time goes on by a microsecond a turn, so that windows move on as they do in life.
-fn circuits() {
-    let start = clock::now();
-    let at = |turn: usize| start + Duration::from_micros(turn as u64);
-    let terms = Terms {
-        failure_threshold: 5,
-        failure_rate: 0.5,
-        window: Duration::from_secs(10),
-        minimum_requests: 20,
-        recovery_timeout: Duration::from_secs(5),
-        max_recovery_timeout: Duration::from_secs(60),
-        half_open_requests: 1,
-        success_threshold: 2,
-    };
-    let breaker = Breaker::new("alpha".into(), terms, start);
-    let attempt = |verdict, now| {
-        let permit = breaker.admit(now).expect("a closed circuit admits");
-        breaker.report(permit, verdict, now);
-    };
-    measure("circuit, closed: peek", |turn| {
-        black_box(breaker.peek(black_box(at(turn))));
+/// A route that says nothing of its own.
+fn standard() -> &'static Route {
+    static ROUTE: LazyLock<Arc<Route>> = LazyLock::new(|| {
+        let text = b"listeners: [{ name: a, bind: \"127.0.0.1:0\" }]\nroutes: [{ name: a, respond: {} }]";
+        config::parse("", text, &UnknownEnvironment).expect("valid").config.routes[0].clone()
     });
-    measure("circuit, closed: admit, success", |turn| attempt(Verdict::Success, at(turn)));
-    measure("circuit, closed: admit, one in 10 fails", |turn| {
-        attempt(if turn % 10 == 0 { Verdict::Failure("reset") } else { Verdict::Success }, at(turn));
-    });
-    for _ in 0..terms.failure_threshold {
-        attempt(Verdict::Failure("reset"), at(TURNS));
-    }
-    measure("circuit, open: refused", |turn| {
-        assert!(breaker.admit(black_box(at(turn))).is_none());
-    });
-    let breaker = Breaker::new("beta".into(), Terms { success_threshold: u32::MAX, ..terms }, start);
-    for _ in 0..terms.failure_threshold {
-        breaker.report(breaker.admit(start).expect("closed"), Verdict::Failure("reset"), start);
-    }
-    measure("circuit, half open: a probe, success", |turn| {
-        let now = at(turn) + terms.recovery_timeout * 2;
-        breaker.report(breaker.admit(now).expect("room for a probe"), Verdict::Success, now);
-    });
+    &ROUTE
 }
 
 /// Every algorithm over members that are all a little busy, and in turn where one of two is out.
@@ -345,29 +377,45 @@ fn retries() {
     });
 }
 
-fn route(number: usize, (host, path): (HostPattern, PathPattern)) -> Arc<Route> {
-    Arc::new(Route {
-        name: format!("route-{number}").into(),
-        matches: Match {
-            hosts: vec![host],
-            path,
-            path_regex: None,
-            methods: None,
-            headers: Vec::new(),
-            query: Vec::new(),
-        },
-        action: Action::Pool(0),
-        ..standard().clone()
-    })
-}
-
-/// A route that says nothing of its own.
-fn standard() -> &'static Route {
-    static ROUTE: LazyLock<Arc<Route>> = LazyLock::new(|| {
-        let text = b"listeners: [{ name: a, bind: \"127.0.0.1:0\" }]\nroutes: [{ name: a, respond: {} }]";
-        config::parse("", text, &UnknownEnvironment).expect("valid").config.routes[0].clone()
-    });
-    &ROUTE
+/// A lease with room, taken and given back, over so many providers.
+fn leases(count: usize) {
+    for balance in ["round_robin", "least_connections", "peak_ewma"] {
+        let names: Vec<String> = (0..count).map(|number| format!("p{number}")).collect();
+        let providers: Vec<String> =
+            names.iter().map(|name| format!("{name}: {{ url: \"http://127.0.0.1:1\" }}")).collect();
+        let text = format!(
+            "listeners: [{{ name: l, bind: \"127.0.0.1:0\" }}]\nroutes: [{{ name: r, pool: p }}]\nproviders: {{ {} }}\n\
+             pools: {{ p: {{ balance: {balance}, providers: [{}] }} }}",
+            providers.join(", "),
+            names.join(", ")
+        );
+        let loaded = config::parse("", text.as_bytes(), &UnknownEnvironment).expect("valid");
+        let (registry, pools) = Registry::default().build(&loaded.config, 1, &Metrics::new()).expect("it can be built");
+        registry.take_effect(&Registry::default(), clock::now());
+        let now = clock::now();
+        let label = || unreachable!("nobody waits");
+        let ask = Ask {
+            class: Class::Normal,
+            client: 0,
+            share: 1,
+            key: None,
+            tried: &[],
+            again: false,
+            risky: false,
+            bytes: 0,
+            deadline: now + Duration::from_secs(3600),
+            wait: Wait::Queue,
+            now,
+            label: &label,
+        };
+        let head_after = Some(Duration::from_millis(5));
+        let report = Report { outcome: Outcome::Success, why: "", head_after, cooldown: None };
+        measure(&format!("lease, {balance}, {count} providers"), |_| {
+            if let Ok(Leasing::Now(lease)) = pools[0].lease(black_box(&ask)) {
+                lease.finish(report, now);
+            }
+        });
+    }
 }
 
 /// Spreads neighbouring numbers (a prime stride), so that requests do not walk the table in the order it was built.

@@ -3,14 +3,20 @@
 //! A reload is: read, parse, check, build, swap one snapshot. Everything that can fail comes before the swap, so that a
 //! configuration that is rejected changes nothing. Reloads come one at a time; requests never wait for one.
 
+mod figures;
+
 use crate::admin::{
-    self, Check, ConfigStatus, Control, OnDisk, ProviderView, Readiness, Rejected, Reloaded, Reloading, Version,
+    self, BalanceView, Check, CircuitView, ConfigStatus, Control, Dependency, OnDisk, ProviderView, QueueView,
+    Readiness, Rejected, Reloaded, Reloading, RetryView, Version, WaitingView,
 };
 use crate::clock;
 use crate::config::{self, Bind, Config, Environment, Inputs, Loaded, Problems, UnknownEnvironment};
+use crate::observe::Exposition;
 use crate::observe::families::UNROUTED;
 use crate::observe::logs::{Logs, Prepared};
 use crate::observe::metrics::Metrics;
+use crate::overrides::{self, Overrides, Shown};
+use crate::policy::overrides::{Setting, Target};
 use crate::proxy::Shared;
 use crate::proxy::snapshot::Snapshot;
 use crate::server::inherited::{Address, Inherited, Role, Sockets};
@@ -18,8 +24,11 @@ use crate::server::limits;
 use crate::server::port::{Opened, Port};
 use crate::server::tls::Terminator;
 use crate::server::worker::{self, Order, Worker};
-use crate::upstream::registry::Registry;
+use crate::store::{self, Embedded};
+use crate::upstream::discover::Found;
+use crate::upstream::registry::{Registry, Upkeep};
 use arc_swap::ArcSwap;
+use figures::Figures;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io;
@@ -29,7 +38,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
-use tokio::sync::{mpsc, watch};
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Where the configuration comes from.
 #[derive(Clone)]
@@ -48,6 +58,8 @@ pub struct Gateway {
     /// The admin listener's socket once more, to be handed to another process; whether a service manager holds it too.
     admin_socket: (TcpListener, bool),
     admin_stop: watch::Sender<bool>,
+    /// Dropped, it ends what goes on beside requests.
+    upkeep: oneshot::Sender<()>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -70,6 +82,7 @@ struct Core {
     first: Arc<Config>,
     shared: Arc<Shared>,
     workers: Vec<mpsc::Sender<Order>>,
+    overrides: Arc<Overrides>,
     /// Off the list of those who take traffic, while it still takes what comes.
     unready: AtomicBool,
     /// A new process is on its way, and reads the file itself.
@@ -142,15 +155,22 @@ impl Gateway {
             .map_err(|error| StartError::Build(format!("log: {error}")))?;
         // What happens before the logs are installed for the whole process belongs into them as well.
         let subscriber = logs.subscriber();
-        let start = || Core::start(source, loaded, metrics, logs, inherited);
+        let runtime = own_runtime().map_err(|error| StartError::Build(error.to_string()))?;
+        let (found, discovered) = mpsc::channel(FOUND);
+        let upkeep = Upkeep { runtime: runtime.handle().clone(), found };
+        let start = || Core::start(source, loaded, metrics, logs, inherited, upkeep);
         let (core, threads) = tracing::subscriber::with_default(subscriber, start)?;
+        runtime.spawn(take_in(Arc::downgrade(&core), discovered));
+        let (upkeep, end) = oneshot::channel();
         let mut gateway = Gateway {
             admin_address: admin.local_addr().unwrap_or_else(|_| core.config().admin.bind),
             core,
             admin_socket,
             admin_stop: watch::Sender::new(false),
+            upkeep,
             threads,
         };
+        gateway.threads.push(keep_up(runtime, end).map_err(|error| StartError::Build(error.to_string()))?);
         let control = Arc::clone(&gateway.core);
         let stop = gateway.admin_stop.subscribe();
         gateway.threads.push(serve_admin(admin, control, stop).map_err(|error| StartError::Build(error.to_string()))?);
@@ -241,8 +261,16 @@ impl Gateway {
         Ok(shared)
     }
 
+    /// Lets go of what only one process may hold: the store. What it says keeps holding; nothing new is taken.
+    pub async fn release(&self) {
+        let overrides = Arc::clone(&self.core.overrides);
+        // It returns nothing, and a panic has been told by whoever panicked.
+        let _: Result<(), _> = tokio::task::spawn_blocking(move || overrides.release()).await;
+    }
+
     /// No other process has taken over: all goes on as before.
     pub fn keep(&self) {
+        self.core.overrides.resume(&*self.core.registry(), clock::wall());
         self.core.handing_over.store(false, Ordering::Relaxed);
         self.core.reload_if_changed();
     }
@@ -293,11 +321,14 @@ impl Gateway {
             let _: Result<(), _> = worker.try_send(Order::Stop);
         }
         let _: Result<(), _> = self.admin_stop.send(true);
+        drop(self.upkeep);
         for thread in self.threads {
             if thread.join().is_err() {
                 tracing::error!("a thread of the gateway had panicked");
             }
         }
+        // Closed in order, it needs no look at its contents when it is opened next.
+        self.core.overrides.release();
         self.core.shared.logs.flush(clock::after(clock::now(), FLUSH_TIME));
     }
 }
@@ -312,15 +343,18 @@ impl Core {
         metrics: Arc<Metrics>,
         logs: Arc<Logs>,
         inherited: &mut Inherited,
+        upkeep: Upkeep,
     ) -> Result<(Arc<Core>, Vec<JoinHandle<()>>), StartError> {
         let count = loaded.config.workers.map_or_else(limits::cores, usize::from);
         let notes: Vec<Value> = loaded.notes.iter().map(value).collect();
         let version = version(&loaded);
         let seen = Arc::clone(&loaded.inputs);
-        let built =
-            build(loaded, &Registry::default(), &[], count, &metrics, &logs, inherited).map_err(StartError::Build)?;
+        let built = build(loaded, &Registry::kept_up(upkeep), &[], count, &metrics, &logs, inherited)
+            .map_err(StartError::Build)?;
         inherited.used_up().map_err(StartError::Build)?;
         let first = Arc::clone(&built.snapshot.config);
+        let overrides = Arc::new(Overrides::new(Arc::new(Embedded::new(&first.store.path))));
+        overrides.load(&built.registry, clock::wall());
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::new(Arc::clone(&built.snapshot)),
             metrics,
@@ -343,6 +377,7 @@ impl Core {
             first,
             shared,
             workers,
+            overrides,
             unready: AtomicBool::new(false),
             handing_over: AtomicBool::new(false),
             reloading: Mutex::new(()),
@@ -357,6 +392,16 @@ impl Core {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at what is alive of the configuration that is applied.
+    fn figures(&self) -> Figures {
+        let state = self.state();
+        Figures::new(self.config(), Arc::clone(&state.registry), Arc::clone(&self.shared.metrics))
+    }
+
+    fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.state().registry)
     }
 
     fn config(&self) -> Arc<Config> {
@@ -416,6 +461,8 @@ impl Core {
         let built = build(loaded, &registry, &ports, self.workers.len(), metrics, logs, &mut Inherited::default())
             // Names that came as far as a series of their own.
             .inspect_err(|_| self.forget(&self.state()));
+        // What is new is steered before it is used. A name that stays keeps the live state that is steered already.
+        let built = built.inspect(|built| self.overrides.lay_over(&built.registry));
         let applied = built.and_then(|built| self.apply(&mut self.state(), built, version.clone()));
         applied.map_err(|message| Rejected { problems: vec![json!({ "message": message })], rendered: message })?;
         Ok(Reloaded { hash: version.hash, changes, notes })
@@ -478,9 +525,10 @@ impl Core {
         let mut routes: Vec<&str> = config.routes.iter().map(|route| &*route.name).collect();
         routes.push(UNROUTED);
         let providers: Vec<&str> = config.providers.iter().map(|provider| &*provider.name).collect();
+        let pools: Vec<&str> = config.pools.iter().map(|pool| &*pool.name).collect();
         let leaving: Vec<_> = state.leaving.iter().map(|port| port.listener()).collect();
         let listeners: Vec<&str> = config.listeners.iter().chain(&leaving).map(|listener| &*listener.name).collect();
-        self.shared.metrics.retain(&routes, &providers, &listeners);
+        self.shared.metrics.retain(&routes, &providers, &pools, &listeners);
     }
 
     /// What differs from how the process was started and no reload can change, as notes.
@@ -489,7 +537,8 @@ impl Core {
             |what: &str| json!({ "message": format!("`{what}` has changed; it takes effect at the next start") });
         let workers = (self.first.workers != new.workers).then(|| restart("workers"));
         let admin = (self.first.admin.bind != new.admin.bind).then(|| restart("admin.bind"));
-        workers.into_iter().chain(admin).collect()
+        let store = (self.first.store.path != new.store.path).then(|| restart("store.path"));
+        workers.into_iter().chain(admin).chain(store).collect()
     }
 
     /// Tells every port to accept no more, and every answer to close its connection.
@@ -540,14 +589,62 @@ impl Control for Core {
         }
     }
 
+    fn page(&self, format: Exposition) -> (&'static str, String) {
+        self.figures().show();
+        self.shared.metrics.render(format)
+    }
+
     fn providers(&self) -> Vec<ProviderView> {
-        let snapshot = self.shared.snapshot.load();
-        let view = |provider: &Arc<config::Provider>| ProviderView {
-            name: provider.name.to_string(),
-            url: provider.url.to_string(),
-            in_flight: self.shared.metrics.provider(&provider.name).in_flight(),
+        self.figures().providers()
+    }
+
+    fn circuits(&self) -> Vec<CircuitView> {
+        self.figures().circuits()
+    }
+
+    fn queues(&self) -> Vec<QueueView> {
+        self.figures().queues()
+    }
+
+    fn waiting(&self, pool: &str, limit: usize) -> Option<Vec<WaitingView>> {
+        self.figures().waiting(pool, limit)
+    }
+
+    fn cancel(&self, pool: &str, id: u64) -> bool {
+        self.registry().find_pool(pool).is_some_and(|pool| pool.cancel(id))
+    }
+
+    fn balances(&self) -> Vec<BalanceView> {
+        self.figures().balances()
+    }
+
+    fn retries(&self) -> RetryView {
+        self.figures().retries()
+    }
+
+    fn dependencies(&self) -> Vec<Dependency> {
+        let store = self.overrides.store();
+        let (state, detail) = match store.state {
+            store::State::Unused => ("unused", format!("{}: nothing had to be stored yet", store.place)),
+            store::State::Works => ("ok", store.place),
+            store::State::Fails(error) => ("failing", format!("{error}; until then overrides are kept in memory only")),
         };
-        snapshot.config.providers.iter().map(view).collect()
+        vec![Dependency { name: "store", state, detail, latency: store.latency }]
+    }
+
+    fn overrides(&self) -> Vec<Shown> {
+        self.overrides.list(&*self.registry())
+    }
+
+    fn override_by(&self, setting: Setting, name: &str, ttl: Option<Duration>) -> Result<Shown, overrides::Refused> {
+        let now = clock::wall();
+        // A year beyond what the clock can say has no end worth noting.
+        let until = ttl.and_then(|ttl| now.checked_add(ttl));
+        self.overrides.put(&*self.registry(), setting, name, until, now)
+    }
+
+    fn take_back(&self, target: &Target) -> Result<Option<Shown>, overrides::Refused> {
+        self.overrides.clear(&*self.registry(), target, clock::wall())
     }
 
     fn config(&self) -> ConfigStatus {
@@ -689,13 +786,41 @@ fn spawn_workers(count: usize, shared: &Arc<Shared>) -> io::Result<(Inboxes, Vec
 
 /// The admin listener has a thread and a runtime of its own: whatever it does, requests do not wait for it.
 fn serve_admin(listener: TcpListener, control: Arc<Core>, stop: watch::Receiver<bool>) -> io::Result<JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = own_runtime()?;
     runtime.spawn(look_at_certificates(Arc::downgrade(&control)));
+    runtime.spawn(end_overrides(Arc::downgrade(&control), Arc::clone(&control.overrides)));
     std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
         if let Err(error) = runtime.block_on(admin::serve(listener, control, stop)) {
             tracing::error!(%error, "the admin listener has ended; restart the gateway");
         }
     })
+}
+
+/// A runtime for a thread of its own.
+fn own_runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// What goes on beside requests has a thread of its own, until `end` is dropped: however many checks there are, neither
+/// workers nor operators wait for them.
+fn keep_up(runtime: Runtime, end: oneshot::Receiver<()>) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("upkeep".to_owned()).spawn(move || {
+        // Nothing is ever sent.
+        let _: Result<(), oneshot::error::RecvError> = runtime.block_on(end);
+        // Not waiting for name look-ups under way: the system may take its time.
+        runtime.shutdown_background();
+    })
+}
+
+/// Lets what was discovered come true.
+async fn take_in(core: Weak<Core>, mut discovered: mpsc::Receiver<Found>) {
+    while let Some(Found { family, addresses }) = discovered.recv().await {
+        let Some(core) = core.upgrade() else { return };
+        let state = core.state();
+        if let Some(family) = family.upgrade() {
+            state.registry.discovered(&family, &addresses, clock::now());
+        }
+    }
 }
 
 /// Says once a day which certificates end soon; a reload says it as well.
@@ -706,6 +831,20 @@ async fn look_at_certificates(core: Weak<Core>) {
         let ports = core.state().ports.clone();
         for terminator in ports.iter().filter_map(|port| port.terminator()) {
             terminator.announce(clock::wall());
+        }
+    }
+}
+
+/// Takes overrides back when their time is over.
+async fn end_overrides(core: Weak<Core>, overrides: Arc<Overrides>) {
+    loop {
+        overrides.next_end(clock::wall).await;
+        let Some(core) = core.upgrade() else { return };
+        // The store may keep it waiting.
+        let expire = move || core.overrides.expire(&*core.registry(), clock::wall());
+        if let Err(error) = tokio::task::spawn_blocking(expire).await {
+            tracing::error!(%error, "overrides do not end by themselves any more; take them back by the API");
+            return;
         }
     }
 }
@@ -772,6 +911,9 @@ const GOING: &str = "the gateway is going and takes no new configuration";
 
 /// What a reload is told while a new process is on its way.
 const HANDING_OVER: &str = "a new process is about to take over and reads the file itself; reload once it has";
+
+/// Answers of DNS that wait to come true; whoever finds more waits.
+const FOUND: usize = 64;
 
 /// Between two looks at the certificates.
 const DAY: Duration = Duration::from_hours(24);

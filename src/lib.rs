@@ -9,8 +9,8 @@
 //! # Around it
 //!
 //! [`config`] turns `gateway.yaml` into a checked configuration, [`gateway`] builds everything from it and swaps it for the
-//! next, [`admin`] shows and steers, [`observe`] counts and logs, [`cli`] is what people type. [`policy`] decides without
-//! doing. Only [`clock`] reads time.
+//! next, [`admin`] shows and steers, [`overrides`] are what operators changed by it, [`store`] keeps them, [`observe`] counts and
+//! logs, [`cli`] is what people type. [`policy`] decides without doing. Only [`clock`] reads time.
 #![forbid(unsafe_code)]
 
 pub mod server;
@@ -23,6 +23,8 @@ pub mod net;
 pub mod config;
 pub mod gateway;
 pub mod watch;
+pub mod overrides;
+pub mod store;
 pub mod admin;
 pub mod observe;
 pub mod cli;

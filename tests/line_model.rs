@@ -96,7 +96,7 @@ impl Provider {
         assert_eq!(self.used.load(Ordering::SeqCst), 0);
         // The lines know the provider and it knows them.
         let lines = std::mem::take(&mut *self.lines.write().expect("not poisoned"));
-        assert!(lines.iter().all(|line| line.len() == 0));
+        assert!(lines.iter().all(|line| line.waiting() == 0));
     }
 }
 

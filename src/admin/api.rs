@@ -4,14 +4,17 @@ use super::control::{Control, Rejected};
 use super::guard;
 use super::problem::Problem;
 use super::views;
+use crate::config::duration;
 use crate::observe::Exposition;
+use crate::overrides::{Refused, Shown};
+use crate::policy::overrides::{Kind, Setting, Target};
 use axum::Json;
 use axum::body::{Body, HttpBody};
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::{Router, get, post};
+use axum::routing::{Router, delete, get, post};
 use serde_json::{Value, json};
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -31,6 +34,9 @@ struct Desk {
 /// Everything the listener answers, behind the guard.
 pub(super) fn router(control: Arc<dyn Control>) -> Router {
     let desk = Desk { control, checks: Arc::new(Semaphore::new(CHECKS_AT_ONCE)) };
+    let steers = STEERS.into_iter().fold(Router::new(), |router, (path, kind, setting)| {
+        router.route(path, post(async move |desk, uri, name| steer(desk, uri, name, kind, setting).await))
+    });
     Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics))
@@ -39,11 +45,24 @@ pub(super) fn router(control: Arc<dyn Control>) -> Router {
         .route("/health/live", get(live))
         .route("/readyz", get(ready))
         .route("/health/ready", get(ready))
-        .route("/health/providers", get(providers))
+        .route("/health/providers", get(provider_health))
         .route("/health/dependencies", get(dependencies))
         .route("/api/v1/config", get(config))
         .route("/api/v1/config/reload", post(reload))
         .route("/api/v1/config/check", post(check))
+        .route("/api/v1/queues", get(queues))
+        .route("/api/v1/queues/{pool}", get(queue))
+        .route("/api/v1/queues/{pool}/requests", get(waiting))
+        .route("/api/v1/queues/{pool}/requests/{id}", delete(cancel))
+        .route("/api/v1/circuit-breakers", get(circuits))
+        .route("/api/v1/circuit-breakers/{provider}", get(circuit))
+        .route("/api/v1/providers", get(providers))
+        .route("/api/v1/providers/{provider}", get(provider))
+        .route("/api/v1/load-balancing", get(balances))
+        .route("/api/v1/retry", get(retries))
+        .route("/api/v1/overrides", get(overrides))
+        .route("/api/v1/overrides/{kind}/{name}", delete(take_back))
+        .merge(steers)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(desk.clone(), guarded))
@@ -69,8 +88,11 @@ async fn index() -> Html<&'static str> {
 
 async fn metrics(State(desk): State<Desk>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    let (content_type, page) = desk.control.metrics().render(exposition(accept.unwrap_or("")));
-    ([(header::CONTENT_TYPE, content_type)], page).into_response()
+    let format = exposition(accept.unwrap_or(""));
+    match aside(&desk, move |control| control.page(format)).await {
+        Some((content_type, page)) => ([(header::CONTENT_TYPE, content_type)], page).into_response(),
+        None => failed(&desk).into_response(),
+    }
 }
 
 async fn live() -> Json<Value> {
@@ -85,13 +107,98 @@ async fn ready(State(desk): State<Desk>, uri: Uri) -> Response {
     (status, Json(views::readiness(&readiness, guard::is_verbose(&uri)))).into_response()
 }
 
-async fn providers(State(desk): State<Desk>) -> Json<Value> {
-    Json(json!({ "providers": desk.control.providers().iter().map(views::provider).collect::<Vec<_>>() }))
+async fn provider_health(State(desk): State<Desk>, uri: Uri) -> Response {
+    list(&desk, &uri, "providers", |control| control.providers().iter().map(views::provider_health).collect()).await
 }
 
-/// Nothing that Sluice depends on exists yet: no store, no Redis, no key server.
-async fn dependencies() -> Json<Value> {
-    Json(json!({ "dependencies": [] }))
+async fn dependencies(State(desk): State<Desk>, uri: Uri) -> Response {
+    list(&desk, &uri, "dependencies", |control| control.dependencies().iter().map(views::dependency).collect()).await
+}
+
+async fn providers(State(desk): State<Desk>, uri: Uri) -> Response {
+    list(&desk, &uri, "providers", |control| control.providers().iter().map(views::provider).collect()).await
+}
+
+async fn provider(State(desk): State<Desk>, uri: Uri, Path(name): Path<String>) -> Response {
+    let one = move |control: &dyn Control| {
+        control.providers().iter().find(|provider| provider.name == name).map(views::provider)
+    };
+    single(&desk, &uri, "provider", one).await
+}
+
+async fn circuits(State(desk): State<Desk>, uri: Uri) -> Response {
+    list(&desk, &uri, "circuit_breakers", |control| control.circuits().iter().map(views::circuit).collect()).await
+}
+
+async fn circuit(State(desk): State<Desk>, uri: Uri, Path(name): Path<String>) -> Response {
+    let one = move |control: &dyn Control| {
+        control.circuits().iter().find(|circuit| circuit.provider == name).map(views::circuit)
+    };
+    single(&desk, &uri, "provider", one).await
+}
+
+async fn queues(State(desk): State<Desk>, uri: Uri) -> Response {
+    list(&desk, &uri, "queues", |control| control.queues().iter().map(views::queue).collect()).await
+}
+
+async fn queue(State(desk): State<Desk>, uri: Uri, Path(name): Path<String>) -> Response {
+    let one = move |control: &dyn Control| control.queues().iter().find(|queue| queue.pool == name).map(views::queue);
+    single(&desk, &uri, "pool", one).await
+}
+
+async fn waiting(State(desk): State<Desk>, uri: Uri, Path(name): Path<String>) -> Response {
+    let one = move |control: &dyn Control| {
+        let waiting = control.waiting(&name, WAITING_SHOWN)?;
+        Some(json!({ "requests": waiting.iter().map(views::waiting).collect::<Vec<_>>() }))
+    };
+    single(&desk, &uri, "pool", one).await
+}
+
+async fn cancel(State(desk): State<Desk>, uri: Uri, Path((pool, id)): Path<(String, String)>) -> Response {
+    let id: Option<u64> = id.parse().ok();
+    match aside(&desk, move |control| id.filter(|id| control.cancel(&pool, *id))).await {
+        Some(Some(id)) => Json(json!({ "cancelled": id })).into_response(),
+        Some(None) => {
+            let detail = "nobody with that id waits there (any more); GET the path without it lists who does";
+            Problem::new(StatusCode::NOT_FOUND, "not_found", detail).at(uri.path()).into_response()
+        }
+        None => failed(&desk).at(uri.path()).into_response(),
+    }
+}
+
+async fn balances(State(desk): State<Desk>, uri: Uri) -> Response {
+    list(&desk, &uri, "pools", |control| control.balances().iter().map(views::balance).collect()).await
+}
+
+async fn retries(State(desk): State<Desk>, uri: Uri) -> Response {
+    single(&desk, &uri, "", |control| Some(views::retries(&control.retries()))).await
+}
+
+/// Everything of a kind, under its name.
+async fn list(
+    desk: &Desk,
+    uri: &Uri,
+    name: &str,
+    look: impl FnOnce(&dyn Control) -> Vec<Value> + Send + 'static,
+) -> Response {
+    match aside(desk, look).await {
+        Some(all) => Json(json!({ name: all })).into_response(),
+        None => failed(desk).at(uri.path()).into_response(),
+    }
+}
+
+/// One of a kind, if there is one of that name.
+async fn single(
+    desk: &Desk,
+    uri: &Uri,
+    kind: &str,
+    look: impl FnOnce(&dyn Control) -> Option<Value> + Send + 'static,
+) -> Response {
+    match aside(desk, look).await {
+        Some(Some(view)) => Json(view).into_response(),
+        Some(None) => unknown_name(kind).at(uri.path()).into_response(),
+        None => failed(desk).at(uri.path()).into_response(),
+    }
 }
 
 async fn config(State(desk): State<Desk>, uri: Uri) -> Response {
@@ -142,6 +249,118 @@ async fn checked(desk: &Desk, headers: &HeaderMap, body: Body) -> Result<Vec<Val
         Ok(Err(rejected)) => Err(self::rejected(rejected, "it would be rejected")),
         Err(_) => Err(failed(desk)),
     }
+}
+
+async fn overrides(State(desk): State<Desk>, uri: Uri) -> Response {
+    list(&desk, &uri, "overrides", |control| control.overrides().iter().map(views::overriding).collect()).await
+}
+
+async fn take_back(State(desk): State<Desk>, uri: Uri, Path((kind, name)): Path<(String, String)>) -> Response {
+    let taken = match Kind::parse(&kind) {
+        Some(kind) => cleared(&desk, Target { kind, name }).await,
+        None => Err(no_override()),
+    };
+    match taken {
+        Ok(None) => no_override().at(uri.path()).into_response(),
+        Ok(Some(shown)) => said("cleared", Some(&shown)),
+        Err(problem) => problem.at(uri.path()).into_response(),
+    }
+}
+
+/// One of [`STEERS`]: makes an override, or takes it back.
+async fn steer(
+    State(desk): State<Desk>,
+    uri: Uri,
+    Path(name): Path<String>,
+    kind: Kind,
+    setting: Option<Setting>,
+) -> Response {
+    let target = Target { kind, name };
+    let done = match (ttl(uri.query().unwrap_or("")), setting) {
+        (Err(problem), _) => Err(problem),
+        (Ok(Some(_)), None) => {
+            Err(bad_request("nothing is set here that could end: `ttl` belongs to what is to be taken back later"))
+        }
+        (Ok(ttl), Some(setting)) => made(&desk, setting, target, ttl).await.map(|shown| ("override", Some(shown))),
+        (Ok(None), None) => cleared(&desk, target).await.map(|shown| ("cleared", shown)),
+    };
+    match done {
+        Ok((what, shown)) => said(what, shown.as_ref()),
+        Err(problem) => problem.at(uri.path()).into_response(),
+    }
+}
+
+async fn made(desk: &Desk, setting: Setting, target: Target, ttl: Option<Duration>) -> Result<Shown, Problem> {
+    let name = target.name.clone();
+    let made = aside(desk, move |control| control.override_by(setting, &name, ttl)).await;
+    made.ok_or_else(|| failed(desk))?.map_err(|refused| not_done(refused, &target))
+}
+
+async fn cleared(desk: &Desk, target: Target) -> Result<Option<Shown>, Problem> {
+    let whose = target.clone();
+    let taken = aside(desk, move |control| control.take_back(&whose)).await;
+    taken.ok_or_else(|| failed(desk))?.map_err(|refused| not_done(refused, &target))
+}
+
+/// What was made or taken back; and that a restart would not know of it, where it is so.
+fn said(what: &str, shown: Option<&Shown>) -> Response {
+    let mut view = json!({ what: shown.map(views::overriding) });
+    if shown.is_some_and(|shown| !shown.durable) {
+        view["warning"] =
+            "done, in memory only: a restart will not know of it; GET /health/dependencies says why".into();
+    }
+    Json(view).into_response()
+}
+
+fn not_done(refused: Refused, target: &Target) -> Problem {
+    match refused {
+        Refused::Unknown => unknown_name(if target.kind == Kind::Queue { "pool" } else { "provider" }),
+        Refused::Full => {
+            let detail = "there are as many overrides as there may be; DELETE some of GET /api/v1/overrides";
+            Problem::new(StatusCode::CONFLICT, "too_many_overrides", detail)
+        }
+        Refused::Released => {
+            let detail = "a new process is taking over; ask again, and it will do it";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "handing_over", detail).with_field(header::RETRY_AFTER, "1")
+        }
+    }
+}
+
+fn unknown_name(kind: &str) -> Problem {
+    let detail = format!(
+        "there is no {kind} of that name; GET /api/v1/{} lists those there are",
+        match kind {
+            "pool" => "queues",
+            _ => "providers",
+        }
+    );
+    Problem::new(StatusCode::NOT_FOUND, "unknown_name", detail)
+}
+
+fn no_override() -> Problem {
+    let detail = "there is no such override; GET /api/v1/overrides lists those there are";
+    Problem::new(StatusCode::NOT_FOUND, "not_found", detail)
+}
+
+fn bad_request(detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "bad_request", detail)
+}
+
+/// `ttl=10m`, the only thing that a query may say: what is mistyped must not be an override for ever.
+fn ttl(query: &str) -> Result<Option<Duration>, Problem> {
+    let mut ttl = None;
+    for part in query.split('&').filter(|part| !part.is_empty()) {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        if name != "ttl" || ttl.is_some() {
+            return Err(bad_request("the query may say `ttl`, once, and nothing else: ?ttl=10m"));
+        }
+        let span = duration(value).map_err(|help| bad_request(format!("ttl: {help}")))?;
+        if span.is_zero() {
+            return Err(bad_request("ttl: it would end at once; leave it out for an override without an end"));
+        }
+        ttl = Some(span);
+    }
+    Ok(ttl)
 }
 
 async fn not_found(uri: Uri) -> Problem {
@@ -214,6 +433,17 @@ fn quality(range: &str) -> f32 {
     weight.map_or(1.0, |weight| weight.trim().parse().unwrap_or(0.0))
 }
 
+/// What operators can do to what is alive: the path, what it is about, and what lies over that from then on.
+const STEERS: [(&str, Kind, Option<Setting>); 7] = [
+    ("/api/v1/circuit-breakers/{provider}/open", Kind::Circuit, Some(Setting::Open)),
+    ("/api/v1/circuit-breakers/{provider}/close", Kind::Circuit, Some(Setting::Closed)),
+    ("/api/v1/circuit-breakers/{provider}/auto", Kind::Circuit, None),
+    ("/api/v1/providers/{provider}/drain", Kind::Provider, Some(Setting::Drained)),
+    ("/api/v1/providers/{provider}/undrain", Kind::Provider, None),
+    ("/api/v1/queues/{pool}/pause", Kind::Queue, Some(Setting::Paused)),
+    ("/api/v1/queues/{pool}/resume", Kind::Queue, None),
+];
+
 /// Answers are of the moment, are what they say they are, and belong into no other page.
 const ALWAYS: [(&str, &str); 4] = [
     ("cache-control", "no-store"),
@@ -221,6 +451,9 @@ const ALWAYS: [(&str, &str); 4] = [
     ("referrer-policy", "no-referrer"),
     ("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
 ];
+
+/// Of those that wait, so many are listed: who came first. The queue's own figures count them all.
+const WAITING_SHOWN: usize = 1_000;
 
 /// A configuration's bound, as for the file itself.
 const YAML_BYTES_MAX: usize = 32 * 1024 * 1024;

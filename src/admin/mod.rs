@@ -4,6 +4,7 @@
 //! `control.rs` is all it knows of the gateway, `guard.rs` decides who may do what before a handler runs, `api.rs` has
 //! the handlers, `views.rs` what they show, `server.rs` the sockets.
 
+mod advice;
 mod api;
 mod control;
 mod guard;
@@ -12,7 +13,8 @@ mod server;
 mod views;
 
 pub use control::{
-    Check, ConfigStatus, Control, OnDisk, ProviderView, Readiness, Rejected, Reloaded, Reloading, Version,
+    BalanceView, Check, CircuitView, ConfigStatus, Control, Counts, Dependency, MemberView, OnDisk, ProviderView,
+    QueueView, Readiness, Rejected, Reloaded, Reloading, RetryView, Version, WaitingView,
 };
 pub use server::serve;
 

@@ -4,11 +4,17 @@ use super::*;
 use crate::clock;
 use crate::config::{Admin, Role, Secret, Token};
 use crate::observe::Metrics;
+use crate::overrides::{self, Overrides, Shown, Steered};
+use crate::policy::circuit::{Circuit, State, Terms, Verdict};
+use crate::policy::class::Class;
+use crate::policy::overrides::{Change, Setting, Target};
+use crate::store::Embedded;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
@@ -26,6 +32,25 @@ struct Pretended {
     slow: AtomicBool,
     /// Looking at readiness and configuration waits for it.
     busy: Mutex<()>,
+    overrides: Overrides,
+    alpha: Alpha,
+    folder: TempDir,
+}
+
+/// One thing of each kind is there, and is called `alpha`.
+#[derive(Default)]
+struct Alpha {
+    told: Mutex<Vec<String>>,
+}
+
+impl Steered for Alpha {
+    fn has(&self, target: &Target) -> bool {
+        target.name == "alpha"
+    }
+
+    fn apply(&self, change: &Change<'_>) {
+        self.told.lock().expect("nobody panicked").push(format!("{change:?}"));
+    }
 }
 
 /// A running listener.
@@ -61,8 +86,95 @@ impl Control for Pretended {
     }
 
     fn providers(&self) -> Vec<ProviderView> {
-        let alpha = ProviderView { name: "alpha".into(), url: "http://127.0.0.1:9001".into(), in_flight: 2 };
-        vec![alpha]
+        vec![provider()]
+    }
+
+    fn circuits(&self) -> Vec<CircuitView> {
+        let start = clock::now();
+        let terms = Terms {
+            failure_threshold: 1,
+            failure_rate: 0.5,
+            window: Duration::from_secs(10),
+            minimum_requests: 20,
+            recovery_timeout: Duration::from_secs(5),
+            max_recovery_timeout: Duration::from_secs(60),
+            half_open_requests: 1,
+            success_threshold: 2,
+        };
+        let mut circuit = Circuit::new(terms, start);
+        let permit = circuit.admit(start + Duration::from_secs(1)).expect("it is closed");
+        circuit.report(permit, Verdict::Failure("503"), start + Duration::from_secs(1), 0.5);
+        let (now, at) = (start + Duration::from_secs(3), UNIX_EPOCH + Duration::from_secs(3));
+        vec![CircuitView { provider: "alpha".into(), circuit, now, at }]
+    }
+
+    fn queues(&self) -> Vec<QueueView> {
+        vec![QueueView {
+            pool: "main".into(),
+            depth: [0, 2, 1],
+            oldest: [None, Some(Duration::from_millis(1500)), Some(Duration::from_secs(2))],
+            clients: vec![(Class::Normal, "mobile".into(), 2), (Class::Low, "anonymous".into(), 1)],
+            in_flight: 64,
+            capacity: 1000,
+            paused: true,
+            shed: vec![("queue_full", 3), ("queue_timeout", 0)],
+            gone: 4,
+            dispatched: 50,
+            rate: Some(2.5),
+            estimated_wait: None,
+            held: 1024,
+        }]
+    }
+
+    fn waiting(&self, pool: &str, limit: usize) -> Option<Vec<WaitingView>> {
+        assert!(limit > 0);
+        let one = WaitingView {
+            id: 7,
+            request_id: "r-7".into(),
+            client: "mobile".into(),
+            class: Class::Normal,
+            route: "api".into(),
+            method: "POST".into(),
+            path: "/api/x".into(),
+            again: false,
+            waited: Duration::from_millis(1500),
+            left: Duration::from_millis(3500),
+        };
+        (pool == "main").then(|| vec![one])
+    }
+
+    fn cancel(&self, pool: &str, id: u64) -> bool {
+        (pool, id) == ("main", 7)
+    }
+
+    fn balances(&self) -> Vec<BalanceView> {
+        let member = MemberView { weight: 3, backup: false, provider: provider() };
+        vec![BalanceView { pool: "main".into(), rule: "weighted", waiting: 0, members: vec![member] }]
+    }
+
+    fn retries(&self) -> RetryView {
+        RetryView {
+            attempts: [90, 9, 1],
+            routes: vec![("api".into(), vec![("503", 9)], vec![("budget", 2)])],
+            budgets: vec![("main".into(), Some(7.5))],
+        }
+    }
+
+    fn dependencies(&self) -> Vec<Dependency> {
+        let latency = Some(Duration::from_millis(1500));
+        vec![Dependency { name: "store", state: "ok", detail: "data/sluice.redb".into(), latency }]
+    }
+
+    fn overrides(&self) -> Vec<Shown> {
+        self.overrides.list(&self.alpha)
+    }
+
+    fn override_by(&self, setting: Setting, name: &str, ttl: Option<Duration>) -> Result<Shown, overrides::Refused> {
+        self.overrides.put(&self.alpha, setting, name, ttl.map(|ttl| UNIX_EPOCH + ttl), UNIX_EPOCH)
+    }
+
+    fn take_back(&self, target: &Target) -> Result<Option<Shown>, overrides::Refused> {
+        self.overrides.clear(&self.alpha, target, UNIX_EPOCH)
     }
 
     fn config(&self) -> ConfigStatus {
@@ -95,6 +207,23 @@ impl Control for Pretended {
     }
 }
 
+fn provider() -> ProviderView {
+    ProviderView {
+        name: "alpha".into(),
+        url: "http://127.0.0.1:9001".into(),
+        healthy: true,
+        draining: false,
+        circuit: State::Open,
+        in_flight: 2,
+        concurrency: 64,
+        rate: Some(500.0),
+        utilisation: 0.25,
+        latency: [Some(Duration::from_millis(250)), Some(Duration::from_millis(500)), None],
+        cooldown_until: Some(UNIX_EPOCH + Duration::from_secs(1)),
+        attempts: [9, 1, 0],
+    }
+}
+
 fn rejected() -> Rejected {
     Rejected { rendered: "gateway.yaml:1:1: no".into(), problems: vec![json!({ "line": 1 })] }
 }
@@ -104,6 +233,7 @@ impl World {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("port 0 is free");
         let address = listener.local_addr().expect("bound");
         let token = |&(text, role): &(&str, Role)| Token { name: text.into(), secret: Secret::new(text), role };
+        let folder = TempDir::new().expect("a folder");
         let gateway = Arc::new(Pretended {
             admin: Admin {
                 bind: address,
@@ -117,6 +247,9 @@ impl World {
             go_on: Arc::default(),
             slow: AtomicBool::default(),
             busy: Mutex::default(),
+            overrides: Overrides::new(Arc::new(Embedded::new(folder.path()))),
+            alpha: Alpha::default(),
+            folder,
         });
         let (stop, stopped) = watch::channel(false);
         let server = tokio::spawn(serve(listener, gateway.clone(), stopped));
@@ -234,9 +367,13 @@ async fn metrics_come_in_the_format_the_scraper_wants() {
 #[tokio::test]
 async fn providers_dependencies_and_the_configuration_are_shown() {
     let world = World::start(&[]);
-    let alpha = json!({ "name": "alpha", "url": "http://127.0.0.1:9001", "in_flight": 2 });
+    let alpha = json!({
+        "name": "alpha", "url": "http://127.0.0.1:9001", "healthy": true, "available": false, "draining": false,
+        "circuit": "open", "in_flight": 2,
+    });
     assert_eq!(world.get("/health/providers").await.json(), json!({ "providers": [alpha] }));
-    assert_eq!(world.get("/health/dependencies").await.json(), json!({ "dependencies": [] }));
+    let store = json!({ "name": "store", "state": "ok", "latency_seconds": 1.5, "detail": "data/sluice.redb" });
+    assert_eq!(world.get("/health/dependencies").await.json(), json!({ "dependencies": [store] }));
     let expected = json!({
         "applied": { "hash": "aa", "at": "1970-01-01T00:00:00.000Z", "effective": { "version": 1 } },
         "on_disk": { "hash": "bb", "seen_at": "1970-01-01T00:00:00.000Z", "error": "wrong" },
@@ -273,6 +410,169 @@ async fn a_reload_ends_although_its_caller_hung_up() {
     assert_eq!(world.get("/livez").await.status, 200);
     world.gateway.go_on.notify_one();
     until(|| world.gateway.reloads.load(Ordering::SeqCst) == 1).await;
+}
+
+#[tokio::test]
+async fn what_is_alive_is_shown_in_the_shapes_of_the_contract() {
+    let world = World::start(&[]);
+    let queue = json!({
+        "pool": "main",
+        "depth": { "high": 0, "normal": 2, "low": 1 },
+        "oldest_seconds": { "high": null, "normal": 1.5, "low": 2.0 },
+        "clients": [
+            { "client": "mobile", "class": "normal", "waiting": 2 },
+            { "client": "anonymous", "class": "low", "waiting": 1 },
+        ],
+        "in_flight": 64,
+        "capacity": 1000,
+        "paused": true,
+        "shed": { "queue_full": 3, "queue_timeout": 0 },
+        "gone": 4,
+        "dispatched_total": 50,
+        "dispatch_rate": 2.5,
+        "estimated_wait_seconds": null,
+        "held_bytes": 1024,
+    });
+    let circuit = json!({
+        "provider": "alpha",
+        "state": "open",
+        "forced": null,
+        "failures": 1,
+        "counts": { "successes": 0, "failures": 0 },
+        "probes": 0,
+        "last_failure_at": "1970-01-01T00:00:01.000Z",
+        "opened_at": "1970-01-01T00:00:01.000Z",
+        "half_opened_at": null,
+        "retry_at": "1970-01-01T00:00:06.000Z",
+        "history": [
+            { "at": "1970-01-01T00:00:01.000Z", "from": "closed", "to": "open", "why": "1 failure: 503" },
+        ],
+    });
+    let provider = json!({
+        "name": "alpha",
+        "url": "http://127.0.0.1:9001",
+        "healthy": true,
+        "draining": false,
+        "circuit": "open",
+        "in_flight": 2,
+        "utilisation": 0.25,
+        "latency": { "p50": 0.25, "p95": 0.5, "p99": null },
+        "cooldown_until": "1970-01-01T00:00:01.000Z",
+        "limits": { "concurrency": 64, "rate": 500.0 },
+        "attempts": { "first": 9, "retry": 1, "hedge": 0 },
+    });
+    for (path, kind, name, one) in [
+        ("/api/v1/queues", "queues", "main", queue),
+        ("/api/v1/circuit-breakers", "circuit_breakers", "alpha", circuit),
+        ("/api/v1/providers", "providers", "alpha", provider),
+    ] {
+        assert_eq!(world.get(path).await.json(), json!({ kind: [one] }));
+        assert_eq!(world.get(&format!("{path}/{name}")).await.json(), one);
+        world.get(&format!("{path}/nobody")).await.is_problem(404, "unknown_name");
+    }
+    let balancing = world.get("/api/v1/load-balancing").await.json();
+    let alpha = json!({
+        "provider": "alpha", "weight": 3, "backup": false, "attempts": { "first": 9, "retry": 1, "hedge": 0 },
+        "share": 1.0, "share_by_weight": 1.0, "in_flight": 2, "utilisation": 0.25,
+    });
+    let main = &balancing["pools"][0];
+    assert_eq!((&main["pool"], &main["balance"], &main["waiting"]), (&json!("main"), &json!("weighted"), &json!(0)));
+    assert_eq!(main["providers"], json!([alpha]));
+    assert_eq!(main["recommendations"].as_array().map(Vec::len), Some(3), "{main}");
+    let retries = json!({
+        "attempts": { "first": 90, "retry": 9, "hedge": 1 },
+        "routes": [{ "route": "api", "retries": { "503": 9 }, "skipped": { "budget": 2 } }],
+        "pools": [{ "pool": "main", "budget_remaining": 7.5 }],
+    });
+    assert_eq!(world.get("/api/v1/retry").await.json(), retries);
+}
+
+#[tokio::test]
+async fn who_waits_is_listed_and_can_be_sent_away() {
+    let world = World::start(&[]);
+    let one = json!({
+        "id": 7, "request_id": "r-7", "client": "mobile", "class": "normal", "route": "api", "method": "POST",
+        "path": "/api/x", "again": false, "waited_seconds": 1.5, "left_seconds": 3.5,
+    });
+    assert_eq!(world.get("/api/v1/queues/main/requests").await.json(), json!({ "requests": [one] }));
+    world.get("/api/v1/queues/spare/requests").await.is_problem(404, "unknown_name");
+    let cancelled = world.ask("DELETE /api/v1/queues/main/requests/7", &[], "").await;
+    assert_eq!((cancelled.status, cancelled.json()), (200, json!({ "cancelled": 7 })));
+    for path in ["main/requests/8", "main/requests/x", "spare/requests/7"] {
+        world.ask(&format!("DELETE /api/v1/queues/{path}"), &[], "").await.is_problem(404, "not_found");
+    }
+}
+
+#[tokio::test]
+async fn an_override_is_made_listed_and_taken_back() {
+    let world = World::start(&[]);
+    let told = || std::mem::take(&mut *world.gateway.alpha.told.lock().expect("nobody panicked"));
+    let made = world.ask("POST /api/v1/circuit-breakers/alpha/open?ttl=10m", &[], "").await;
+    let open = json!({
+        "id": "circuit/alpha", "kind": "circuit", "name": "alpha", "setting": "open",
+        "since": "1970-01-01T00:00:00.000Z", "until": "1970-01-01T00:10:00.000Z", "unused": false, "durable": true,
+    });
+    assert_eq!((made.status, made.json()), (200, json!({ "override": open })));
+    assert_eq!(told(), ["Circuit(\"alpha\", Some(Open))"]);
+    for (path, kind, setting, change) in [
+        ("circuit-breakers/alpha/close", "circuit", "closed", "Circuit(\"alpha\", Some(Closed))"),
+        ("providers/alpha/drain", "provider", "drained", "Drain(\"alpha\", true)"),
+        ("queues/alpha/pause", "queue", "paused", "Pause(\"alpha\", true)"),
+    ] {
+        let made = world.ask(&format!("POST /api/v1/{path}"), &[], "").await.json()["override"].clone();
+        let said = [&made["kind"], &made["setting"], &made["until"]];
+        assert_eq!(said, [&json!(kind), &json!(setting), &Value::Null]);
+        assert_eq!(told(), [change]);
+    }
+    let listed = world.get("/api/v1/overrides").await.json();
+    let ids: Vec<_> = listed["overrides"].as_array().expect("a list").iter().map(|one| one["id"].clone()).collect();
+    assert_eq!(ids, ["circuit/alpha", "provider/alpha", "queue/alpha"]);
+    for (request, change) in [
+        ("POST /api/v1/circuit-breakers/alpha/auto", "Circuit(\"alpha\", None)"),
+        ("POST /api/v1/providers/alpha/undrain", "Drain(\"alpha\", false)"),
+        ("DELETE /api/v1/overrides/queue/alpha", "Pause(\"alpha\", false)"),
+    ] {
+        let taken = world.ask(request, &[], "").await;
+        assert_eq!((taken.status, &taken.json()["cleared"]["name"]), (200, &json!("alpha")), "{request}");
+        assert_eq!(told(), [change]);
+    }
+    let nothing = world.ask("POST /api/v1/queues/alpha/resume", &[], "").await;
+    assert_eq!((nothing.status, nothing.json()), (200, json!({ "cleared": null })));
+    assert_eq!(world.get("/api/v1/overrides").await.json(), json!({ "overrides": [] }));
+}
+
+#[tokio::test]
+async fn what_cannot_be_overridden_is_a_problem_and_changes_nothing() {
+    let world = World::start(&[]);
+    for path in ["circuit-breakers/beta/open", "circuit-breakers/beta/auto", "queues/beta/pause"] {
+        world.ask(&format!("POST /api/v1/{path}"), &[], "").await.is_problem(404, "unknown_name");
+    }
+    for path in ["overrides/circuit/alpha", "overrides/route/alpha", "overrides/circuit/%FF", "overrides/circuit"] {
+        let status = world.ask(&format!("DELETE /api/v1/{path}"), &[], "").await.status;
+        assert!([400, 404].contains(&status), "{path}: {status}");
+    }
+    let open = "circuit-breakers/alpha/open";
+    for query in ["ttl", "ttl=", "ttl=10", "ttl=0s", "ttl=9999h", "ttl=1d", "tll=10m", "ttl=1m&ttl=2m", "ttl=1m&x"] {
+        let refused = world.ask(&format!("POST /api/v1/{open}?{query}"), &[], "").await;
+        refused.is_problem(400, "bad_request");
+    }
+    world.ask("POST /api/v1/circuit-breakers/alpha/auto?ttl=1m", &[], "").await.is_problem(400, "bad_request");
+    world.gateway.overrides.release();
+    let leaving = world.ask("POST /api/v1/circuit-breakers/alpha/open", &[], "").await;
+    assert_eq!(leaving.is_problem(503, "handing_over").field("retry-after"), Some("1"));
+    assert_eq!(world.get("/api/v1/overrides").await.json(), json!({ "overrides": [] }));
+    assert_eq!(world.gateway.alpha.told.lock().expect("nobody panicked").len(), 0);
+}
+
+#[tokio::test]
+async fn an_override_that_cannot_be_stored_is_made_and_says_so() {
+    let world = World::start(&[]);
+    std::fs::create_dir(world.gateway.folder.path().join("sluice.redb")).expect("made");
+    let made = world.ask("POST /api/v1/providers/alpha/drain", &[], "").await;
+    let body = made.json();
+    assert_eq!((made.status, &body["override"]["durable"]), (200, &json!(false)));
+    assert!(body["warning"].as_str().is_some_and(|warning| warning.contains("a restart will not know")), "{body}");
+    assert_eq!(world.gateway.alpha.told.lock().expect("nobody panicked").len(), 1);
 }
 
 #[tokio::test]
@@ -407,6 +707,9 @@ async fn each_role_may_do_what_it_is_for() {
     assert_eq!(ask("GET /metrics", "reads").await.status, 200);
     assert_eq!(ask("GET /metrics", "operates").await.status, 200);
     assert_eq!(ask("POST /api/v1/config/reload", "operates").await.status, 200);
+    ask("POST /api/v1/queues/alpha/pause", "reads").await.is_problem(403, "forbidden");
+    ask("DELETE /api/v1/overrides/queue/alpha", "reads").await.is_problem(403, "forbidden");
+    assert_eq!(ask("POST /api/v1/queues/alpha/pause", "operates").await.status, 200);
     let refused = ask("POST /api/v1/config/reload", "reads").await;
     let detail = refused.is_problem(403, "forbidden").json()["detail"].clone();
     assert_eq!(detail, "POST needs a token of role operate; this one has the role read");

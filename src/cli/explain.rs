@@ -280,7 +280,7 @@ impl<'a> Case<'a> {
                 provider,
                 peer: &peer,
                 identity: &identity,
-                key_field: None,
+                key_fields: [None; 2],
                 left: Duration::ZERO,
             },
         );

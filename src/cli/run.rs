@@ -153,8 +153,8 @@ async fn replace(gateway: &Gateway, signals: &mut Signals, program: &std::io::Re
     systemd::status(&format!("Serving; process {pid} is about to take over"));
     let mut reload_asked = false;
     let took = {
-        // What only one process may hold is let go of here, once there is such a thing.
-        let takes = tokio::time::timeout(HANDOVER_TIME, successor.takes_over(sockets, async || {}));
+        let takes =
+            tokio::time::timeout(HANDOVER_TIME, successor.takes_over(sockets, async || gateway.release().await));
         let mut takes = pin!(takes);
         loop {
             tokio::select! {

@@ -102,6 +102,14 @@ fn tree(text: &str, base: &Path, env: &dyn Environment, report: &mut Report, inp
     config.map(|config| Config { files: inputs.named().map(Path::to_owned).collect(), ..config })
 }
 
+/// Reads a duration as the file has them: `250ms`, `5s`, `1m`, `2h`.
+///
+/// # Errors
+/// How to write one.
+pub fn duration(text: &str) -> Result<std::time::Duration, String> {
+    scalar::duration(text).map_err(|fault| fault.help.unwrap_or("write at most `8784h`, a year".into()).into_owned())
+}
+
 /// The bytes of the file, at most one more than [`parse`] takes.
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();

@@ -861,6 +861,18 @@ impl ProviderUrl {
             ProviderAddress::Unix(_) => None,
         }
     }
+
+    /// Appends what `Host` is for it: IPv6 in brackets, and the port unless it is the scheme's own.
+    pub fn write_authority(&self, out: &mut Vec<u8>) {
+        let ipv6 = self.host().contains(':');
+        out.extend_from_slice(if ipv6 { b"[" } else { b"" });
+        out.extend_from_slice(self.host().as_bytes());
+        out.extend_from_slice(if ipv6 { b"]" } else { b"" });
+        if let Some(port) = self.port().filter(|port| *port != self.scheme.default_port()) {
+            out.push(b':');
+            out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
+        }
+    }
 }
 
 impl std::fmt::Display for ProviderUrl {

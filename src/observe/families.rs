@@ -52,6 +52,12 @@ pub const SECONDS: [f64; 18] = [
 /// The classes of `status_class`; the last is for clients that left first.
 pub const STATUS_CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "gone"];
 
+/// Why a request was refused instead of getting a lease: the `reason` of `sluice_queue_shed_total`.
+pub const SHED_REASONS: [&str; 5] = ["queue_full", "queue_timeout", "no_provider", "buffers", "cancelled"];
+
+/// The `kind` of `sluice_provider_limit`.
+pub(super) const LIMIT_KINDS: [&str; 2] = ["concurrency", "rate"];
+
 /// The `route` of a request that no route took.
 pub const UNROUTED: &str = "none";
 
@@ -67,14 +73,36 @@ mod table {
         "Requests being handled now.");
     pub(in crate::observe) const ATTEMPTS: Family = Family::counter("sluice_attempts_total", &["provider", "outcome"],
         "Attempts that ended, by provider and outcome.");
-    pub(in crate::observe) const RETRIES: Family = Family::counter("sluice_retries_total", &["route", "reason"],
-        "Attempts made again, by how the one before ended.");
-    pub(in crate::observe) const RETRIES_SKIPPED: Family = Family::counter("sluice_retries_skipped_total", &["route", "reason"],
-        "Failed attempts after which there was no other, by the reason.");
     pub(in crate::observe) const ATTEMPT_DURATION: Family = Family::histogram("sluice_attempt_duration_seconds", &["provider"],
         "From the lease to the end of an attempt.");
     pub(in crate::observe) const IN_FLIGHT: Family = Family::gauge("sluice_in_flight", &["provider"],
         "Attempts under way now.");
+    pub(in crate::observe) const REQUEST_QUEUE: Family = Family::histogram("sluice_request_queue_seconds", &["pool", "class"],
+        "From asking for a lease to getting one; nearly 0 where there was room.");
+    pub(in crate::observe) const QUEUE_DEPTH: Family = Family::gauge("sluice_queue_depth", &["pool", "class"],
+        "Requests waiting now.");
+    pub(in crate::observe) const QUEUE_CAPACITY: Family = Family::gauge("sluice_queue_capacity", &["pool"],
+        "Requests that may wait at once.");
+    pub(in crate::observe) const QUEUE_SHED: Family = Family::counter("sluice_queue_shed_total", &["pool", "class", "reason"],
+        "Requests that got no lease, by reason.");
+    pub(in crate::observe) const CIRCUIT_STATE: Family = Family::gauge("sluice_circuit_state", &["provider", "state"],
+        "1 for the state the circuit is in, forced or not; 0 for the others.");
+    pub(in crate::observe) const CIRCUIT_TRANSITIONS: Family = Family::counter("sluice_circuit_transitions_total", &["provider", "to"],
+        "How often the circuit became closed, open and half_open.");
+    pub(in crate::observe) const COOLDOWN: Family = Family::gauge("sluice_cooldown_seconds", &["provider"],
+        "For how long the provider is still left alone, because it asked for it.");
+    pub(in crate::observe) const PROVIDER_HEALTHY: Family = Family::gauge("sluice_provider_healthy", &["provider"],
+        "Whether its checks find it well (1), or it has none.");
+    pub(in crate::observe) const PROVIDER_LIMIT: Family = Family::gauge("sluice_provider_limit", &["provider", "kind"],
+        "What it may get: attempts at once (concurrency), attempts a second (rate, where there is one).");
+    pub(in crate::observe) const RETRIES: Family = Family::counter("sluice_retries_total", &["route", "reason"],
+        "Attempts after the first, by how the one before ended.");
+    pub(in crate::observe) const RETRIES_SKIPPED: Family = Family::counter("sluice_retries_skipped_total", &["route", "reason"],
+        "Failed attempts that no other followed, by reason.");
+    pub(in crate::observe) const RETRY_BUDGET: Family = Family::gauge("sluice_retry_budget_remaining", &["pool"],
+        "Retries that the pool could afford now.");
+    pub(in crate::observe) const COST: Family = Family::counter("sluice_cost_total", &["route", "provider"],
+        "What attempts at providers with a cost came to, in the operator's own unit.");
     pub(in crate::observe) const CONNECTIONS: Family = Family::gauge("sluice_connections", &["listener", "protocol"],
         "Client connections open now.");
     pub(in crate::observe) const CONNECTIONS_REFUSED: Family = Family::counter("sluice_connections_refused_total", &["listener", "reason"],
@@ -126,6 +154,17 @@ pub const ALL: &[Family] = &[
     RETRIES_SKIPPED,
     ATTEMPT_DURATION,
     IN_FLIGHT,
+    REQUEST_QUEUE,
+    QUEUE_DEPTH,
+    QUEUE_CAPACITY,
+    QUEUE_SHED,
+    CIRCUIT_STATE,
+    CIRCUIT_TRANSITIONS,
+    COOLDOWN,
+    PROVIDER_HEALTHY,
+    PROVIDER_LIMIT,
+    RETRY_BUDGET,
+    COST,
     CONNECTIONS,
     CONNECTIONS_REFUSED,
     TLS_HANDSHAKES,

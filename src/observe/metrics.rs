@@ -7,15 +7,19 @@
 //! series has been withdrawn.
 
 use super::exposition::{self, Exposition};
-use super::families::{self, Family, SECONDS, STATUS_CLASSES};
+use super::families::{self, Family, LIMIT_KINDS, SECONDS, SHED_REASONS, STATUS_CLASSES};
 use super::process::ProcessCollector;
+use crate::policy::circuit;
+use crate::policy::class::Class;
 use crate::policy::outcome::Outcome;
-use crate::policy::retry::{Ended, Skip};
+use crate::policy::retry::Skip;
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
 };
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -26,11 +30,22 @@ pub struct Metrics {
     requests: IntCounterVec,
     request_duration: HistogramVec,
     requests_in_flight: IntGaugeVec,
-    retries: IntCounterVec,
-    retries_skipped: IntCounterVec,
     attempts: IntCounterVec,
     attempt_duration: HistogramVec,
     in_flight: IntGaugeVec,
+    request_queue: HistogramVec,
+    queue_depth: IntGaugeVec,
+    queue_capacity: IntGaugeVec,
+    queue_shed: IntCounterVec,
+    circuit_state: IntGaugeVec,
+    circuit_transitions: IntCounterVec,
+    cooldown: GaugeVec,
+    provider_healthy: IntGaugeVec,
+    provider_limit: GaugeVec,
+    retries: IntCounterVec,
+    retries_skipped: IntCounterVec,
+    retry_budget: GaugeVec,
+    cost: CounterVec,
     connections: IntGaugeVec,
     connections_refused: IntCounterVec,
     tls_handshakes: IntCounterVec,
@@ -50,6 +65,7 @@ pub struct Metrics {
 struct Resolved {
     routes: HashMap<Box<str>, RouteMetrics>,
     providers: HashMap<Box<str>, ProviderMetrics>,
+    pools: HashMap<Box<str>, PoolMetrics>,
     listeners: HashMap<Box<str>, ListenerMetrics>,
 }
 
@@ -59,11 +75,19 @@ pub struct RouteMetrics(Arc<RouteSeries>);
 
 #[derive(Debug)]
 struct RouteSeries {
-    retries: [IntCounter; Ended::WORDS.len()],
-    retries_skipped: [IntCounter; Skip::ALL.len()],
+    name: Box<str>,
     by_class: [IntCounter; STATUS_CLASSES.len()],
     duration: Histogram,
     in_flight: IntGauge,
+    retries: IntCounterVec,
+    // Reasons seen so far: a handful, all written in our source.
+    by_reason: Mutex<Vec<(&'static str, IntCounter)>>,
+    by_skip: [IntCounter; Skip::ALL.len()],
+    cost: CounterVec,
+    // By provider, of those that cost something and were tried.
+    costs: Mutex<Vec<(Box<str>, Counter)>>,
+    /// A reload removed its name: nothing is to appear under it any more. Looked at under the locks above.
+    withdrawn: AtomicBool,
 }
 
 /// The series of one provider.
@@ -72,9 +96,50 @@ pub struct ProviderMetrics(Arc<ProviderSeries>);
 
 #[derive(Debug)]
 struct ProviderSeries {
+    name: Box<str>,
     by_outcome: [IntCounter; Outcome::ALL.len()],
     duration: Histogram,
     in_flight: IntGauge,
+    by_state: [IntGauge; circuit::State::ALL.len()],
+    transitions: [IntCounter; circuit::State::ALL.len()],
+    cooldown: Gauge,
+    healthy: IntGauge,
+    limits: GaugeVec,
+    /// A reload removed its name.
+    withdrawn: AtomicBool,
+}
+
+/// What a provider is like now; asked for when the metrics are read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ProviderFigures {
+    /// Where its circuit stands.
+    pub circuit: circuit::State,
+    /// How often it became so, in the order of [`circuit::State::ALL`].
+    pub entered: [u64; 3],
+    /// For how long it is still left alone.
+    pub cooldown: Duration,
+    /// What its checks say.
+    pub healthy: bool,
+    /// Attempts at once.
+    pub concurrency: u32,
+    /// Attempts a second.
+    pub rate: Option<f64>,
+}
+
+/// The series of one pool.
+#[derive(Debug, Clone)]
+pub struct PoolMetrics(Arc<PoolSeries>);
+
+#[derive(Debug)]
+struct PoolSeries {
+    name: Box<str>,
+    queued: [Histogram; Class::ALL.len()],
+    depth: [IntGauge; Class::ALL.len()],
+    shed: [[IntCounter; SHED_REASONS.len()]; Class::ALL.len()],
+    capacity: IntGauge,
+    budget: GaugeVec,
+    /// A reload removed its name.
+    withdrawn: AtomicBool,
 }
 
 /// The series of one listener.
@@ -132,11 +197,22 @@ impl Metrics {
             requests: counters(&registry, families::REQUESTS),
             request_duration: histograms(&registry, families::REQUEST_DURATION),
             requests_in_flight: gauges(&registry, families::REQUESTS_IN_FLIGHT),
-            retries: counters(&registry, families::RETRIES),
-            retries_skipped: counters(&registry, families::RETRIES_SKIPPED),
             attempts: counters(&registry, families::ATTEMPTS),
             attempt_duration: histograms(&registry, families::ATTEMPT_DURATION),
             in_flight: gauges(&registry, families::IN_FLIGHT),
+            request_queue: histograms(&registry, families::REQUEST_QUEUE),
+            queue_depth: gauges(&registry, families::QUEUE_DEPTH),
+            queue_capacity: gauges(&registry, families::QUEUE_CAPACITY),
+            queue_shed: counters(&registry, families::QUEUE_SHED),
+            circuit_state: gauges(&registry, families::CIRCUIT_STATE),
+            circuit_transitions: counters(&registry, families::CIRCUIT_TRANSITIONS),
+            cooldown: float_gauges(&registry, families::COOLDOWN),
+            provider_healthy: gauges(&registry, families::PROVIDER_HEALTHY),
+            provider_limit: float_gauges(&registry, families::PROVIDER_LIMIT),
+            retries: counters(&registry, families::RETRIES),
+            retries_skipped: counters(&registry, families::RETRIES_SKIPPED),
+            retry_budget: float_gauges(&registry, families::RETRY_BUDGET),
+            cost: float_counters(&registry, families::COST),
             connections: gauges(&registry, families::CONNECTIONS),
             connections_refused: counters(&registry, families::CONNECTIONS_REFUSED),
             tls_handshakes: counters(&registry, families::TLS_HANDSHAKES),
@@ -169,6 +245,12 @@ impl Metrics {
         self.resolved().providers.entry(name.into()).or_insert_with(|| self.resolve_provider(name)).clone()
     }
 
+    /// The handle of the pool `name`.
+    #[must_use = "resolving is the costly part: keep the handle"]
+    pub fn pool(&self, name: &str) -> PoolMetrics {
+        self.resolved().pools.entry(name.into()).or_insert_with(|| self.resolve_pool(name)).clone()
+    }
+
     /// The handle of the listener `name`.
     #[must_use = "resolving is the costly part: keep the handle"]
     pub fn listener(&self, name: &str) -> ListenerMetrics {
@@ -176,13 +258,22 @@ impl Metrics {
     }
 
     /// Removes the series of every name not listed, after a reload. Name a listener until its last connection closed.
-    pub fn retain(&self, routes: &[&str], providers: &[&str], listeners: &[&str]) {
+    pub fn retain(&self, routes: &[&str], providers: &[&str], pools: &[&str], listeners: &[&str]) {
         let mut resolved = self.resolved();
-        for name in remove_absent(&mut resolved.routes, routes, Some(families::UNROUTED)) {
-            self.remove_route(&name);
+        for (name, route) in remove_absent(&mut resolved.routes, routes, Some(families::UNROUTED)) {
+            self.remove_route(&name, &route);
         }
-        for name in remove_absent(&mut resolved.providers, providers, None) {
+        for (name, provider) in remove_absent(&mut resolved.providers, providers, None) {
+            provider.0.withdrawn.store(true, Ordering::SeqCst);
             self.remove_provider(&name);
+            for route in resolved.routes.values() {
+                locked(&route.0.costs).retain(|(provider, _)| *provider != name);
+                let _ = self.cost.remove_label_values(&[&*route.0.name, &*name]);
+            }
+        }
+        for (name, pool) in remove_absent(&mut resolved.pools, pools, None) {
+            pool.0.withdrawn.store(true, Ordering::SeqCst);
+            self.remove_pool(&name);
         }
         let gone: Vec<_> = resolved.listeners.extract_if(|name, _| !listeners.contains(&&**name)).collect();
         for (name, listener) in gone {
@@ -247,19 +338,47 @@ impl Metrics {
 
     fn resolve_route(&self, name: &str) -> RouteMetrics {
         RouteMetrics(Arc::new(RouteSeries {
-            retries: Ended::WORDS.map(|reason| self.retries.with_label_values(&[name, reason])),
-            retries_skipped: Skip::ALL.map(|skip| self.retries_skipped.with_label_values(&[name, skip.as_str()])),
+            name: name.into(),
             by_class: STATUS_CLASSES.map(|class| self.requests.with_label_values(&[name, class])),
             duration: self.request_duration.with_label_values(&[name]),
             in_flight: self.requests_in_flight.with_label_values(&[name]),
+            retries: self.retries.clone(),
+            by_reason: Mutex::default(),
+            by_skip: Skip::ALL.map(|skip| self.retries_skipped.with_label_values(&[name, skip.as_str()])),
+            cost: self.cost.clone(),
+            costs: Mutex::default(),
+            withdrawn: AtomicBool::new(false),
         }))
     }
 
     fn resolve_provider(&self, name: &str) -> ProviderMetrics {
+        use circuit::State;
         ProviderMetrics(Arc::new(ProviderSeries {
+            name: name.into(),
             by_outcome: Outcome::ALL.map(|outcome| self.attempts.with_label_values(&[name, outcome.as_str()])),
             duration: self.attempt_duration.with_label_values(&[name]),
             in_flight: self.in_flight.with_label_values(&[name]),
+            by_state: State::ALL.map(|state| self.circuit_state.with_label_values(&[name, state.as_str()])),
+            transitions: State::ALL.map(|to| self.circuit_transitions.with_label_values(&[name, to.as_str()])),
+            cooldown: self.cooldown.with_label_values(&[name]),
+            healthy: self.provider_healthy.with_label_values(&[name]),
+            limits: self.provider_limit.clone(),
+            withdrawn: AtomicBool::new(false),
+        }))
+    }
+
+    fn resolve_pool(&self, name: &str) -> PoolMetrics {
+        let shed = |class: Class| {
+            SHED_REASONS.map(|reason| self.queue_shed.with_label_values(&[name, class.as_str(), reason]))
+        };
+        PoolMetrics(Arc::new(PoolSeries {
+            name: name.into(),
+            queued: Class::ALL.map(|class| self.request_queue.with_label_values(&[name, class.as_str()])),
+            depth: Class::ALL.map(|class| self.queue_depth.with_label_values(&[name, class.as_str()])),
+            shed: Class::ALL.map(shed),
+            capacity: self.queue_capacity.with_label_values(&[name]),
+            budget: self.retry_budget.clone(),
+            withdrawn: AtomicBool::new(false),
         }))
     }
 
@@ -278,18 +397,22 @@ impl Metrics {
     }
 
     // Only a series that is not there can fail to be removed, here and below.
-    fn remove_route(&self, name: &str) {
+    fn remove_route(&self, name: &str, route: &RouteMetrics) {
+        route.0.withdrawn.store(true, Ordering::SeqCst);
         for class in STATUS_CLASSES {
             let _ = self.requests.remove_label_values(&[name, class]);
         }
-        for reason in Ended::WORDS {
+        let _ = self.request_duration.remove_label_values(&[name]);
+        let _ = self.requests_in_flight.remove_label_values(&[name]);
+        for (reason, _) in locked(&route.0.by_reason).iter() {
             let _ = self.retries.remove_label_values(&[name, reason]);
         }
         for skip in Skip::ALL {
             let _ = self.retries_skipped.remove_label_values(&[name, skip.as_str()]);
         }
-        let _ = self.request_duration.remove_label_values(&[name]);
-        let _ = self.requests_in_flight.remove_label_values(&[name]);
+        for (provider, _) in locked(&route.0.costs).iter() {
+            let _ = self.cost.remove_label_values(&[name, provider]);
+        }
     }
 
     fn remove_provider(&self, name: &str) {
@@ -298,6 +421,27 @@ impl Metrics {
         }
         let _ = self.attempt_duration.remove_label_values(&[name]);
         let _ = self.in_flight.remove_label_values(&[name]);
+        for state in circuit::State::ALL {
+            let _ = self.circuit_state.remove_label_values(&[name, state.as_str()]);
+            let _ = self.circuit_transitions.remove_label_values(&[name, state.as_str()]);
+        }
+        let _ = self.cooldown.remove_label_values(&[name]);
+        let _ = self.provider_healthy.remove_label_values(&[name]);
+        for kind in LIMIT_KINDS {
+            let _ = self.provider_limit.remove_label_values(&[name, kind]);
+        }
+    }
+
+    fn remove_pool(&self, name: &str) {
+        for class in Class::ALL.map(Class::as_str) {
+            let _ = self.request_queue.remove_label_values(&[name, class]);
+            let _ = self.queue_depth.remove_label_values(&[name, class]);
+            for reason in SHED_REASONS {
+                let _ = self.queue_shed.remove_label_values(&[name, class, reason]);
+            }
+        }
+        let _ = self.queue_capacity.remove_label_values(&[name]);
+        let _ = self.retry_budget.remove_label_values(&[name]);
     }
 }
 
@@ -316,27 +460,61 @@ impl RouteMetrics {
         self.0.in_flight.inc();
     }
 
-    /// An attempt is made again for this reason.
-    pub fn retried(&self, reason: Ended) {
-        let at = Ended::WORDS.iter().position(|word| *word == reason.as_str());
-        if let Some(at) = at {
-            self.0.retries[at].inc();
-        }
-    }
-
-    /// An attempt is not made again for this reason.
-    pub fn retry_skipped(&self, reason: Skip) {
-        if let Some(at) = Skip::ALL.iter().position(|skip| *skip == reason) {
-            self.0.retries_skipped[at].inc();
-        }
-    }
-
     /// It ended with `status`, or with `None` because the client left first.
     #[inline]
     pub fn end(&self, status: Option<u16>, took: Duration) {
         self.0.in_flight.dec();
         self.0.by_class[status_class(status)].inc();
         self.0.duration.observe(took.as_secs_f64());
+    }
+
+    /// Another attempt follows one that ended for this reason: a word of a short list in our source.
+    pub fn retried(&self, reason: &'static str) {
+        let mut known = locked(&self.0.by_reason);
+        if let Some((_, counter)) = known.iter().find(|(name, _)| *name == reason) {
+            return counter.inc();
+        }
+        if self.0.withdrawn.load(Ordering::SeqCst) {
+            return;
+        }
+        let counter = self.0.retries.with_label_values(&[&*self.0.name, reason]);
+        counter.inc();
+        known.push((reason, counter));
+    }
+
+    /// None does, for this reason.
+    pub fn skipped(&self, why: Skip) {
+        let place = Skip::ALL.iter().position(|known| *known == why);
+        if let Some(place) = place {
+            self.0.by_skip[place].inc();
+        }
+    }
+
+    /// An attempt at `provider` cost so much.
+    pub fn spent(&self, provider: &ProviderMetrics, cost: f64) {
+        let provider = &provider.0;
+        let mut known = locked(&self.0.costs);
+        if let Some((_, counter)) = known.iter().find(|(name, _)| *name == provider.name) {
+            return counter.inc_by(cost);
+        }
+        if self.0.withdrawn.load(Ordering::SeqCst) || provider.withdrawn.load(Ordering::SeqCst) {
+            return;
+        }
+        let counter = self.0.cost.with_label_values(&[&*self.0.name, &*provider.name]);
+        counter.inc_by(cost);
+        known.push((provider.name.clone(), counter));
+    }
+
+    /// Retries so far, by reason.
+    #[must_use]
+    pub fn retries(&self) -> Vec<(&'static str, u64)> {
+        locked(&self.0.by_reason).iter().map(|(reason, counter)| (*reason, counter.get())).collect()
+    }
+
+    /// Retries that were not made so far, by reason.
+    #[must_use]
+    pub fn skips(&self) -> Vec<(&'static str, u64)> {
+        Skip::ALL.iter().zip(&self.0.by_skip).map(|(skip, counter)| (skip.as_str(), counter.get())).collect()
     }
 }
 
@@ -361,6 +539,76 @@ impl ProviderMetrics {
     #[must_use]
     pub fn in_flight(&self) -> u64 {
         u64::try_from(self.0.in_flight.get()).unwrap_or(0)
+    }
+
+    /// Shows what it is like now.
+    pub fn show(&self, figures: &ProviderFigures) {
+        let series = &*self.0;
+        if series.withdrawn.load(Ordering::SeqCst) {
+            return;
+        }
+        for (state, gauge) in circuit::State::ALL.into_iter().zip(&series.by_state) {
+            gauge.set(i64::from(state == figures.circuit));
+        }
+        for (entered, counter) in figures.entered.into_iter().zip(&series.transitions) {
+            counter.inc_by(entered.saturating_sub(counter.get()));
+        }
+        series.cooldown.set(figures.cooldown.as_secs_f64());
+        series.healthy.set(i64::from(figures.healthy));
+        for (kind, limit) in LIMIT_KINDS.into_iter().zip([Some(f64::from(figures.concurrency)), figures.rate]) {
+            match limit {
+                Some(limit) => series.limits.with_label_values(&[&*series.name, kind]).set(limit),
+                // There may have been one before.
+                None => drop(series.limits.remove_label_values(&[&*series.name, kind])),
+            }
+        }
+    }
+}
+
+// === impl PoolMetrics ===
+
+impl PoolMetrics {
+    /// A request got a lease after so long.
+    #[inline]
+    pub fn leased(&self, class: Class, queued: Duration) {
+        self.0.queued[class.index()].observe(queued.as_secs_f64());
+    }
+
+    /// A request got none, for a reason that is one of [`SHED_REASONS`].
+    pub fn shed(&self, class: Class, reason: &'static str) {
+        let place = SHED_REASONS.iter().position(|known| *known == reason);
+        if let Some(place) = place {
+            self.0.shed[class.index()][place].inc();
+        }
+    }
+
+    /// Shows what it is like now: who waits by class, how many may, and how many retries it can afford where it has a
+    /// budget.
+    pub fn show(&self, depth: [usize; 3], capacity: usize, budget: Option<f64>) {
+        if self.0.withdrawn.load(Ordering::SeqCst) {
+            return;
+        }
+        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        for (depth, gauge) in depth.into_iter().zip(&self.0.depth) {
+            gauge.set(count(depth));
+        }
+        self.0.capacity.set(count(capacity));
+        if let Some(budget) = budget {
+            self.0.budget.with_label_values(&[&*self.0.name]).set(budget);
+        }
+    }
+
+    /// Leases given so far.
+    #[must_use]
+    pub fn dispatched(&self) -> u64 {
+        self.0.queued.iter().map(Histogram::get_sample_count).sum()
+    }
+
+    /// Requests that got none so far, by reason.
+    #[must_use]
+    pub fn sheds(&self) -> Vec<(&'static str, u64)> {
+        let of = |place: usize| self.0.shed.iter().map(|by_reason| by_reason[place].get()).sum();
+        SHED_REASONS.into_iter().enumerate().map(|(place, reason)| (reason, of(place))).collect()
     }
 }
 
@@ -453,10 +701,10 @@ fn outcome_index(outcome: Outcome) -> usize {
     }
 }
 
-/// Takes out of `map` what is neither in `keep` nor `always`, and names it.
-fn remove_absent<T>(map: &mut HashMap<Box<str>, T>, keep: &[&str], always: Option<&str>) -> Vec<Box<str>> {
+/// Takes out of `map` what is neither in `keep` nor `always`.
+fn remove_absent<T>(map: &mut HashMap<Box<str>, T>, keep: &[&str], always: Option<&str>) -> Vec<(Box<str>, T)> {
     let keep: std::collections::HashSet<&str> = keep.iter().copied().chain(always).collect();
-    map.extract_if(|name, _| !keep.contains(&**name)).map(|(name, _)| name).collect()
+    map.extract_if(|name, _| !keep.contains(&**name)).collect()
 }
 
 const VALID: &str = "the table's families are valid and unique, which `every_family_of_the_table_is_shown` tests";
@@ -467,6 +715,14 @@ fn counters(registry: &Registry, family: Family) -> IntCounterVec {
 
 fn gauges(registry: &Registry, family: Family) -> IntGaugeVec {
     register(registry, IntGaugeVec::new(Opts::new(family.name, family.help), family.labels).expect(VALID))
+}
+
+fn float_counters(registry: &Registry, family: Family) -> CounterVec {
+    register(registry, CounterVec::new(Opts::new(family.name, family.help), family.labels).expect(VALID))
+}
+
+fn float_gauges(registry: &Registry, family: Family) -> GaugeVec {
+    register(registry, GaugeVec::new(Opts::new(family.name, family.help), family.labels).expect(VALID))
 }
 
 fn histograms(registry: &Registry, family: Family) -> HistogramVec {
@@ -517,7 +773,10 @@ mod tests {
         metrics.listener("web").opened("http1");
         metrics.listener("web").handshake("full");
         metrics.listener("web").certificates(&[("example.com", UNIX_EPOCH)]);
-        let _ = metrics.provider("alpha");
+        metrics.provider("alpha").show(&figures());
+        metrics.route("api").retried("503");
+        metrics.route("api").spent(&metrics.provider("alpha"), 1.0);
+        metrics.pool("main").show([0; 3], 0, Some(1.0));
         let page = page(&metrics);
         let shown: BTreeSet<&str> = page.lines().filter(|line| line.starts_with("# HELP")).collect();
         let table: BTreeSet<String> =
@@ -573,25 +832,131 @@ mod tests {
         );
     }
 
+    fn figures() -> ProviderFigures {
+        ProviderFigures {
+            circuit: circuit::State::Open,
+            entered: [1, 2, 1],
+            cooldown: Duration::from_millis(1500),
+            healthy: false,
+            concurrency: 64,
+            rate: Some(0.5),
+        }
+    }
+
+    #[test]
+    fn a_provider_is_shown_as_it_is_now() {
+        let metrics = Metrics::new();
+        let alpha = metrics.provider("alpha");
+        alpha.show(&figures());
+        alpha.show(&figures());
+        assert_shows(
+            &metrics,
+            &[
+                "sluice_circuit_state{provider=\"alpha\",state=\"open\"} 1",
+                "sluice_circuit_state{provider=\"alpha\",state=\"closed\"} 0",
+                "sluice_circuit_transitions_total{provider=\"alpha\",to=\"open\"} 2",
+                "sluice_circuit_transitions_total{provider=\"alpha\",to=\"half_open\"} 1",
+                "sluice_cooldown_seconds{provider=\"alpha\"} 1.5",
+                "sluice_provider_healthy{provider=\"alpha\"} 0",
+                "sluice_provider_limit{kind=\"concurrency\",provider=\"alpha\"} 64",
+                "sluice_provider_limit{kind=\"rate\",provider=\"alpha\"} 0.5",
+            ],
+        );
+        alpha.show(&ProviderFigures { circuit: circuit::State::Closed, entered: [2, 2, 2], rate: None, ..figures() });
+        assert!(!page(&metrics).contains("kind=\"rate\""), "it has no rate any more");
+        assert_shows(
+            &metrics,
+            &[
+                "sluice_circuit_state{provider=\"alpha\",state=\"open\"} 0",
+                "sluice_circuit_state{provider=\"alpha\",state=\"closed\"} 1",
+                "sluice_circuit_transitions_total{provider=\"alpha\",to=\"closed\"} 2",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_pool_counts_who_got_a_lease_and_who_did_not() {
+        let metrics = Metrics::new();
+        let pool = metrics.pool("main");
+        pool.leased(Class::High, Duration::ZERO);
+        pool.leased(Class::Low, Duration::from_secs(2));
+        pool.shed(Class::Low, "queue_full");
+        pool.shed(Class::Normal, "queue_full");
+        pool.shed(Class::Normal, "cancelled");
+        pool.show([1, 2, 3], 1000, Some(7.5));
+        assert_eq!(pool.dispatched(), 2);
+        let sheds = [("queue_full", 2), ("queue_timeout", 0), ("no_provider", 0), ("buffers", 0), ("cancelled", 1)];
+        assert_eq!(pool.sheds(), sheds);
+        assert_shows(
+            &metrics,
+            &[
+                "sluice_request_queue_seconds_sum{class=\"low\",pool=\"main\"} 2",
+                "sluice_queue_depth{class=\"low\",pool=\"main\"} 3",
+                "sluice_queue_capacity{pool=\"main\"} 1000",
+                "sluice_retry_budget_remaining{pool=\"main\"} 7.5",
+                "sluice_queue_shed_total{class=\"normal\",pool=\"main\",reason=\"cancelled\"} 1",
+                "sluice_queue_shed_total{class=\"high\",pool=\"main\",reason=\"cancelled\"} 0",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_route_counts_its_retries_and_what_they_cost() {
+        let metrics = Metrics::new();
+        let route = metrics.route("api");
+        route.retried("503");
+        route.retried("connect");
+        route.retried("503");
+        route.skipped(Skip::Budget);
+        let alpha = metrics.provider("alpha");
+        route.spent(&alpha, 0.25);
+        route.spent(&alpha, 0.5);
+        assert_eq!(route.retries(), [("503", 2), ("connect", 1)]);
+        assert!(route.skips().contains(&("budget", 1)));
+        assert_shows(
+            &metrics,
+            &[
+                "sluice_retries_total{reason=\"503\",route=\"api\"} 2",
+                "sluice_retries_skipped_total{reason=\"budget\",route=\"api\"} 1",
+                "sluice_retries_skipped_total{reason=\"deadline\",route=\"api\"} 0",
+                "sluice_cost_total{provider=\"alpha\",route=\"api\"} 0.75",
+            ],
+        );
+    }
+
     #[test]
     fn names_that_a_reload_kept_keep_their_counts_and_the_others_vanish() {
         let metrics = Metrics::new();
         for name in ["kept", "removed"] {
             metrics.route(name).end(Some(200), Duration::ZERO);
             metrics.provider(name).end(Outcome::Success, Duration::ZERO);
+            metrics.provider(name).show(&figures());
+            metrics.route(name).retried("503");
+            metrics.route(name).skipped(Skip::Budget);
+            metrics.route(name).spent(&metrics.provider("kept"), 2.0);
+            metrics.route(name).spent(&metrics.provider("removed"), 2.0);
+            metrics.pool(name).shed(Class::Low, "queue_full");
+            metrics.pool(name).leased(Class::Low, Duration::ZERO);
             metrics.listener(name).opened("http1");
             metrics.listener(name).handshake("full");
             metrics.listener(name).certificates(&[("example.com", UNIX_EPOCH + Duration::from_secs(7))]);
         }
-        let stale = metrics.route("removed");
-        metrics.retain(&["kept"], &["kept"], &["kept"]);
+        let (stale, stale_provider) = (metrics.route("removed"), metrics.provider("removed"));
+        metrics.retain(&["kept"], &["kept"], &["kept"], &["kept"]);
         stale.end(Some(200), Duration::ZERO);
+        stale.retried("connect");
+        stale.spent(&metrics.provider("kept"), 1.0);
+        metrics.route("kept").spent(&stale_provider, 1.0);
+        stale_provider.show(&figures());
         assert!(!page(&metrics).contains("removed"), "{}", page(&metrics));
         metrics.route("kept").end(Some(200), Duration::ZERO);
         assert_shows(
             &metrics,
             &[
                 "sluice_requests_total{route=\"kept\",status_class=\"2xx\"} 2",
+                "sluice_cost_total{provider=\"kept\",route=\"kept\"} 2",
+                "sluice_retries_total{reason=\"503\",route=\"kept\"} 1",
+                "sluice_queue_shed_total{class=\"low\",pool=\"kept\",reason=\"queue_full\"} 1",
                 "sluice_connections{listener=\"kept\",protocol=\"http1\"} 1",
                 "sluice_tls_handshakes_total{listener=\"kept\",result=\"full\"} 1",
                 "sluice_tls_certificate_expiry_timestamp_seconds{certificate=\"example.com\",listener=\"kept\"} 7",

@@ -21,7 +21,7 @@ use crate::upstream::pool::Provider;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a client's connection lends to an attempt.
 #[derive(Debug)]
@@ -34,6 +34,10 @@ pub struct Lent<'a> {
     pub timer: &'a mut Timer,
     /// What was read of the request's body.
     pub replay: Replay,
+    /// A provider's 100 was passed on: the client sends its body.
+    pub continued: bool,
+    /// How long the attempt waited for the client's body, which is no time of anybody else's.
+    pub awaited: Duration,
     /// Which worker this is.
     pub worker: usize,
     /// The time as it was last read; reading it again and again would cost more than it tells.
@@ -174,9 +178,12 @@ async fn exchange(provider: Side<'_>, lent: &mut Lent<'_>, terms: &Terms<'_>, sc
     if scouted {
         exchange.go_on();
     }
+    exchange.continued = lent.continued;
     let ended = exchange.run(lent.timer).await;
-    let committed = exchange.committed;
-    lent.now = clock::now();
+    let Exchange { committed, continued, .. } = exchange;
+    *now = clock::now();
+    lent.awaited += exchange.awaited(*now);
+    lent.continued = continued;
     ended.map_err(|broken| Failed { cause: Cause::Exchange(broken), committed })
 }
 
@@ -231,9 +238,9 @@ fn keep(provider: &Provider, connection: Connection, keep: KeepFor, lent: &Lent<
 }
 
 /// A provider closes idle connections when it likes, and our request may cross its FIN. Sending again is safe where all of
-/// the body that was read is kept, and the method is idempotent or not one byte had left (RFC 9110 §9.2.2, RFC 9112 §9.3.1), or where
-/// the provider says that it did nothing (RFC 9113 §8.7). The latter also of a connection that was waited for: it may be one
-/// that others had used before, and that its provider was about to end.
+/// the body that was read is kept, and the method is idempotent or not one byte had left (RFC 9110 §9.2.2, RFC 9112
+/// §9.3.1), or where the provider says that it did nothing (RFC 9113 §8.7). The latter also of a connection that was waited
+/// for: it may be one that others had used before, and that its provider was about to end.
 fn may_send_again(broken: &Broken, used_before: bool, unsent: bool, lent: &Lent<'_>, terms: &Terms<'_>) -> bool {
     let safe = match broken {
         Broken::Refused => true,

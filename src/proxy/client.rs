@@ -36,8 +36,8 @@ pub struct Caller<'a> {
     pub id: u32,
     /// How urgent the request is.
     pub class: Class,
-    /// The field that showed the client's key, which is nobody else's business.
-    pub key_field: Option<Known>,
+    /// The fields that showed keys of clients, which are nobody else's business.
+    pub key_fields: [Option<Known>; 2],
     /// The client's own timeout for this request.
     pub timeout: Option<Duration>,
     /// The client's own ceiling of attempts.
@@ -62,8 +62,8 @@ impl Clients {
     pub fn identify(&self, request: &Request<'_>, rule: &ClassRule, peer: &Peer, trusted: &[Cidr]) -> Caller<'_> {
         let fields = &request.head.fields;
         let address = || peer.client_address(fields, trusted);
-        let by_key = self.find_by_key(fields);
-        let at = by_key.map(|(at, _)| at).or_else(|| self.find_by_address(address));
+        let keys = KEY_FIELDS.map(|field| self.find_key(fields, field));
+        let at = keys.into_iter().flatten().next().or_else(|| self.find_by_address(address));
         let id = at.unwrap_or(self.list.len() - 1);
         let client = &self.list[id];
         // A stranger's word about its own request is as good as none: it costs us, and it may be anyone's.
@@ -72,20 +72,20 @@ impl Clients {
             client,
             id: id as u32,
             class: class(rule, fields).capped(client.max_class),
-            key_field: by_key.map(|(_, field)| field),
+            key_fields: [keys[0].and(Some(KEY_FIELDS[0])), keys[1].and(Some(KEY_FIELDS[1]))],
             timeout: if named { fields.get(Known::SluiceTimeout).and_then(timeout) } else { None },
             attempts: if named { fields.get(Known::SluiceAttempts).and_then(attempts) } else { None },
         }
     }
 
-    fn find_by_key(&self, fields: &Fields) -> Option<(usize, Known)> {
+    /// Whose key this field shows.
+    fn find_key(&self, fields: &Fields, field: Known) -> Option<usize> {
         if self.by_key.0.is_empty() {
             return None;
         }
-        let shown = [Known::Authorization, Known::XApiKey].into_iter();
-        shown.flat_map(|field| fields.values(field).map(move |value| (field, value))).find_map(|(field, value)| {
+        fields.values(field).find_map(|value| {
             let key = if field == Known::Authorization { bearer(value)? } else { value };
-            self.by_key.0.get(key).map(|at| (*at, field))
+            self.by_key.0.get(key).copied()
         })
     }
 
@@ -157,5 +157,8 @@ impl fmt::Debug for Keys {
         write!(f, "{} keys", self.0.len())
     }
 }
+
+/// Where keys are looked for, in this order.
+const KEY_FIELDS: [Known; 2] = [Known::Authorization, Known::XApiKey];
 
 const BEARER: &[u8] = b"bearer ";

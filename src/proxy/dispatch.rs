@@ -1,6 +1,6 @@
 //! From a route to an answer: lease a provider, make the attempt, report how it ended, and again elsewhere where that helps.
 
-use super::attempt::{self, Failed, Lent};
+use super::attempt::{self, Cause, Failed, Lent};
 use super::client::{self, Caller};
 use super::exchange::{Answered, Broken, Ended, Terms, Withheld};
 use super::forward::Onward;
@@ -15,7 +15,6 @@ use super::{Stop, is_drainable, verdict, waiting};
 use crate::clock;
 use crate::config::{self, HedgeAfter, Listener};
 use crate::http1::framing::Length;
-use crate::http1::head::ResponseHead;
 use crate::net::side::Side;
 use crate::policy::outcome::Outcome;
 use crate::policy::retry::{self, Again, Methods, Skip, So};
@@ -66,6 +65,8 @@ struct Trip<'a> {
     tried: Vec<ProviderId>,
     /// What the attempts came to: `alpha 503 12ms; beta reset 3ms`.
     trail: String,
+    /// Why another attempt is to follow.
+    again: Option<retry::Ended>,
     /// The latest answer, while another provider is asked for a better one.
     kept: Option<Kept>,
     /// What the latest attempt means for the client, if it gave no answer to keep.
@@ -155,6 +156,7 @@ impl<'a> Trip<'a> {
             made: 0,
             tried: Vec::new(),
             trail: String::new(),
+            again: None,
             kept: None,
             refused: None,
         }
@@ -180,15 +182,15 @@ impl<'a> Trip<'a> {
             // Only providers are left that have failed already: waiting a little may help with those.
             let pause = retry::wait(&self.retry.backoff, self.made, fastrand::f64());
             if clock::after(lent.now, pause) >= self.deadline {
-                return Ok(Err(pool::Refused::NoProvider { retry_after: None }));
+                return Ok(Err(pool::Refused::QueueTimeout { retry_after: pause, waited: Duration::ZERO }));
             }
-            waiting::watching(tokio::time::sleep(pause), lent).await?;
+            Box::pin(waiting::watching(tokio::time::sleep(pause), lent)).await?;
         }
         match self.pool.lease(&self.ask(lent.now, Wait::QueueForProbe, &label)) {
             Ok(Leasing::Now(lease)) => Ok(Ok(lease)),
             Ok(Leasing::Wait(place)) => {
                 let since = lent.now;
-                let leased = waiting::for_lease(place, self.errand.request, lent).await?;
+                let leased = Box::pin(waiting::for_lease(place, self.errand.request, lent)).await?;
                 record.queued(lent.now.saturating_duration_since(since));
                 Ok(leased)
             }
@@ -222,20 +224,28 @@ impl<'a> Trip<'a> {
         record: &mut Record<'_>,
     ) -> Result<(Lease, Result<Ended, Failed>), Stop> {
         self.made += 1;
+        if let Some(why) = self.again.take() {
+            self.errand.route.metrics.retried(why.as_str());
+        }
         if self.made >= self.ceiling {
             lent.replay.rewind_for_good();
         } else if let Some(after) = self.hedges(&lease, lent) {
-            return self.hedged(lease, after, lent, record).await;
+            // Apart, because every request would carry the room for it.
+            return Box::pin(self.hedged(lease, after, lent, record)).await;
         }
         let trip = &*self;
-        let elsewhere = |answer: &ResponseHead, whole: bool| trip.may_replace(answer, whole);
+        let elsewhere = |status, whole, awaited| trip.may_replace(status, whole, awaited);
         let (terms, onward) = trip.terms(&lease.provider, lease.since, &elsewhere);
         let ended = attempt::attempt(lent, &terms, &onward, &lease.provider).await;
+        self.deadline = clock::after(self.deadline, std::mem::take(&mut lent.awaited));
         Ok((lease, ended))
     }
 
-    fn may_replace(&self, answer: &ResponseHead, whole: bool) -> Result<(), Skip> {
-        self.may_go_on(retry::Ended::Status(answer.status), whole, clock::now())
+    /// Whether another provider is asked instead of passing on an answer with this status.
+    fn may_replace(&self, status: u16, whole: bool, awaited: Duration) -> Result<(), Skip> {
+        let now = clock::now();
+        let left = clock::after(self.deadline, awaited).saturating_duration_since(now);
+        self.may_go_on(retry::Ended::Status(status), whole, left, now)
     }
 
     /// After what time a second attempt is made beside this one; `None` where it never is.
@@ -266,7 +276,7 @@ impl<'a> Trip<'a> {
         let tried = [&self.tried[..], &[lease.provider.id()]].concat();
         let trip = &*self;
         let is_good = |scout: &Scout| !trip.errand.route.retry.on.include(retry::Ended::Status(scout.answer.status));
-        let elsewhere = |answer: &ResponseHead, whole: bool| trip.may_replace(answer, whole);
+        let elsewhere = |status, whole, awaited| trip.may_replace(status, whole, awaited);
         let mut spent = None;
         let (ended, scouted) = {
             let mut second = pin!(trip.second(after, &tried, &body, worker, &begun));
@@ -280,7 +290,7 @@ impl<'a> Trip<'a> {
                         spent = ended;
                         Done::First(first.await)
                     }
-                    first => first,
+                    first @ Done::First(_) => first,
                 }
             };
             // Where the first is lost and the second under way, that is what another attempt would be.
@@ -293,6 +303,7 @@ impl<'a> Trip<'a> {
             }
         };
         lent.now = clock::now();
+        self.deadline = clock::after(self.deadline, std::mem::take(&mut lent.awaited));
         self.made += u32::from(begun.into_inner());
         if let Some((own, ended)) = spent {
             self.spend(own, &ended, lent.now, record);
@@ -338,7 +349,7 @@ impl<'a> Trip<'a> {
         let provider = Arc::clone(&lease.provider);
         let since = lease.since;
         let lease = hedge::Hedged::new(lease);
-        let (terms, onward) = self.terms(&provider, since, &|_, _| Err(Skip::NotRetryable));
+        let (terms, onward) = self.terms(&provider, since, &|_, _, _| Err(Skip::NotRetryable));
         let scouted = hedge::scout(&terms, &onward, &provider, body, worker).await;
         lease.into_lease().map(|lease| (lease, scouted))
     }
@@ -346,7 +357,7 @@ impl<'a> Trip<'a> {
     /// Passes on the answer of a second attempt that was faster.
     async fn go_on(&self, lease: &Lease, scout: Scout, lent: &mut Lent<'_>) -> Result<Ended, Failed> {
         *lent.answer = scout.answer;
-        let elsewhere = |answer: &ResponseHead, whole: bool| self.may_replace(answer, whole);
+        let elsewhere = |status, whole, awaited| self.may_replace(status, whole, awaited);
         let (terms, _) = self.terms(&lease.provider, lease.since, &elsewhere);
         attempt::finish(scout.sent, lent, &terms, &lease.provider, true).await.0
     }
@@ -362,6 +373,7 @@ impl<'a> Trip<'a> {
         self.note(&lease.provider.name, &word, took);
         record.attempted(&lease.provider, report.outcome, took, now);
         self.tried.push(lease.provider.id());
+        self.pay(&lease.provider);
         lease.finish(report, now);
     }
 
@@ -370,6 +382,7 @@ impl<'a> Trip<'a> {
         let took = now.saturating_duration_since(lease.since);
         self.note(&lease.provider.name, "overtaken", took);
         record.attempted(&lease.provider, Outcome::LocalRefusal, took, now);
+        self.pay(&lease.provider);
         lease.finish(hedge::OVERTAKEN, now);
     }
 
@@ -378,7 +391,7 @@ impl<'a> Trip<'a> {
         &'b self,
         provider: &'b Provider,
         since: Instant,
-        elsewhere: &'b (dyn Fn(&ResponseHead, bool) -> Result<(), Skip> + Sync),
+        elsewhere: &'b (dyn Fn(u16, bool, Duration) -> Result<(), Skip> + Sync),
     ) -> (Terms<'b>, Onward<'b>) {
         let (errand, provider) = (self.errand, &provider.config);
         let route = &errand.route.config;
@@ -407,21 +420,22 @@ impl<'a> Trip<'a> {
             provider,
             peer: errand.peer,
             identity: errand.identity,
-            key_field: errand.caller.key_field,
+            key_fields: errand.caller.key_fields,
             left: self.deadline.saturating_duration_since(since),
         };
         (terms, onward)
     }
 
     /// Whether another attempt may follow one that ended so; it is taken from the pool's budget.
-    fn may_go_on(&self, ended: retry::Ended, whole: bool, now: Instant) -> Result<(), Skip> {
+    fn may_go_on(&self, ended: retry::Ended, whole: bool, left: Duration, now: Instant) -> Result<(), Skip> {
         let so = So {
             attempts_made: self.made,
             method: self.errand.request.method,
             keyed: self.errand.request.head.fields.named(b"idempotency-key").next().is_some(),
             replayable: whole,
-            nothing_sent: matches!(ended, retry::Ended::Connect | retry::Ended::Refused),
-            left: self.deadline.saturating_duration_since(now),
+            // Who refuses a stream may have been sent part of its body before.
+            nothing_sent: ended == retry::Ended::Connect,
+            left,
         };
         match retry::again(&self.errand.route.retry, ended, &so) {
             Again::No(skip) => Err(skip),
@@ -441,11 +455,20 @@ impl<'a> Trip<'a> {
             Ok(Ended::Withheld(_)) => Some(lent.answer.status.to_string()),
             Err(failed) => Some(failed.word().to_owned()),
         };
+        record.error = ended.as_ref().err().map(Failed::describe);
         if let Some(word) = word {
             self.tried.push(lease.provider.id());
             self.note(&lease.provider.name, &word, took);
         }
+        self.pay(&lease.provider);
         lease.finish(report, lent.now);
+    }
+
+    /// Every attempt costs, however it ends.
+    fn pay(&self, provider: &Provider) {
+        if let Some(cost) = provider.config.cost {
+            self.errand.route.metrics.spent(&provider.metrics, cost);
+        }
     }
 
     /// What the client gets; `None` where another provider is to be asked.
@@ -453,25 +476,31 @@ impl<'a> Trip<'a> {
         let series = &self.errand.route.metrics;
         let failed = match ended {
             Ok(Ended::Answered(answered)) => {
-                answered.skipped.inspect(|skip| series.retry_skipped(*skip));
+                answered.skipped.inspect(|skip| series.skipped(*skip));
                 return Ok(Some(answered));
             }
             Ok(Ended::Withheld(withheld)) => {
-                series.retried(retry::Ended::Status(lent.answer.status));
+                self.again = Some(retry::Ended::Status(lent.answer.status));
                 self.keep(withheld, lent);
                 return Ok(None);
             }
             Err(failed) => failed,
         };
-        let Some(kind) = failed.kind() else { return Err(verdict::stop(&failed, &self.trail)) };
-        match self.may_go_on(kind, lent.replay.is_whole(), lent.now) {
+        let Some(kind) = failed.kind() else {
+            return match failed.cause {
+                Cause::Exchange(Broken::Deadline) if self.kept.is_some() => self.last_answer(lent).map(Some),
+                _ => Err(verdict::stop(&failed, &self.trail)),
+            };
+        };
+        let left = self.deadline.saturating_duration_since(lent.now);
+        match self.may_go_on(kind, lent.replay.is_whole(), left, lent.now) {
             Ok(()) => {
-                series.retried(kind);
+                self.again = Some(kind);
                 self.refused = Some(verdict::refuse(&failed.cause));
                 Ok(None)
             }
             Err(skip) => {
-                series.retry_skipped(skip);
+                series.skipped(skip);
                 self.note_skip(skip);
                 self.refused = Some(verdict::refuse(&failed.cause));
                 self.last_answer(lent).map(Some)
@@ -491,8 +520,12 @@ impl<'a> Trip<'a> {
         if self.made == 0 {
             return Err(verdict::not_leased(refused, &self.pool.name).into());
         }
-        self.errand.route.metrics.retry_skipped(Skip::NoProvider);
-        self.note_skip(Skip::NoProvider);
+        let skip = match refused {
+            pool::Refused::QueueTimeout { .. } => Skip::Deadline,
+            _ => Skip::NoProvider,
+        };
+        self.errand.route.metrics.skipped(skip);
+        self.note_skip(skip);
         self.last_answer(lent)
     }
 

@@ -46,8 +46,9 @@ pub struct Terms<'a> {
     pub attempt_deadline: Instant,
     /// What attempts before this one came to.
     pub trail: &'a str,
-    /// Whether another provider is to be asked instead of passing this answer on; says whether the request is still whole.
-    pub elsewhere: &'a (dyn Fn(&ResponseHead, bool) -> Result<(), Skip> + Sync),
+    /// Whether another provider is to be asked instead of passing an answer of this status on. Is told whether the request is
+    /// still whole, and how long its client has been awaited in this exchange.
+    pub elsewhere: &'a (dyn Fn(u16, bool, Duration) -> Result<(), Skip> + Sync),
     /// How small answers are held until they are whole.
     pub commit: Commit,
     /// Turns true when the answer is committed, where somebody else looks at that.
@@ -153,8 +154,8 @@ pub struct Exchange<'a> {
     interims: u32,
     /// Bytes of all their heads.
     interim_bytes: usize,
-    /// A 100 was passed on: the client sends its body.
-    continued: bool,
+    /// A 100 was passed on, in this exchange or before: the client sends its body.
+    pub continued: bool,
     /// The provider of a tunnel was told that the client sends no more.
     half_closed: bool,
     times: Times,
@@ -291,6 +292,10 @@ impl<'a> Exchange<'a> {
     fn move_request(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
         if matches!(self.up, Up::Sent | Up::Refused) {
             self.pass_half_close(cx);
+            return Ok(());
+        }
+        if matches!(self.phase, Phase::Withhold { .. }) {
+            // What the client still has is for the provider that is asked next: more than can be kept would be lost.
             return Ok(());
         }
         let Terms { request, rewrite, headers, .. } = self.terms;
@@ -461,9 +466,10 @@ impl<'a> Exchange<'a> {
         self.provider.begin_body(length, u64::MAX);
         self.provider.refuse_surplus(length).map_err(Broken::Protocol)?;
         if self.answer.status >= 400 {
-            match (self.terms.elsewhere)(self.answer, self.replay.is_whole()) {
+            let now = clock::now();
+            match (self.terms.elsewhere)(self.answer.status, self.replay.is_whole(), self.awaited(now)) {
                 Ok(()) => {
-                    self.phase = Phase::Withhold { until: clock::after(clock::now(), self.terms.commit.within) };
+                    self.phase = Phase::Withhold { until: clock::after(now, self.terms.commit.within) };
                     return Ok(());
                 }
                 Err(skip) => self.skipped = Some(skip),
@@ -555,7 +561,7 @@ impl<'a> Exchange<'a> {
     /// Our account of the attempts, where one of them failed (RFC 9209 §2.1).
     fn trail(&self) -> Option<String> {
         let status = self.answer.status;
-        if status < 500 && self.terms.trail.is_empty() {
+        if status < 500 && status != 429 && self.terms.trail.is_empty() {
             return None;
         }
         let took = clock::now().saturating_duration_since(self.began).as_millis();
@@ -655,6 +661,12 @@ impl<'a> Exchange<'a> {
             }
             _ => {}
         }
+    }
+
+    /// How long the client kept everyone waiting for its body, up to `now`.
+    pub fn awaited(&self, now: Instant) -> Duration {
+        let lately = self.times.awaiting_client.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        self.times.awaited + lately
     }
 
     /// Whether the client keeps everyone waiting for its body. Not while it waits itself, for the provider's 100.

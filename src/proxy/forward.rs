@@ -24,8 +24,8 @@ pub struct Onward<'a> {
     pub peer: &'a Peer,
     /// What it is called.
     pub identity: &'a Identity,
-    /// The field that showed the client's key to us.
-    pub key_field: Option<Known>,
+    /// The fields that showed keys of clients to us.
+    pub key_fields: [Option<Known>; 2],
     /// What is left of the request's time.
     pub left: Duration,
 }
@@ -73,7 +73,7 @@ fn target(out: &mut Vec<u8>, onward: &Onward<'_>) {
 
 /// Everything of a request's head but its first line and Host.
 fn request_fields(out: &mut Vec<u8>, onward: &Onward<'_>, version: Version) {
-    let Onward { request, rewrite, provider, peer, identity, key_field, left } = *onward;
+    let Onward { request, rewrite, provider, peer, identity, key_fields, left } = *onward;
     let rules = [&rewrite.headers, &provider.headers];
     let changes = changes_any(&request.head.fields, rules);
     // Whoever writes this field as well would set the provider's deadline.
@@ -83,7 +83,7 @@ fn request_fields(out: &mut Vec<u8>, onward: &Onward<'_>, version: Version) {
             continue;
         }
         if passes_up(known, peer.trusted)
-            && Some(known) != key_field
+            && !key_fields.contains(&Some(known))
             && !(changes && is_changed(name, &request.head.fields, rules))
         {
             encode::field(out, name, value);
@@ -295,20 +295,10 @@ fn is_nominated(name: &[u8], fields: &Fields) -> bool {
 
 /// The Host that the provider sees.
 fn authority(out: &mut Vec<u8>, onward: &Onward<'_>) {
-    let url = &onward.provider.url;
     match &onward.provider.host {
         HostRule::Name(name) => out.extend_from_slice(name.as_bytes()),
         HostRule::Preserve if !onward.request.authority.is_empty() => out.extend_from_slice(onward.request.authority),
-        HostRule::Preserve | HostRule::Upstream => {
-            let ipv6 = url.host().contains(':');
-            out.extend_from_slice(if ipv6 { b"[" } else { b"" });
-            out.extend_from_slice(url.host().as_bytes());
-            out.extend_from_slice(if ipv6 { b"]" } else { b"" });
-            if let Some(port) = url.port().filter(|port| *port != url.scheme.default_port()) {
-                out.push(b':');
-                out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
-            }
-        }
+        HostRule::Preserve | HostRule::Upstream => onward.provider.url.write_authority(out),
     }
 }
 

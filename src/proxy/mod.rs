@@ -39,6 +39,7 @@ use route::Found;
 use snapshot::{Route, Snapshot};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// What all workers share.
 #[derive(Debug)]
@@ -111,7 +112,16 @@ pub async fn handle(client: Side<'_>, desk: &mut Desk, here: &Here<'_>) -> After
     let identity = Identity::new(&head.fields, here.peer.trusted, (fastrand::u128(..), fastrand::u64(..)));
     let now = clock::now();
     let mut record = Record::begin(now, here.shared.logs.access_enabled());
-    let mut lent = Lent { client, answer, timer, replay: Replay::default(), worker: here.worker, now };
+    let mut lent = Lent {
+        client,
+        answer,
+        timer,
+        replay: Replay::default(),
+        continued: false,
+        awaited: Duration::ZERO,
+        worker: here.worker,
+        now,
+    };
 
     let checked = frame::check(head, scratch);
     let served = match &checked {

@@ -44,7 +44,7 @@ pub struct Target {
 }
 
 /// How an `https` provider is met.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Secured {
     /// Offers by ALPN what the provider may speak.
     config: Arc<ClientConfig>,
@@ -150,6 +150,17 @@ impl Target {
     fn at(whereabouts: Whereabouts, url: &ProviderUrl, tls: &ProviderTls) -> Result<Self, TlsError> {
         let secured = if url.scheme.is_tls() { Some(Secured::new(tls, url.host())?) } else { None };
         Ok(Target { authority: url.address.to_string().into(), whereabouts, proxy_protocol: None, tls: secured })
+    }
+
+    /// The same provider at this one of its addresses: same names, same certificates.
+    #[must_use]
+    pub(super) fn toward(&self, address: SocketAddr) -> Self {
+        Target {
+            authority: self.authority.clone(),
+            whereabouts: Whereabouts::Network(Resolver::literal(address)),
+            proxy_protocol: self.proxy_protocol,
+            tls: self.tls.clone(),
+        }
     }
 
     /// Begins each connection with a PROXY header of this version, if any. A new target has none.

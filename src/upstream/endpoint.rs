@@ -2,16 +2,18 @@
 
 use super::connect::{ConnectError, Target};
 use super::idle::Idle;
-use super::multiplex::{Approach, Given, Multiplex, Seat, Speaks, Terms};
+use super::multiplex::{Alone, Approach, Given, Multiplex, Seat, Speaks, Terms};
 use super::tls::TlsError;
 use crate::clock;
 use crate::config::{self, Protocols, Scheme};
 use crate::net::io::Io;
 use crate::net::proxy_header::Announce;
 use crate::net::wire::Wire;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// Where a provider is reached. Shared by all workers; each has a stack of idle connections of its own, because a
 /// connection belongs to the runtime it was opened in.
@@ -20,6 +22,8 @@ pub struct Endpoint {
     approach: Arc<Approach>,
     keep: Duration,
     workers: Box<[Shelf]>,
+    /// Whom to tell that a connection could not be opened.
+    lost: Option<Arc<Notify>>,
 }
 
 /// One worker's connections. The lock is never contended: only that worker's thread takes it.
@@ -89,7 +93,21 @@ impl Endpoint {
             resting: AtomicUsize::new(0),
         };
         let workers = (0..workers).map(|_| shelf()).collect();
-        Endpoint { approach, keep: connections.idle_timeout, workers }
+        Endpoint { approach, keep: connections.idle_timeout, workers, lost: None }
+    }
+
+    /// An endpoint without connections that leads to one of the addresses of this one's name. `lost` is told when it can
+    /// not be reached.
+    pub(super) fn toward(
+        &self,
+        address: SocketAddr,
+        connections: &config::ProviderConnections,
+        lost: Arc<Notify>,
+    ) -> Self {
+        let approach = self.approach.toward(address);
+        let mut endpoint = Endpoint::with(approach, connections, self.workers.len());
+        endpoint.lost = Some(lost);
+        endpoint
     }
 
     /// A free place on what is open now: on a shared connection, else an idle connection of HTTP/1.
@@ -108,6 +126,10 @@ impl Endpoint {
     /// # Errors
     /// See [`ConnectError`].
     pub async fn open(&self, worker: usize, patience: Duration, deadline: Instant) -> Result<Hand, ConnectError> {
+        self.open_any(worker, patience, deadline).await.inspect_err(|error| self.note(error))
+    }
+
+    async fn open_any(&self, worker: usize, patience: Duration, deadline: Instant) -> Result<Hand, ConnectError> {
         let shared = &self.workers[worker].shared;
         let given = if self.approach.may_share() { shared.wait(patience, deadline).await? } else { Given::Direct };
         let given = match given {
@@ -118,7 +140,23 @@ impl Endpoint {
             Given::Seat(seat) => Ok(Hand::Http2(seat)),
             Given::Http1(io) => Ok(Hand::Http1(Connection::new(io))),
             // Whoever opens a connection gets it.
-            Given::Direct => self.open_http1(&Announce::default(), deadline).await.map(Hand::Http1),
+            Given::Direct => {
+                self.approach.open_http1(&Announce::default(), deadline).await.map(Connection::new).map(Hand::Http1)
+            }
+        }
+    }
+
+    /// A connection for one who shares it with nobody, whatever it will speak.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub(super) async fn open_alone(&self, deadline: Instant) -> Result<Alone, ConnectError> {
+        self.approach.open_alone(deadline).await.inspect_err(|error| self.note(error))
+    }
+
+    fn note(&self, error: &ConnectError) {
+        if let Some(lost) = self.lost.as_ref().filter(|_| !error.is_ours()) {
+            lost.notify_one();
         }
     }
 
@@ -128,7 +166,7 @@ impl Endpoint {
     /// # Errors
     /// See [`ConnectError`].
     pub async fn open_http1(&self, announce: &Announce, deadline: Instant) -> Result<Connection, ConnectError> {
-        self.approach.open_http1(announce, deadline).await.map(Connection::new)
+        self.approach.open_http1(announce, deadline).await.map(Connection::new).inspect_err(|error| self.note(error))
     }
 
     /// An idle connection of HTTP/1 of this worker that is still alive, the youngest first.

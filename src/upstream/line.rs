@@ -246,14 +246,14 @@ impl<S: Supply> Line<S> {
     }
 
     /// How many wait.
-    pub fn len(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.gate.load(Ordering::Acquire) & !PAUSED
     }
 
     /// Hands out what the supply has, in the queue's order.
     pub fn dispatch(&self, now: Instant) -> Aftermath<S> {
         let mut after = Aftermath::none();
-        if self.len() > 0 {
+        if self.waiting() > 0 {
             self.serve(&mut self.lock(), now, &mut after);
         }
         after
@@ -510,7 +510,7 @@ impl<O: Owner> fmt::Debug for Permit<O> {
 
 impl<S: Supply> fmt::Debug for Line<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Line").field("waiting", &self.len()).finish_non_exhaustive()
+        f.debug_struct("Line").field("waiting", &self.waiting()).finish_non_exhaustive()
     }
 }
 

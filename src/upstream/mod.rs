@@ -12,6 +12,8 @@ pub mod line;
 mod sync;
 pub mod buffers;
 pub mod breaker;
+pub mod health;
+pub mod discover;
 pub mod endpoint;
 pub mod multiplex;
 pub mod idle;

@@ -25,7 +25,10 @@ use h2::SendStream;
 use h2::client::{ResponseFuture, SendRequest};
 use http::Request;
 use std::collections::VecDeque;
+use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -139,6 +142,14 @@ pub(super) enum Given {
     Direct,
 }
 
+/// A connection that nobody else uses.
+pub(super) enum Alone {
+    /// It speaks HTTP/1.
+    Http1(Io),
+    /// It speaks HTTP/2 as long as the future is polled, which ends once everything of the connection was dropped.
+    Http2(SendRequest<Bytes>, Pin<Box<dyn Future<Output = ()> + Send>>),
+}
+
 /// A connection that was just opened.
 enum Fresh {
     Http1(Io),
@@ -185,6 +196,22 @@ impl Approach {
     /// See [`ConnectError`].
     pub(super) async fn open_http1(&self, announce: &Announce, deadline: Instant) -> Result<Io, ConnectError> {
         connect_http1(&self.target, announce, deadline).await
+    }
+
+    /// Opens a connection for one who shares it with nobody, whatever it will speak.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub(super) async fn open_alone(&self, deadline: Instant) -> Result<Alone, ConnectError> {
+        Ok(match self.open(deadline).await? {
+            Fresh::Http1(io) => Alone::Http1(io),
+            Fresh::Http2(sender, driver) => Alone::Http2(sender, Box::pin(driver.run_alone())),
+        })
+    }
+
+    /// The same way of speaking at one of the addresses of the name.
+    pub(super) fn toward(&self, address: SocketAddr) -> Self {
+        Approach::new(self.target.toward(address), self.speaks, self.terms.clone())
     }
 
     /// Opens a connection, whatever it will speak.

@@ -11,7 +11,7 @@ use super::state::{Grant, Prospect, Purpose, State};
 use crate::clock;
 use crate::config;
 use crate::net::timer::Timer;
-use crate::observe::metrics::ProviderMetrics;
+use crate::observe::metrics::{PoolMetrics, ProviderMetrics};
 use crate::policy::balance::{Balance, Field, Look};
 use crate::policy::circuit::Verdict;
 use crate::policy::class::Class;
@@ -75,12 +75,13 @@ pub struct Live {
     shed: [AtomicU64; Refused::REASONS.len()],
     /// Waiters whose client left.
     gone: AtomicU64,
+    metrics: PoolMetrics,
 }
 
 /// Who may be leased through a pool, and by which rule.
 #[derive(Debug)]
 pub struct Members {
-    members: Vec<Member>,
+    each: Vec<Member>,
     balance: Balance,
     /// The balance goes by latency.
     by_latency: bool,
@@ -223,6 +224,7 @@ pub struct Waiting {
     timer: Timer,
     held: Option<Held>,
     purpose: Purpose,
+    class: Class,
     over: bool,
 }
 
@@ -363,12 +365,13 @@ impl Pool {
         if self.live.line.may_pass()
             && let Some(grant) = self.live.members.load().pass(ask)
         {
+            self.live.metrics.leased(ask.class, Duration::ZERO);
             return Ok(Leasing::Now(Lease::begin(grant, ask.purpose(), Duration::ZERO, None, ask.now)));
         }
         if matches!(ask.wait, Wait::Elsewhere | Wait::Hedge) {
             return Err(Refused::Busy);
         }
-        self.live.queue(ask).map_err(|refused| self.live.count(refused))
+        self.live.queue(ask).map_err(|refused| self.live.count(ask.class, refused))
     }
 
     /// What it keeps with one provider, if it does.
@@ -386,8 +389,7 @@ impl Pool {
 
     /// Stops handing out, or goes on. Who waits goes on waiting, for as long as it may.
     pub fn set_paused(&self, paused: bool, now: Instant) {
-        let after = self.live.line.pause(paused, now);
-        self.live.finish(after, now);
+        self.live.set_paused(paused, now);
     }
 
     /// Takes the waiter with this number out of the queue; false where there is none.
@@ -429,7 +431,7 @@ impl Pool {
             oldest,
             clients,
             capacity: self.config.queue.terms.capacity,
-            in_flight: self.members().members.iter().map(|member| member.provider.state.in_flight()).sum(),
+            in_flight: self.members().iter().map(|member| member.provider.state.in_flight()).sum(),
             paused: live.line.is_paused(),
             dispatched: live.dispatched.load(Ordering::Relaxed),
             rate: gap.map(|gap| 1.0 / gap.as_secs_f64().max(1e-6)),
@@ -455,7 +457,7 @@ impl Pool {
 
 impl Live {
     /// An empty line.
-    pub(super) fn new(terms: Terms, members: Arc<Members>, buffers: Arc<Buffers>) -> Arc<Self> {
+    pub(super) fn new(terms: Terms, members: Arc<Members>, buffers: Arc<Buffers>, metrics: PoolMetrics) -> Arc<Self> {
         Arc::new(Live {
             line: Arc::new(Line::new(terms, Arc::clone(&members))),
             members: ArcSwap::new(members),
@@ -468,6 +470,7 @@ impl Live {
             dispatched: AtomicU64::new(0),
             shed: Default::default(),
             gone: AtomicU64::new(0),
+            metrics,
         })
     }
 
@@ -475,6 +478,11 @@ impl Live {
     pub(super) fn follow(self: &Arc<Self>, terms: Terms, members: Arc<Members>, now: Instant) {
         self.members.store(Arc::clone(&members));
         let after = self.line.follow(terms, members, now);
+        self.finish(after, now);
+    }
+
+    pub(super) fn set_paused(self: &Arc<Self>, paused: bool, now: Instant) {
+        let after = self.line.pause(paused, now);
         self.finish(after, now);
     }
 
@@ -530,8 +538,8 @@ impl Live {
         self.finish(after, now);
         let mut place = joined.map_err(|_| Refused::QueueFull { retry_after: polite(estimate) })?;
         let decided = place.peek();
-        let (live, timer, purpose) = (Arc::clone(self), Timer::default(), ask.purpose());
-        let mut waiting = Waiting { live, place, since: now, until, timer, held, purpose, over: false };
+        let (live, timer, purpose, class) = (Arc::clone(self), Timer::default(), ask.purpose(), ask.class);
+        let mut waiting = Waiting { live, place, since: now, until, timer, held, purpose, class, over: false };
         match decided {
             Some(decided) => waiting.settle(decided, now).map(Leasing::Now),
             None => Ok(Leasing::Wait(waiting)),
@@ -566,7 +574,8 @@ impl Live {
         }
     }
 
-    fn count(&self, refused: Refused) -> Refused {
+    fn count(&self, class: Class, refused: Refused) -> Refused {
+        self.metrics.shed(class, refused.as_str());
         self.shed[refused.index()].fetch_add(1, Ordering::Relaxed);
         refused
     }
@@ -619,13 +628,13 @@ impl Drop for Ringing {
 
 impl Members {
     /// These, chosen from by this rule.
-    pub(super) fn new(members: Vec<Member>, balance: Balance, by_latency: bool, timeout: Duration) -> Arc<Self> {
-        Arc::new(Members { members, balance, by_latency, timeout })
+    pub(super) fn new(each: Vec<Member>, balance: Balance, by_latency: bool, timeout: Duration) -> Arc<Self> {
+        Arc::new(Members { each, balance, by_latency, timeout })
     }
 
     /// Each of them, in the order of the file.
     pub fn iter(&self) -> std::slice::Iter<'_, Member> {
-        self.members.iter()
+        self.each.iter()
     }
 
     /// Takes one for a request that has not queued.
@@ -635,13 +644,13 @@ impl Members {
         let view = View { members: self, tried: ask.tried, elsewhere, spared, queued: false, now: ask.now };
         (0..TAKES).find_map(|_| {
             let index = self.balance.choose(&view, ask.key, fastrand::u64(..))?;
-            Grant::take(&self.members[index].provider, false, ask.now).ok()
+            Grant::take(&self.each[index].provider, false, ask.now).ok()
         })
     }
 
     fn outlook(&self, now: Instant) -> Outlook {
         let mut outlook = Outlook::default();
-        for member in &self.members {
+        for member in &self.each {
             let (slot, at, alarm) = match member.provider.state.prospect(now) {
                 Prospect::Never => continue,
                 Prospect::Full => {
@@ -651,16 +660,16 @@ impl Members {
                 // Somebody was faster, or a place was seen that was gone when it was to be taken.
                 Prospect::Ready => {
                     outlook.in_service = true;
-                    outlook.alarm = sooner(outlook.alarm, now + SOON);
+                    outlook.alarm = Some(sooner(outlook.alarm, now + SOON));
                     continue;
                 }
                 Prospect::Rested(at) => (&mut outlook.rested, at, true),
                 Prospect::Probe(at) => (&mut outlook.probed, at, true),
                 Prospect::Told(at) => (&mut outlook.probed, at, false),
             };
-            *slot = sooner(*slot, at);
+            *slot = Some(sooner(*slot, at));
             if alarm {
-                outlook.alarm = sooner(outlook.alarm, at);
+                outlook.alarm = Some(sooner(outlook.alarm, at));
             }
         }
         outlook
@@ -681,7 +690,7 @@ impl Supply for Members {
     type Wish = Wish;
 
     fn want(&self, wanted: bool) {
-        for member in &self.members {
+        for member in &self.each {
             member.provider.state.want(wanted);
         }
     }
@@ -691,7 +700,7 @@ impl Supply for Members {
         let view = View { members: self, tried: &wish.tried, elsewhere: false, spared, queued: true, now };
         (0..TAKES).find_map(|_| {
             let index = self.balance.choose(&view, wish.key, fastrand::u64(..))?;
-            Grant::take(&self.members[index].provider, true, now).map_err(|grant| spoilt.extend(grant)).ok()
+            Grant::take(&self.each[index].provider, true, now).map_err(|grant| spoilt.extend(grant)).ok()
         })
     }
 }
@@ -700,12 +709,12 @@ impl Supply for Members {
 
 impl Field for View<'_> {
     fn len(&self) -> usize {
-        self.members.members.len()
+        self.members.each.len()
     }
 
     #[inline]
     fn look(&self, index: usize) -> Option<Look> {
-        let Member { provider, weight, backup } = &self.members.members[index];
+        let Member { provider, weight, backup } = &self.members.each[index];
         let (in_flight, probe) = provider.state.open_to(self.queued, self.now)?;
         let warmth = provider.config.slow_start.map_or(1.0, |over| provider.state.warmth(over, self.now));
         // A request that failed already is spared as well, unless there is nobody else.
@@ -753,6 +762,7 @@ impl Waiting {
         match decided {
             Ok(grant) => {
                 live.dispatched.fetch_add(1, Ordering::Relaxed);
+                live.metrics.leased(self.class, queued);
                 Ok(Lease::begin(grant, self.purpose, queued, self.held.take(), now))
             }
             Err(Ousted::Displaced) => Err(Refused::QueueFull { retry_after: polite(live.line.look(|_, gap| gap)) }),
@@ -784,7 +794,7 @@ impl Future for Waiting {
             Poll::Pending if this.timer.poll(cx, this.until, now).is_ready() => this.expire(now),
             Poll::Pending => return Poll::Pending,
         };
-        Poll::Ready(ended.map_err(|refused| this.live.count(refused)))
+        Poll::Ready(ended.map_err(|refused| this.live.count(this.class, refused)))
     }
 }
 
@@ -906,8 +916,8 @@ fn waiter(class: Class, client: u32, share: u32, since: Instant) -> Waiter {
 }
 
 /// The sooner of the two.
-fn sooner(one: Option<Instant>, other: Instant) -> Option<Instant> {
-    Some(one.map_or(other, |one| one.min(other)))
+fn sooner(one: Option<Instant>, other: Instant) -> Instant {
+    one.map_or(other, |one| one.min(other))
 }
 
 /// So many gaps, as far as they can be told.

@@ -1,29 +1,51 @@
 //! What is alive, found again by name after a reload.
 
 use super::buffers::Buffers;
+use super::discover::{self, Family, Found, Search};
 use super::endpoint::Endpoint;
+use super::health::Checks;
 use super::pool::{Live, Member, Members, Pool, Provider};
+use super::resolve::System;
 use super::state::{self, State};
 use super::tls::TlsError;
 use crate::clock;
 use crate::config::{self, BalanceRule, Config};
 use crate::observe::metrics::Metrics;
+use crate::overrides::Steered;
 use crate::policy::balance::{Algorithm, Balance};
+use crate::policy::overrides::{Change, Kind, Target};
 use crate::policy::pace::Pace;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 
 /// The live state of everything that has a name. Only a reload touches it, one at a time; requests see snapshots.
 #[derive(Debug)]
 pub struct Registry {
     endpoints: HashMap<Arc<str>, (config::Provider, Arc<Endpoint>)>,
     providers: HashMap<Arc<str>, Arc<Provider>>,
+    /// Those of them whose addresses are members.
+    families: HashMap<Arc<str>, Arc<Family>>,
     pools: HashMap<Arc<str>, Alive>,
     buffers: Arc<Buffers>,
     /// `memory.buffers`.
     total: usize,
+    /// By the name of who is checked. They are there once this registry is current.
+    checks: Mutex<HashMap<Arc<str>, Checks>>,
+    upkeep: Option<Upkeep>,
+}
+
+/// Where what goes on beside requests does: checks and discovery.
+#[derive(Debug, Clone)]
+pub struct Upkeep {
+    /// Whose threads it takes.
+    pub runtime: Handle,
+    /// Takes what was discovered; whoever reads it tells [`Registry::discovered`] of the registry that is current then.
+    pub found: mpsc::Sender<Found>,
 }
 
 /// A pool, and what it is to be once this registry is current.
@@ -31,7 +53,8 @@ pub struct Registry {
 struct Alive {
     config: Arc<config::Pool>,
     live: Arc<Live>,
-    members: Arc<Members>,
+    /// In the configuration's order.
+    providers: Vec<Arc<Provider>>,
     turn: Arc<AtomicUsize>,
 }
 
@@ -46,6 +69,12 @@ pub struct BuildError {
 // === impl Registry ===
 
 impl Registry {
+    /// An empty one, whose successors check and discover there. Without that nobody does.
+    #[must_use]
+    pub fn kept_up(upkeep: Upkeep) -> Self {
+        Registry { upkeep: Some(upkeep), ..Registry::default() }
+    }
+
     /// The pools of `config`, in its order, over what is alive; and the registry that will be current if this
     /// configuration is applied. Nothing changes before that: a configuration that is rejected leaves no trace.
     ///
@@ -59,7 +88,7 @@ impl Registry {
     ) -> Result<(Registry, Vec<Arc<Pool>>), BuildError> {
         let now = clock::now();
         let (buffers, total) = (Arc::clone(&self.buffers), config.memory.buffers);
-        let mut next = Registry { buffers, total, ..Registry::default() };
+        let mut next = Registry { buffers, total, upkeep: self.upkeep.clone(), ..Registry::default() };
         let mut providers = Vec::with_capacity(config.providers.len());
         for provider in &config.providers {
             let endpoint = self.endpoint(provider, workers)?;
@@ -71,11 +100,14 @@ impl Registry {
                 metrics: metrics.provider(&provider.name),
                 state: self.state(provider, now),
             });
+            if provider.config.discover_dns {
+                next.families.insert(Arc::clone(&provider.name), self.family(&provider));
+            }
             next.providers.insert(Arc::clone(&provider.name), Arc::clone(&provider));
             providers.push(provider);
         }
         let pools = config.pools.iter().map(|pool| {
-            let alive = self.pool(pool, &providers);
+            let alive = self.pool(pool, &providers, &next, metrics);
             let live = Arc::clone(&alive.live);
             next.pools.insert(Arc::clone(&pool.name), alive);
             Arc::new(Pool::new(Arc::clone(pool), live))
@@ -88,21 +120,84 @@ impl Registry {
     /// served by them. What only `before` knows gets nothing new. Call it when the snapshots are swapped.
     pub fn take_effect(&self, before: &Registry, now: Instant) {
         self.buffers.set_total(self.total);
-        for provider in self.providers.values() {
-            provider.state.follow(&provider.config, now);
-            provider.state.set_lines(self.lines_of(&provider.state));
+        self.settle(&before.everyone(), &before.checks, now);
+        let Some(Upkeep { runtime, found }) = &self.upkeep else { return };
+        for (name, family) in &self.families {
+            let url = &self.providers[name].config.url;
+            let (host, port) = (url.host().into(), url.port().unwrap_or_default());
+            let (every, pause) = (discover::EVERY, discover::PAUSE);
+            let search = Search { name: Arc::clone(name), host, port, lookup: Arc::new(System), every, pause };
+            family.start(search, found.clone(), runtime);
         }
-        for alive in self.pools.values() {
-            alive.live.follow(alive.config.queue.terms, Arc::clone(&alive.members), now);
+    }
+
+    /// A provider has these addresses now, if it still is one of this registry.
+    pub fn discovered(&self, family: &Arc<Family>, addresses: &[SocketAddr], now: Instant) {
+        let name = self.families.iter().find_map(|(name, own)| Arc::ptr_eq(own, family).then_some(name));
+        if let Some(provider) = name.and_then(|name| self.providers.get(name)) {
+            let before = self.everyone();
+            family.set_addresses(provider, addresses, now);
+            self.settle(&before, &self.checks, now);
+        }
+    }
+
+    /// What is in this registry comes true for what is alive, where before it were these and those were checked.
+    fn settle(&self, before: &[Arc<Provider>], checks: &Mutex<HashMap<Arc<str>, Checks>>, now: Instant) {
+        let everyone = self.everyone();
+        let pools: Vec<_> = self
+            .pools
+            .values()
+            .map(|alive| (alive, self.members(&alive.config, &alive.providers, &alive.turn)))
+            .collect();
+        for provider in &everyone {
+            provider.state.follow(&provider.config, now);
+            provider.state.set_lines(lines_of(&provider.state, &pools));
+        }
+        for (alive, members) in pools {
+            alive.live.follow(alive.config.queue.terms, members, now);
         }
         // Only now: whoever still waits for one of these has others by this time, if there are any.
-        for (name, provider) in &before.providers {
-            if !self.providers.contains_key(name) {
+        for provider in before {
+            if !everyone.iter().any(|other| Arc::ptr_eq(&other.state, &provider.state)) {
                 provider.state.remove();
             }
         }
-        for provider in self.providers.values() {
+        for provider in &everyone {
             provider.state.changed();
+        }
+        self.check(&everyone, std::mem::take(&mut *locked(checks)), now);
+    }
+
+    /// Checks who is to be checked; `before` are the checks there were.
+    fn check(&self, everyone: &[Arc<Provider>], mut before: HashMap<Arc<str>, Checks>, now: Instant) {
+        let Some(upkeep) = &self.upkeep else { return };
+        let mut checks = locked(&self.checks);
+        for provider in everyone {
+            let old = before.remove(&provider.name);
+            let kept = match old {
+                Some(old) if old.suit(provider) => Some(old),
+                Some(old) if provider.config.health_check.is_none() => {
+                    old.forget(now);
+                    None
+                }
+                _ => Checks::start(provider, &upkeep.runtime),
+            };
+            if let Some(kept) = kept {
+                checks.insert(Arc::clone(&provider.name), kept);
+            }
+        }
+    }
+
+    /// Everyone who may be leased: providers, and instead of those that are discovered their members.
+    #[must_use]
+    pub fn everyone(&self) -> Vec<Arc<Provider>> {
+        self.providers.values().flat_map(|provider| self.relatives(provider)).collect()
+    }
+
+    fn relatives(&self, provider: &Arc<Provider>) -> Vec<Arc<Provider>> {
+        match self.families.get(&provider.name) {
+            Some(family) => family.providers(provider),
+            None => vec![Arc::clone(provider)],
         }
     }
 
@@ -111,46 +206,61 @@ impl Registry {
         self.providers.get(name)
     }
 
-    /// The lines that may wait for this provider: of its pools, and of those that are gone but not empty yet.
-    fn lines_of(&self, state: &Arc<State>) -> Vec<Weak<Live>> {
-        let is_in = |alive: &&Alive| alive.members.iter().any(|member| Arc::ptr_eq(&member.provider.state, state));
-        let is_kept = |line: &Arc<Live>| self.pools.values().any(|alive| Arc::ptr_eq(&alive.live, line));
-        let leaving = state.lines().into_iter().filter(|line| line.upgrade().is_some_and(|line| !is_kept(&line)));
-        self.pools.values().filter(is_in).map(|alive| Arc::downgrade(&alive.live)).chain(leaving).collect()
+    /// The pool with this name.
+    pub fn find_pool(&self, name: &str) -> Option<Pool> {
+        let alive = self.pools.get(name)?;
+        Some(Pool::new(Arc::clone(&alive.config), Arc::clone(&alive.live)))
     }
 
     /// The live state of this provider, if there is one.
     fn state(&self, provider: &config::Provider, now: Instant) -> Arc<State> {
-        match self.providers.get(&provider.name) {
-            Some(alive) => Arc::clone(&alive.state),
-            None => {
-                let pace = Arc::new(Pace::new(state::pace_terms(provider), now));
-                // At the start all are new, and somebody has to take what comes.
-                let slowly = !self.providers.is_empty();
-                State::new(Arc::clone(&provider.name), provider, pace, slowly, now)
-            }
+        if let Some(alive) = self.providers.get(&provider.name) {
+            return Arc::clone(&alive.state);
         }
+        let pace = Arc::new(Pace::new(state::pace_terms(provider), now));
+        // At the start all are new, and somebody has to take what comes.
+        let slowly = !self.providers.is_empty();
+        State::new(Arc::clone(&provider.name), provider, pace, slowly, now)
     }
 
-    /// The line of this pool, if there is one, and the members it is to have.
-    fn pool(&self, config: &Arc<config::Pool>, providers: &[Arc<Provider>]) -> Alive {
+    /// The family of this provider: the living one if its name still leads to the same place.
+    fn family(&self, provider: &Provider) -> Arc<Family> {
+        let before = self.families.get(&provider.name).filter(|family| family.is_at(&provider.endpoint));
+        before.map_or_else(|| Family::new(Arc::clone(&provider.endpoint), Arc::clone(&provider.state)), Arc::clone)
+    }
+
+    /// The line of this pool, if there is one, else one with the members it has in `next`.
+    fn pool(
+        &self,
+        config: &Arc<config::Pool>,
+        providers: &[Arc<Provider>],
+        next: &Registry,
+        metrics: &Metrics,
+    ) -> Alive {
         let before = self.pools.get(&config.name);
         let turn = before.map_or_else(Arc::default, |alive| Arc::clone(&alive.turn));
-        let member = |member: &config::Member| Member {
-            provider: Arc::clone(&providers[member.provider]),
-            weight: member.weight,
-            backup: member.backup,
-        };
-        let members: Vec<Member> = config.members.iter().map(member).collect();
-        let named: Vec<_> = members.iter().map(|member| (&*member.provider.name, member.weight)).collect();
-        let algorithm = algorithm(&config.balance);
-        let balance = Balance::new(algorithm, &named, Arc::clone(&turn));
-        let members = Members::new(members, balance, algorithm == Algorithm::PeakEwma, config.queue.timeout);
+        let providers: Vec<_> = config.members.iter().map(|member| Arc::clone(&providers[member.provider])).collect();
         let live = match before {
             Some(alive) => Arc::clone(&alive.live),
-            None => Live::new(config.queue.terms, Arc::clone(&members), Arc::clone(&self.buffers)),
+            None => {
+                let (members, buffers) = (next.members(config, &providers, &turn), Arc::clone(&self.buffers));
+                Live::new(config.queue.terms, members, buffers, metrics.pool(&config.name))
+            }
         };
-        Alive { config: Arc::clone(config), live, members, turn }
+        Alive { config: Arc::clone(config), live, providers, turn }
+    }
+
+    /// The members that a pool of these providers has now, and how it chooses among them.
+    fn members(&self, config: &config::Pool, providers: &[Arc<Provider>], turn: &Arc<AtomicUsize>) -> Arc<Members> {
+        let of_one = |(member, provider): (&config::Member, &Arc<Provider>)| {
+            let (weight, backup) = (member.weight, member.backup);
+            self.relatives(provider).into_iter().map(move |provider| Member { provider, weight, backup })
+        };
+        let members: Vec<Member> = config.members.iter().zip(providers).flat_map(of_one).collect();
+        let named: Vec<_> = members.iter().map(|member| (&*member.provider.name, member.weight)).collect();
+        let algorithm = algorithm(&config.balance);
+        let balance = Balance::new(algorithm, &named, Arc::clone(turn));
+        Members::new(members, balance, algorithm == Algorithm::PeakEwma, config.queue.timeout)
     }
 
     /// The endpoint of this provider: the living one if it still leads to the same place in the same way.
@@ -164,11 +274,48 @@ impl Registry {
     }
 }
 
+impl Steered for Registry {
+    fn has(&self, target: &Target) -> bool {
+        match target.kind {
+            Kind::Circuit | Kind::Provider => self.providers.contains_key(&*target.name),
+            Kind::Queue => self.pools.contains_key(&*target.name),
+        }
+    }
+
+    fn apply(&self, change: &Change<'_>) {
+        match *change {
+            Change::Circuit(name, forced) => {
+                self.provider(name).inspect(|provider| provider.state.force(forced, clock::now()));
+            }
+            Change::Drain(name, drained) => {
+                self.provider(name).inspect(|provider| provider.state.set_draining(drained));
+            }
+            Change::Pause(name, paused) => {
+                self.pools.get(name).inspect(|alive| alive.live.set_paused(paused, clock::now()));
+            }
+        }
+    }
+}
+
 impl Default for Registry {
     fn default() -> Self {
-        let (endpoints, providers, pools) = Default::default();
-        Registry { endpoints, providers, pools, buffers: Buffers::new(0), total: 0 }
+        let (endpoints, providers, families, pools) = Default::default();
+        let (checks, upkeep, buffers) = (Mutex::default(), None, Buffers::new(0));
+        Registry { endpoints, providers, families, pools, buffers, total: 0, checks, upkeep }
     }
+}
+
+/// The lines that may wait for this provider: of `pools`, and of those that are gone but not empty yet.
+fn lines_of(state: &Arc<State>, pools: &[(&Alive, Arc<Members>)]) -> Vec<Weak<Live>> {
+    let is_in = |members: &Members| members.iter().any(|member| Arc::ptr_eq(&member.provider.state, state));
+    let is_kept = |line: &Arc<Live>| pools.iter().any(|(alive, _)| Arc::ptr_eq(&alive.live, line));
+    let leaving = state.lines().into_iter().filter(|line| line.upgrade().is_some_and(|line| !is_kept(&line)));
+    let own = pools.iter().filter(|(_, members)| is_in(members)).map(|(alive, _)| Arc::downgrade(&alive.live));
+    own.chain(leaving).collect()
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn algorithm(rule: &BalanceRule) -> Algorithm {

@@ -35,7 +35,7 @@ pub trait Lookup: Send + Sync {
 
 /// The machine's own way to resolve names.
 #[derive(Debug)]
-struct System;
+pub(super) struct System;
 
 #[derive(Debug)]
 enum Source {
@@ -110,10 +110,16 @@ impl Resolver {
     #[must_use]
     pub fn with_lookup(host: &str, port: u16, lookup: Box<dyn Lookup>) -> Self {
         if let Ok(ip) = host.parse::<IpAddr>() {
-            return Resolver(Source::Literal(Arc::new([SocketAddr::new(ip, port)])));
+            return Resolver::literal(SocketAddr::new(ip, port));
         }
         let state = watch::Sender::new(State::default());
         Resolver(Source::Name(Arc::new(Name { host: host.into(), port, lookup, state })))
+    }
+
+    /// For one address, which is never asked for.
+    #[must_use]
+    pub fn literal(address: SocketAddr) -> Self {
+        Resolver(Source::Literal(Arc::new([address])))
     }
 
     /// At least one address, in the order to try them; families alternate (RFC 8305 §4). The caller bounds the wait.

@@ -126,6 +126,11 @@ impl State {
         self.out.fetch_and(!REMOVED, Ordering::AcqRel);
     }
 
+    /// Its pace, for those it has a rate in common with.
+    pub(super) fn pace(&self) -> Arc<Pace> {
+        Arc::clone(&self.pace)
+    }
+
     /// Gets nothing new: no configuration names it any more.
     pub(super) fn remove(&self) {
         self.set_out(REMOVED, true);

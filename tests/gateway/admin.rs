@@ -78,12 +78,28 @@ fn admin(sluice: &Sluice, token: &str, line: &str, body: &str) -> String {
     String::from_utf8(wire.rest()).expect("text")
 }
 
+/// What there is to look at.
+const PATHS: [&str; 14] = [
+    "/",
+    "/metrics",
+    "/health/ready?verbose",
+    "/health/providers",
+    "/health/dependencies",
+    "/api/v1/config",
+    "/api/v1/queues",
+    "/api/v1/queues/main",
+    "/api/v1/queues/main/requests",
+    "/api/v1/circuit-breakers",
+    "/api/v1/providers",
+    "/api/v1/load-balancing",
+    "/api/v1/retry",
+    "/api/v1/overrides",
+];
+
 /// Everything the gateway says to operators, in all its moods.
 fn everything(sluice: &Sluice) -> String {
     let mut said = String::new();
-    for path in
-        ["/", "/metrics", "/health/ready?verbose", "/health/providers", "/health/dependencies", "/api/v1/config"]
-    {
+    for path in PATHS {
         let _ = writeln!(said, "{}", admin(sluice, TOKEN, &format!("GET {path}"), ""));
     }
     let _ = writeln!(said, "{}", admin(sluice, TOKEN, "POST /api/v1/config/reload", ""));

@@ -57,7 +57,7 @@ impl Line {
     }
 
     /// Replaces the process that runs, and gives the new one's id.
-    fn replace(&self) -> u32 {
+    pub(crate) fn replace(&self) -> u32 {
         let before = self.said("the new process has taken over");
         let old = self.latest();
         self.signal(old, Signal::USR2);
@@ -67,7 +67,7 @@ impl Line {
     }
 
     /// Asks for a replacement that is to fail, and waits until that is said; gives why.
-    fn replace_in_vain(&self) -> String {
+    pub(crate) fn replace_in_vain(&self) -> String {
         let failed = "the new process did not take over";
         let before = self.said(failed);
         self.signal(self.first.pid(), Signal::USR2);

@@ -14,6 +14,7 @@ mod clients; // curl, wrk, a WebSocket library, a browser
 mod clients_http2; // curl, nghttp, h2load, a browser and a WebSocket library over TLS
 mod drain; // what is under way ends, nothing new begins
 mod exchange; // a request and its answer: framing, order, streams, interim and early answers
+mod figures; // queues, circuits and providers as operators see and steer them
 mod faults; // one provider of three goes wrong, or a whole pool
 mod files; // a certificate, a key or a secret changes and the configuration does not
 mod forwarding; // which fields and bytes of a message go on
@@ -26,6 +27,7 @@ mod idle; // connections that do nothing, and the limit on all of them
 mod listener; // what a listener bounds, and many clients at once
 mod lost; // not one request is lost, not one stream is cut
 mod lost_tls; // nor over TLS, while certificates change and processes follow each other
+mod overrides; // what operators change at runtime, and where it is kept
 mod provider; // a provider that a test drives, or a script
 mod refusals; // bad input: what the client gets, what the provider does not see
 mod reload; // a configuration is replaced whole or not at all

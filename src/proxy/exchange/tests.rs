@@ -68,7 +68,7 @@ async fn play(request: &str, limits: Limits, scene: impl AsyncFnOnce(Stage<'_>))
         deadline: start + seconds(limits.timeout),
         attempt_deadline: start + seconds(limits.timeout),
         trail: "",
-        elsewhere: &|_, _| Err(Skip::NotRetryable),
+        elsewhere: &|_, _, _| Err(Skip::NotRetryable),
         committed: None,
         commit: Commit { bytes: 0, within: Duration::ZERO },
         stream_timeout: limits.stream_timeout.map(seconds),

@@ -146,6 +146,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         // Where it did not end by itself, this closes it, and its streams break.
     }
 
+    /// Drives it for somebody who does not share it: to its end, which comes once he has let go of it.
+    pub(super) async fn run_alone(mut self: Box<Self>) {
+        // How it ended shows on its streams.
+        let _: Result<(), h2::Error> = (&mut self.connection).await;
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>, set: &Weak<Multiplex>, shared: &Weak<Shared>) -> Poll<()> {
         if Pin::new(&mut self.connection).poll(cx).is_ready() {
             return Poll::Ready(());

@@ -1,0 +1,185 @@
+//! What is alive, as operators see it: plain values for the admin listener and the metrics.
+
+use crate::admin::{BalanceView, CircuitView, MemberView, ProviderView, QueueView, RetryView, WaitingView};
+use crate::clock;
+use crate::config::{BalanceRule, Config};
+use crate::observe::Metrics;
+use crate::observe::metrics::ProviderFigures;
+use crate::upstream::pool::{self, Member, Pool, Provider};
+use crate::upstream::registry::Registry;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+/// One configuration, what is alive of it, and when it is looked at.
+pub(super) struct Figures {
+    config: Arc<Config>,
+    registry: Arc<Registry>,
+    metrics: Arc<Metrics>,
+    now: Instant,
+    at: SystemTime,
+}
+
+// === impl Figures ===
+
+impl Figures {
+    pub(super) fn new(config: Arc<Config>, registry: Arc<Registry>, metrics: Arc<Metrics>) -> Self {
+        Figures { config, registry, metrics, now: clock::now(), at: clock::wall() }
+    }
+
+    pub(super) fn providers(&self) -> Vec<ProviderView> {
+        self.all_providers().iter().map(|provider| self.provider(provider)).collect()
+    }
+
+    pub(super) fn circuits(&self) -> Vec<CircuitView> {
+        let view = |provider: &Arc<Provider>| CircuitView {
+            provider: provider.name.to_string(),
+            circuit: provider.state.breaker.view(self.now),
+            now: self.now,
+            at: self.at,
+        };
+        self.all_providers().iter().map(view).collect()
+    }
+
+    pub(super) fn queues(&self) -> Vec<QueueView> {
+        self.pools().iter().map(|pool| self.queue(pool)).collect()
+    }
+
+    pub(super) fn waiting(&self, pool: &str, limit: usize) -> Option<Vec<WaitingView>> {
+        let waiting = self.registry.find_pool(pool)?.waiting(limit, self.now);
+        let view = |one: pool::WaitingView| WaitingView {
+            id: one.id,
+            request_id: one.label.request_id.into(),
+            client: one.label.client.to_string(),
+            class: one.class,
+            route: one.label.route.to_string(),
+            method: one.label.method.into(),
+            path: one.label.path.into(),
+            again: one.again,
+            waited: one.waited,
+            left: one.left,
+        };
+        Some(waiting.into_iter().map(view).collect())
+    }
+
+    pub(super) fn balances(&self) -> Vec<BalanceView> {
+        let view = |pool: &Pool| BalanceView {
+            pool: pool.name.to_string(),
+            rule: rule(&pool.config.balance),
+            waiting: pool.view(self.now).depth.iter().sum(),
+            members: pool.members().iter().map(|member| self.member(member)).collect(),
+        };
+        self.pools().iter().map(view).collect()
+    }
+
+    pub(super) fn retries(&self) -> RetryView {
+        let all = self.all_providers();
+        let attempts = all.iter().map(|provider| provider.state.view(self.now).attempts);
+        let route = |name: &str| {
+            let metrics = self.metrics.route(name);
+            (name.to_owned(), metrics.retries(), metrics.skips())
+        };
+        RetryView {
+            attempts: attempts.fold([0; 3], |sum, more| std::array::from_fn(|of| sum[of] + more[of])),
+            routes: self.config.routes.iter().map(|each| route(&each.name)).collect(),
+            budgets: self.config.pools.iter().map(|pool| (pool.name.to_string(), None)).collect(),
+        }
+    }
+
+    /// Brings the metrics up to now that are not counted as things happen.
+    pub(super) fn show(&self) {
+        for provider in self.all_providers() {
+            let (view, circuit) = (provider.state.view(self.now), provider.state.breaker.view(self.now));
+            provider.metrics.show(&ProviderFigures {
+                circuit: circuit.state(),
+                entered: circuit.entered(),
+                cooldown: view.cooldown_until.map(|at| at.saturating_duration_since(self.now)).unwrap_or_default(),
+                healthy: view.healthy,
+                concurrency: view.limit,
+                rate: rate(&provider),
+            });
+        }
+        for pool in self.pools() {
+            let view = pool.view(self.now);
+            self.metrics.pool(&pool.name).show(view.depth, view.capacity, None);
+        }
+    }
+
+    fn pools(&self) -> Vec<Pool> {
+        self.config.pools.iter().filter_map(|pool| self.registry.find_pool(&pool.name)).collect()
+    }
+
+    /// Those of the file, in its order; then members of pools that were discovered.
+    fn all_providers(&self) -> Vec<Arc<Provider>> {
+        let named = self.config.providers.iter().filter_map(|provider| self.registry.provider(&provider.name));
+        let mut all: Vec<Arc<Provider>> = named.cloned().collect();
+        for pool in self.pools() {
+            for member in &*pool.members() {
+                if !all.iter().any(|known| known.id() == member.provider.id()) {
+                    all.push(Arc::clone(&member.provider));
+                }
+            }
+        }
+        all
+    }
+
+    fn provider(&self, provider: &Provider) -> ProviderView {
+        let view = provider.state.view(self.now);
+        ProviderView {
+            name: provider.name.to_string(),
+            url: provider.config.url.to_string(),
+            healthy: view.healthy,
+            draining: view.draining,
+            circuit: provider.state.breaker.view(self.now).state(),
+            in_flight: view.in_flight,
+            concurrency: view.limit,
+            rate: rate(provider),
+            utilisation: view.utilisation,
+            latency: view.latency,
+            cooldown_until: view.cooldown_until.map(|until| self.at + until.saturating_duration_since(self.now)),
+            attempts: view.attempts,
+        }
+    }
+
+    fn member(&self, member: &Member) -> MemberView {
+        MemberView { weight: member.weight, backup: member.backup, provider: self.provider(&member.provider) }
+    }
+
+    fn queue(&self, pool: &Pool) -> QueueView {
+        let view = pool.view(self.now);
+        let client = |index: u32| {
+            let client = self.config.clients.get(index as usize);
+            client.map_or_else(|| "of a configuration before".to_owned(), |client| client.name.to_string())
+        };
+        QueueView {
+            pool: pool.name.to_string(),
+            depth: view.depth,
+            oldest: view.oldest,
+            clients: view.clients.iter().map(|(class, index, waiting)| (*class, client(*index), *waiting)).collect(),
+            in_flight: view.in_flight,
+            capacity: view.capacity,
+            paused: view.paused,
+            shed: view.shed,
+            gone: view.gone,
+            dispatched: view.dispatched,
+            rate: view.rate,
+            estimated_wait: view.estimated_wait,
+            held: view.held,
+        }
+    }
+}
+
+/// Attempts a second.
+fn rate(provider: &Provider) -> Option<f64> {
+    provider.config.limits.rate.map(|rate| f64::from(rate.count) / rate.per.as_secs_f64())
+}
+
+/// As the file says it.
+fn rule(balance: &BalanceRule) -> &'static str {
+    match balance {
+        BalanceRule::RoundRobin => "round_robin",
+        BalanceRule::Weighted => "weighted",
+        BalanceRule::LeastConnections => "least_connections",
+        BalanceRule::PeakEwma => "peak_ewma",
+        BalanceRule::ConsistentHash { .. } => "consistent_hash",
+    }
+}

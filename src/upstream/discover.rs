@@ -1,0 +1,240 @@
+//! Providers whose every address is a member of its own: `discover: dns`.
+//!
+//! A [`Family`] is one such provider. A task asks for the addresses of its name again and again; an address that is new
+//! becomes a member, one that is no longer told is drained. Each has connections, a circuit, a concurrency and checks of its
+//! own; the rate is that of all together, and so are the metrics, because addresses come and go and series should not. Until
+//! the first answer the provider is its only member, and goes to whatever its name leads to then.
+//!
+//! What is known outlives an answer that fails or is empty: a nameserver that is down must not take down providers that are
+//! up.
+
+use super::endpoint::Endpoint;
+use super::pool::Provider;
+use super::resolve::Lookup;
+use super::state::State;
+use crate::clock;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::AbortHandle;
+use tokio::time::{sleep, sleep_until};
+
+/// One provider, and the members that its addresses are.
+#[derive(Debug)]
+pub struct Family {
+    /// The provider as if it were one, with the pace of all.
+    own: Arc<Endpoint>,
+    pace_of: Arc<State>,
+    /// By address, in order. A std mutex: held for moments.
+    members: Mutex<Vec<Relative>>,
+    /// A member could not be reached: perhaps it has moved.
+    lost: Arc<Notify>,
+    task: OnceLock<AbortHandle>,
+}
+
+/// One of them.
+#[derive(Debug, Clone)]
+struct Relative {
+    address: SocketAddr,
+    name: Arc<str>,
+    endpoint: Arc<Endpoint>,
+    state: Arc<State>,
+}
+
+/// A family has other addresses now.
+#[derive(Debug)]
+pub struct Found {
+    /// Which.
+    pub family: Weak<Family>,
+    /// All of them, in order, at least one.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// What becomes of addresses.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Those that stay.
+    pub keep: Vec<SocketAddr>,
+    /// Those that are new.
+    pub add: Vec<SocketAddr>,
+    /// Those that are gone.
+    pub remove: Vec<SocketAddr>,
+}
+
+/// What has to be known to ask for a family's addresses.
+pub(super) struct Search {
+    pub(super) name: Arc<str>,
+    pub(super) host: Box<str>,
+    pub(super) port: u16,
+    pub(super) lookup: Arc<dyn Lookup>,
+    /// From one answer to the next question.
+    pub(super) every: Duration,
+    /// The same after a member could not be reached, at least.
+    pub(super) pause: Duration,
+}
+
+/// What becomes of the addresses `old`, where there is no other than `new`. Each list in the order it came in, and nothing
+/// twice.
+#[must_use]
+pub fn difference(old: &[SocketAddr], new: &[SocketAddr]) -> Difference {
+    let (keep, remove) = old.iter().partition(|address| new.contains(address));
+    let mut add = Vec::new();
+    for address in new {
+        if !old.contains(address) && !add.contains(address) {
+            add.push(*address);
+        }
+    }
+    Difference { keep, add, remove }
+}
+
+// === impl Family ===
+
+impl Family {
+    /// A family of one: `provider` itself.
+    pub(super) fn new(own: Arc<Endpoint>, state: Arc<State>) -> Arc<Self> {
+        let (members, lost, task) = Default::default();
+        Arc::new(Family { own, pace_of: state, members, lost, task })
+    }
+
+    /// Whether it leads where `own` does.
+    pub(super) fn is_at(&self, own: &Arc<Endpoint>) -> bool {
+        Arc::ptr_eq(&self.own, own)
+    }
+
+    /// Its members, where `provider` is what the file says of all of them.
+    pub(super) fn providers(&self, provider: &Arc<Provider>) -> Vec<Arc<Provider>> {
+        let members = self.members();
+        if members.is_empty() {
+            return vec![Arc::clone(provider)];
+        }
+        let member = |relative: &Relative| {
+            Arc::new(Provider {
+                name: Arc::clone(&relative.name),
+                config: Arc::clone(&provider.config),
+                endpoint: Arc::clone(&relative.endpoint),
+                metrics: provider.metrics.clone(),
+                state: Arc::clone(&relative.state),
+            })
+        };
+        members.iter().map(member).collect()
+    }
+
+    /// Takes these addresses for all there are.
+    pub(super) fn set_addresses(&self, provider: &Provider, addresses: &[SocketAddr], now: Instant) {
+        let mut members = self.members();
+        let old: Vec<SocketAddr> = members.iter().map(|member| member.address).collect();
+        let Difference { keep, add, remove } = difference(&old, addresses);
+        // The first ones have to take what comes.
+        let slowly = !members.is_empty();
+        members.retain(|member| keep.contains(&member.address));
+        for address in &add {
+            let name: Arc<str> = format!("{}@{address}", provider.name).into();
+            let lost = Arc::clone(&self.lost);
+            let endpoint = Arc::new(self.own.toward(*address, &provider.config.connections, lost));
+            let state = State::new(Arc::clone(&name), &provider.config, self.pace_of.pace(), slowly, now);
+            members.push(Relative { address: *address, name, endpoint, state });
+        }
+        members.sort_unstable_by_key(|member| member.address);
+        drop(members);
+        let (provider, added, removed) = (&provider.name, named(&add), named(&remove));
+        tracing::info!(%provider, %added, %removed, kept = keep.len(), "the provider has other addresses");
+    }
+
+    /// Looks for its addresses from now on, for as long as it lives. Only the first call does anything.
+    pub(super) fn start(self: &Arc<Self>, search: Search, found: mpsc::Sender<Found>, runtime: &Handle) {
+        let (family, lost) = (Arc::downgrade(self), Arc::clone(&self.lost));
+        self.task.get_or_init(|| runtime.spawn(search.run(family, lost, found)).abort_handle());
+    }
+
+    fn members(&self) -> MutexGuard<'_, Vec<Relative>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Family {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+    }
+}
+
+// === impl Search ===
+
+impl Search {
+    async fn run(self, family: Weak<Family>, lost: Arc<Notify>, found: mpsc::Sender<Found>) {
+        let (mut known, mut failing) = (Vec::new(), false);
+        loop {
+            let asked = clock::now();
+            match self.ask().await {
+                Ok(addresses) => {
+                    if std::mem::take(&mut failing) {
+                        tracing::info!(provider = %self.name, "DNS knows the provider again");
+                    }
+                    if addresses != known {
+                        known.clone_from(&addresses);
+                        let family = Weak::clone(&family);
+                        if found.send(Found { family, addresses }).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        let (provider, host) = (&self.name, &self.host);
+                        tracing::warn!(%provider, %host, %error, "DNS does not know the provider; the addresses it had are used on until it does, see to its name");
+                    }
+                }
+            }
+            tokio::select! {
+                () = sleep(self.every) => {}
+                () = lost.notified() => sleep_until(clock::after(asked, self.pause).into()).await,
+            }
+        }
+    }
+
+    /// What DNS says now, in order, and nothing twice.
+    async fn ask(&self) -> io::Result<Vec<SocketAddr>> {
+        let (lookup, host, port) = (Arc::clone(&self.lookup), self.host.clone(), self.port);
+        let mut found = tokio::task::spawn_blocking(move || lookup.lookup(&host, port)).await??;
+        found.sort_unstable();
+        found.dedup();
+        if found.len() > MEMBERS {
+            tracing::warn!(provider = %self.name, addresses = found.len(), "more addresses than members; the first {MEMBERS} are used");
+            found.truncate(MEMBERS);
+        }
+        if found.is_empty() {
+            return Err(io::Error::other("the name exists, but has no address"));
+        }
+        Ok(found)
+    }
+}
+
+impl fmt::Debug for Search {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Search").field("name", &self.name).field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+/// The first of them, and how many more.
+fn named(addresses: &[SocketAddr]) -> String {
+    let first: Vec<String> = addresses.iter().take(NAMED).map(SocketAddr::to_string).collect();
+    let more = addresses.len().saturating_sub(NAMED);
+    if more == 0 { first.join(", ") } else { format!("{} and {more} more", first.join(", ")) }
+}
+
+/// From one answer to the next question: as often as a record with a short time to live changes.
+pub(super) const EVERY: Duration = Duration::from_secs(10);
+
+/// The same after a member could not be reached: a member that is down is not a reason to ask all the time.
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
+
+/// Members of one provider. Further addresses are left out, the last in order first, so that all gateways leave out the same.
+const MEMBERS: usize = 256;
+
+/// Addresses that a log line names.
+const NAMED: usize = 10;
