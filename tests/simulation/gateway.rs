@@ -55,7 +55,7 @@ pub struct PoolTerms {
     pub min_per_second: f64,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Member {
     pub provider: usize,
     pub weight: u32,
