@@ -113,6 +113,7 @@ pub struct Grant {
 pub struct Report {
     pub verdict: Verdict,
     pub head_after: Option<Duration>,
+    #[expect(clippy::option_option, reason = "as in the gateway: asked to wait or not, with a hint or without")]
     pub cooldown: Option<Option<Duration>>,
 }
 

@@ -14,6 +14,7 @@ use sluice::policy::pace;
 use sluice::policy::queue::{self, Ticket, Waiter};
 use sluice::policy::retry::{self, Again, Backoff, Conditions, Ended, Jitter, Methods, Skip, So};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// One world.
@@ -349,7 +350,9 @@ impl<'a> World<'a> {
         let waiter = self.waiter(request);
         let Request { pool, client, method, ref tried, deadline, .. } = self.requests[request];
         let risky = !self.terms.retry.methods.allow(method);
-        let ask = Ask { request, waiter, key: Some(client.into()), tried, risky, deadline, waits };
+        // Who has no key goes anywhere: so everybody is asked now and then, also where no client belongs to it.
+        let key = (!request.is_multiple_of(8)).then(|| client.into());
+        let ask = Ask { request, waiter, key, tried, risky, deadline, waits };
         self.gateway.lease(pool, &ask, &mut self.rng, self.now)
     }
 
@@ -700,10 +703,10 @@ fn any_pool(rng: &mut Rng, providers: usize) -> PoolTerms {
         }
     }
     let names: Vec<String> = members.iter().map(|member| format!("provider-{}", member.provider)).collect();
-    let named: Vec<(&str, u32)> =
+    let weighted: Vec<(&str, u32)> =
         names.iter().map(String::as_str).zip(members.iter().map(|member| member.weight)).collect();
     PoolTerms {
-        balance: Balance::new(rule, &named, Default::default()),
+        balance: Balance::new(rule, &weighted, Arc::default()),
         members,
         by_latency: rule == Algorithm::PeakEwma,
         queue: queue::Terms {
@@ -713,7 +716,7 @@ fn any_pool(rng: &mut Rng, providers: usize) -> PoolTerms {
         },
         timeout: Duration::from_millis(rng.u64(100..5_000)),
         ratio: f64::from(rng.u8(..5)) / 10.0,
-        min_per_second: f64::from(rng.u8(..20)),
+        min_per_second: f64::from(rng.u8(..20)) / if rng.bool() { 10.0 } else { 1.0 },
     }
 }
 
