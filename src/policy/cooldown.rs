@@ -329,7 +329,10 @@ mod tests {
         let start = clock::now();
         let cooldown = Cooldown::new(start);
         let until = cooldown.rejected(Some(SECOND), MAX, start);
-        assert_eq!(cooldown.until(until - Duration::from_nanos(1)), Some(until));
+        assert_eq!(
+            cooldown.until(until.checked_sub(Duration::from_nanos(1)).expect("later than the beginning")),
+            Some(until)
+        );
         assert_eq!(cooldown.until(until), None);
     }
 
