@@ -46,7 +46,6 @@ pub struct Lent<'a> {
 
 /// A request that is on its way.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one at a time; a box would be an allocation for each request")]
 pub enum Sent {
     /// On a connection of its own.
     Http1(Connection),

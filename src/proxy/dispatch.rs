@@ -492,8 +492,8 @@ impl<'a> Trip<'a> {
                 _ => Err(verdict::stop(&failed, &self.trail)),
             };
         };
-        let left = self.deadline.saturating_duration_since(lent.now);
-        match self.may_go_on(kind, lent.replay.is_whole(), left, lent.now) {
+        let now = lent.now;
+        match self.may_go_on(kind, lent.replay.is_whole(), self.deadline.saturating_duration_since(now), now) {
             Ok(()) => {
                 self.again = Some(kind);
                 self.refused = Some(verdict::refuse(&failed.cause));
