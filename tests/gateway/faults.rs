@@ -101,7 +101,8 @@ fn read(provider: &Provider) -> Vec<usize> {
 
 /// [`Gateway::metric`] of a counter.
 fn count(gateway: &Gateway, family: &str, labels: &[(&str, &str)]) -> usize {
-    format!("{:.0}", gateway.metric(family, labels)).parse().expect("counters are not negative")
+    // The sum of no series at all is a negative zero.
+    format!("{:.0}", gateway.metric(family, labels).abs()).parse().expect("counters are not negative")
 }
 
 /// Nothing was read twice, by the same provider or by two.
