@@ -330,8 +330,8 @@ impl Core {
         let notes: Vec<Value> = loaded.notes.iter().map(value).collect();
         let version = version(&loaded);
         let seen = Arc::clone(&loaded.inputs);
-        let built =
-            build(loaded, &Registry::kept_up(upkeep), &[], count, &metrics, &logs, inherited).map_err(StartError::Build)?;
+        let built = build(loaded, &Registry::kept_up(upkeep), &[], count, &metrics, &logs, inherited)
+            .map_err(StartError::Build)?;
         inherited.used_up().map_err(StartError::Build)?;
         let first = Arc::clone(&built.snapshot.config);
         let shared = Arc::new(Shared {

@@ -110,9 +110,10 @@ mod tests {
 
     #[test]
     fn it_takes_so_many_in_a_row_to_change_an_opinion() {
-        assert_eq!(opinions(TERMS, &[true, false, false, true, false, false, false]), [
-            true, true, true, true, true, true, false
-        ]);
+        assert_eq!(
+            opinions(TERMS, &[true, false, false, true, false, false, false]),
+            [true, true, true, true, true, true, false]
+        );
         assert_eq!(opinions(TERMS, &[false, true, false, true, true]), [false, false, false, false, true]);
     }
 
