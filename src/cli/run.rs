@@ -217,6 +217,8 @@ fn follow(pid: u32, mut child: Child) {
 /// Lets everything under way come to its end; whether it did.
 async fn drain(gateway: &Gateway, signals: &mut Signals, end: &mut End) -> bool {
     let grace = gateway.config().shutdown_grace;
+    // One that was replaced drains on its own account: a service that is stopped meanwhile tells all its processes at once.
+    let mut told = matches!(end, End::Told(_));
     let ends = async {
         if let End::Told(_) = end {
             systemd::stopping(&format!("Draining, for at most {} s", grace.as_secs()));
@@ -250,8 +252,12 @@ async fn drain(gateway: &Gateway, signals: &mut Signals, end: &mut End) -> bool 
                 return whole;
             }
             () = signals.ends.next() => {
-                tracing::warn!(connections = gateway.connections(), "a second signal; what is still under way is cut");
-                return false;
+                if told {
+                    tracing::warn!(connections = gateway.connections(), "a second signal; what is still under way is cut");
+                    return false;
+                }
+                told = true;
+                tracing::info!("told to stop, and draining already; a second signal stops at once");
             }
             _ = signals.replace.recv() => tracing::warn!("USR2 is refused: this process is on its way out"),
             _ = signals.reopen.recv() => reopen_logs(gateway),
