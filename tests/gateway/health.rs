@@ -200,20 +200,25 @@ fn a_provider_that_does_not_answer_whole_and_in_time_is_not_well() {
 
 #[test]
 fn more_than_is_read_of_an_answer_does_no_harm() {
-    let alpha = Provider::scripted(|peer| {
+    let checks = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&checks);
+    let alpha = Provider::scripted(move |peer| {
         while let Some(request) = peer.request() {
-            if request.head.line.starts_with("GET /healthz ") {
+            if !request.head.line.starts_with("GET /healthz ") {
+                peer.answer("200 OK", "alpha");
+            } else if count.fetch_add(1, Ordering::SeqCst) == 0 {
+                peer.answer("503 Service Unavailable", "");
+            } else {
                 // No end in sight: whoever waited for it would find the provider late.
-                peer.wire.send("HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n");
+                peer.wire.send("HTTP/1.1 200 OK\r\ncontent-length: 100000000000\r\n\r\n");
                 while peer.wire.try_send([b'x'; 4096]).is_ok() {}
                 return;
             }
-            peer.answer("200 OK", "alpha");
         }
     });
-    let more = "health_check: { interval: 20s, timeout: 20s }";
+    let more = "health_check: { interval: 500ms, timeout: 500ms, healthy_after: 1 }";
     let gateway = Gateway::start(&before("http://{alpha}", more), &[("alpha", alpha.address())]);
-    wait_until("a check to end", || alpha.requests().len() == 1);
+    wait_until("the second check, so that the first has counted", || checks.load(Ordering::SeqCst) > 1);
     assert_eq!(ask(gateway.web()).text(), "alpha");
 }
 
