@@ -516,7 +516,9 @@ impl Live {
         let waiter = Waiter { bytes: ask.bytes, again: ask.again, ..waiter(ask.class, ask.client, ask.share, now) };
         let estimate = self.line.look(|queue, gap| gap.map(|gap| times(gap, queue.ahead_of(&waiter) + 1)));
         let left = until.saturating_duration_since(now);
-        if let Some(late) = estimate.and_then(|estimate| estimate.checked_sub(left)).filter(|late| !late.is_zero()) {
+        // While nobody is in service it says nothing: a line that waits for a probe moves all at once.
+        let told = estimate.filter(|_| outlook.in_service);
+        if let Some(late) = told.and_then(|told| told.checked_sub(left)).filter(|late| !late.is_zero()) {
             return Err(Refused::QueueTimeout { retry_after: polite(Some(late)), waited: Duration::ZERO });
         }
         let held = match ask.bytes {
@@ -554,6 +556,7 @@ impl Live {
         }
         let judgement = (!outlook.in_service).then_some(outlook);
         if std::mem::replace(&mut *locked(&self.judged), judgement) != judgement && judgement.is_some() {
+            self.line.stall();
             self.line.oust(Ousted::Hopeless, |_, slot| !outlook.serves(slot.wish.until, slot.wish.wait));
         }
     }

@@ -425,7 +425,12 @@ impl Model {
 
     /// How far above its share a client is, and when its latest came that has not left a lane of its own behind.
     fn makes_way(&self, newcomer: &Waiter, latest: &BTreeMap<(Class, u32), usize>) -> Option<Ticket> {
-        let lowest = self.waiting.iter().map(|(waiter, ..)| waiter.class).max()?;
+        let all: u64 = self.terms.weights.iter().map(|weight| u64::from(*weight.max(&1))).sum();
+        let part =
+            |class: Class| self.terms.capacity * self.terms.weights[class.index()].max(1) as usize / all as usize;
+        let classes = self.waiting.iter().map(|(waiter, ..)| waiter.class);
+        let mut losing = classes.filter(|class| *class <= newcomer.class || self.of(*class).count() > part(*class));
+        let lowest = losing.by_ref().max()?;
         if lowest < newcomer.class {
             return None;
         }
