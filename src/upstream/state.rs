@@ -169,8 +169,13 @@ impl State {
             utilisation: self.utilisation.share(in_flight >= limit, now),
             latency: [0.5, 0.95, 0.99].map(|q| self.quantiles.quantile(q, QUANTILE_MINIMUM, now)),
             cooldown_until: self.cooldown.until(now),
-            attempts: std::array::from_fn(|index| self.attempts[index].load(Ordering::Relaxed)),
+            attempts: self.attempts(),
         }
+    }
+
+    /// Attempts so far: first tries, retries, hedges.
+    pub fn attempts(&self) -> [u64; 3] {
+        std::array::from_fn(|purpose| self.attempts[purpose].load(Ordering::Relaxed))
     }
 
     /// Leases that are out.

@@ -184,3 +184,33 @@ routes: [ { name: all, match: { path: \"/*\" }, pool: main } ]
     assert_eq!((limit("concurrency"), limit("rate")), (7, 2000));
     assert_eq!(look(&gateway, "retry")["attempts"], json!({ "first": 8, "retry": 0, "hedge": 0 }));
 }
+
+#[test]
+fn what_retries_cost_and_what_is_left_for_them_is_shown() {
+    let (alpha, beta) =
+        (Provider::answering("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n"), Provider::answering(HELLO));
+    let yaml = "
+listeners: [ { name: web, bind: \"{web}\" } ]
+providers:
+  alpha: { url: \"http://{alpha}\", cost: 2 }
+  beta: { url: \"http://{beta}\", cost: 0.5 }
+  gamma: { url: \"http://{beta}\" }
+pools:
+  main: { providers: [ alpha, { name: beta, backup: true } ] }
+  other: { providers: [gamma] }
+routes:
+  - { name: all, match: { path: \"/*\" }, pool: main, retry: { budget: { ratio: 0, min_per_second: 0.1 } } }
+  - { name: more, match: { path: \"/more\" }, pool: main, retry: { budget: { ratio: 0, min_per_second: 50 } } }
+";
+    let gateway = Gateway::start(yaml, &[("alpha", alpha.address()), ("beta", beta.address())]);
+    let left = |gateway: &Gateway| look(gateway, "retry")["pools"][0]["budget_remaining"].as_f64().expect("a number");
+    let unspent = || gateway.metric("sluice_retry_budget_remaining", &[("pool", "main")]);
+    assert_eq!((left(&gateway), unspent()), (1.0, 1.0), "the budget of the route that comes first");
+    assert_eq!((status(&gateway), status(&gateway)), (200, 503), "one retry could be afforded");
+    assert!(left(&gateway) < 1.0 && unspent() < 1.0);
+    let retry = look(&gateway, "retry");
+    assert_eq!(retry["attempts"], json!({ "first": 2, "retry": 1, "hedge": 0 }));
+    assert_eq!(retry["costs"], json!({ "first": 4.0, "retry": 0.5, "hedge": 0.0 }));
+    assert_eq!(retry["pools"][1], json!({ "pool": "other", "budget_remaining": null }), "no route leads there");
+    assert!(!gateway.metrics().contains("sluice_retry_budget_remaining{pool=\"other\"}"));
+}
