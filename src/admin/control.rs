@@ -27,7 +27,7 @@ pub trait Control: Send + Sync + 'static {
     /// Whether it takes requests.
     fn readiness(&self) -> Readiness;
 
-    /// Every provider, in the order of the file; those that were discovered come last.
+    /// Every provider, in the order of the file; in the place of one that was discovered, its members.
     fn providers(&self) -> Vec<ProviderView>;
 
     /// The circuit of each of them.

@@ -125,18 +125,9 @@ impl Figures {
         self.config.pools.iter().filter_map(|pool| self.registry.find_pool(&pool.name)).collect()
     }
 
-    /// Those of the file, in its order; then members of pools that were discovered.
+    /// Those of the file, in its order; in the place of one that was discovered, its members.
     fn all_providers(&self) -> Vec<Arc<Provider>> {
-        let named = self.config.providers.iter().filter_map(|provider| self.registry.provider(&provider.name));
-        let mut all: Vec<Arc<Provider>> = named.cloned().collect();
-        for pool in self.pools() {
-            for member in &*pool.members() {
-                if !all.iter().any(|known| known.id() == member.provider.id()) {
-                    all.push(Arc::clone(&member.provider));
-                }
-            }
-        }
-        all
+        self.config.providers.iter().flat_map(|provider| self.registry.behind(&provider.name)).collect()
     }
 
     fn provider(&self, provider: &Provider) -> ProviderView {

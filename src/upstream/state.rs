@@ -157,6 +157,12 @@ impl State {
         self.changed();
     }
 
+    /// Takes over what an operator wants of `other`, before anybody uses it.
+    pub(super) fn obey_as(&self, other: &State, now: Instant) {
+        self.breaker.force(other.breaker.view(now).forced(), now);
+        self.out.fetch_or(other.out.load(Ordering::Acquire) & DRAINING, Ordering::AcqRel);
+    }
+
     /// Its figures.
     pub fn view(&self, now: Instant) -> StateView {
         let ((in_flight, _), limit) = (self.room.look(), self.room.limit());

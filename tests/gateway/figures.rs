@@ -214,3 +214,37 @@ routes:
     assert_eq!(retry["pools"][1], json!({ "pool": "other", "budget_remaining": null }), "no route leads there");
     assert!(!gateway.metrics().contains("sluice_retry_budget_remaining{pool=\"other\"}"));
 }
+
+#[test]
+fn members_that_were_discovered_are_seen_and_steered_by_their_providers_name() {
+    let alpha = Provider::answering(HELLO);
+    let yaml = "
+listeners: [ { name: web, bind: \"{web}\" } ]
+providers: { alpha: { url: \"http://localhost:PORT\", discover: dns } }
+pools: { main: { providers: [alpha] } }
+routes: [ { name: all, match: { path: \"/*\" }, pool: main } ]
+";
+    let port = alpha.address().port();
+    let gateway = Gateway::start(&yaml.replace("PORT", &port.to_string()), &[]);
+    let member = format!("alpha@127.0.0.1:{port}");
+    let listed = |kind: &str, name: &str| {
+        let all = look(&gateway, &kind.replace('_', "-"))[kind].as_array().expect("a list").clone();
+        all.iter().any(|one| one[name] == member)
+    };
+    wait_until("its address to be a member", || listed("providers", "name"));
+    assert!(listed("circuit_breakers", "provider"));
+    assert_eq!(status(&gateway), 200);
+    let attempts = || metric(&gateway, "sluice_attempts_total", &[("provider", &member), ("outcome", "success")]);
+    assert_eq!(attempts(), 1);
+    order(&gateway, "POST /api/v1/circuit-breakers/alpha/open");
+    assert_eq!(look(&gateway, &format!("circuit-breakers/{member}"))["forced"], "open");
+    assert_eq!(status(&gateway), 503);
+    order(&gateway, "POST /api/v1/circuit-breakers/alpha/auto");
+    order(&gateway, "POST /api/v1/providers/alpha/drain");
+    assert_eq!(look(&gateway, &format!("providers/{member}"))["draining"], true);
+    assert_eq!(status(&gateway), 503);
+    order(&gateway, "POST /api/v1/providers/alpha/undrain");
+    gateway.reload().expect("applied");
+    assert_eq!(status(&gateway), 200);
+    assert_eq!(attempts(), 2, "its series outlived the reload");
+}
