@@ -43,7 +43,7 @@ pub struct Terms<'a> {
     pub closing: &'a AtomicBool,
     /// When the route's `timeout` is over, if the client kept nobody waiting.
     pub deadline: Instant,
-    /// When this attempt's time is over, by the same rule.
+    /// When this attempt's time is over, if its request was sent at once: a long upload has only the route's.
     pub attempt_deadline: Instant,
     /// What attempts before this one came to.
     pub trail: &'a str,
@@ -208,6 +208,8 @@ enum Phase {
 struct Times {
     /// When something last moved between us and the provider, or to the client.
     moved: Instant,
+    /// When the whole request was sent, or no more of it was taken.
+    sent: Option<Instant>,
     /// When the answer was committed.
     committed: Option<Instant>,
     /// Since when the client's body is awaited.
@@ -258,6 +260,7 @@ impl<'a> Exchange<'a> {
             half_closed: false,
             times: Times {
                 moved: now,
+                sent: None,
                 committed: None,
                 awaiting_client: None,
                 awaited: Duration::ZERO,
@@ -673,6 +676,9 @@ impl<'a> Exchange<'a> {
         if up || down || commits {
             self.times.moved = now;
         }
+        if self.times.sent.is_none() && matches!(self.up, Up::Sent | Up::Refused) {
+            self.times.sent = Some(now);
+        }
         match (self.awaits_client(), self.times.awaiting_client) {
             (true, None) => self.times.awaiting_client = Some(now),
             (false, Some(since)) => {
@@ -722,9 +728,13 @@ impl<'a> Exchange<'a> {
             let end = self.terms.stream_timeout.map_or(clock::far(now), |whole| clock::after(since, whole));
             (end, Broken::StreamTimeout)
         } else {
-            let Terms { deadline, attempt_deadline, .. } = self.terms;
-            let missed = if attempt_deadline < deadline { Broken::Attempt } else { Broken::Deadline };
-            (clock::after(deadline.min(attempt_deadline), self.times.awaited), missed)
+            let route = clock::after(self.terms.deadline, self.times.awaited);
+            let sending = self.times.sent.map(|sent| sent.saturating_duration_since(self.began));
+            let attempt = sending.map(|sending| clock::after(self.terms.attempt_deadline, sending));
+            match attempt.filter(|attempt| *attempt < route) {
+                Some(attempt) => (attempt, Broken::Attempt),
+                None => (route, Broken::Deadline),
+            }
         };
         if whole < at { (whole, over) } else { (at, missed) }
     }
@@ -753,7 +763,7 @@ impl<'a> Exchange<'a> {
             return Ended::Withheld(Withheld { body, skipped: self.skipped, reusable });
         }
         let Exchange { keep_alive, skipped, .. } = *self;
-        let status = self.terms.opened.map_or(self.answer.status, |_| heartbeat::STATUS);
+        let status = self.terms.opened.map_or(self.answer.status, |_| respond::OPENED);
         let head_at = self.times.committed;
         Ended::Answered(Answered { status, reusable, keep_alive, head_at, skipped })
     }

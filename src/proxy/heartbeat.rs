@@ -7,6 +7,7 @@
 use super::attempt::Lent;
 use super::dispatch::Errand;
 use super::forward::{self, Back};
+use super::respond;
 use crate::clock;
 use crate::http1::fields::{Fields, elements};
 use crate::http1::framing::Length;
@@ -97,7 +98,7 @@ impl<'a> Heartbeat<'a> {
             trail: None,
         };
         forward::answer_head(lent.client.out(), &head, &back);
-        lent.client.send_head(STATUS, false);
+        lent.client.send_head(respond::OPENED, false);
         lent.client.begin_answer(Length::Chunked, true);
         Opened { keep_alive }
     }
@@ -121,9 +122,6 @@ fn is_event_stream(media: &[u8]) -> bool {
     let kind = media.split(|byte| *byte == b';').next().unwrap_or_default();
     kind.trim_ascii().eq_ignore_ascii_case(EVENT_STREAM)
 }
-
-/// What a client has been told that has an [`Opened`] answer.
-pub const STATUS: u16 = 200;
 
 /// Says what every event stream's head says. More is not known yet.
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-store\r\n\r\n";

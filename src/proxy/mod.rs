@@ -141,7 +141,7 @@ pub async fn handle(client: Side<'_>, desk: &mut Desk, here: &Here<'_>) -> After
     let after = match served {
         Ok(answered) => conclude(&answered, &mut record),
         Err(Stop::Refused(refused)) => refuse(&refused, head, &identity, in_step, &mut lent, &mut record),
-        Err(Stop::Cut) => cut(lent.opened.map_or(lent.answer.status, |_| heartbeat::STATUS), &mut record),
+        Err(Stop::Cut) => cut(lent.opened.map_or(lent.answer.status, |_| respond::OPENED), &mut record),
         Err(Stop::Gone) => After::Abort,
     };
     let host = checked.as_ref().map_or("", |request| request.host.as_ref());
@@ -250,7 +250,7 @@ fn refuse(
     record.reason = Some(refused.refusal.reason());
     let mut keep_alive = in_step && refused.spares_connection();
     if let Some(opened) = lent.opened {
-        record.status = Some(heartbeat::STATUS);
+        record.status = Some(respond::OPENED);
         keep_alive &= opened.keep_alive;
         refused.write_event(identity, &mut lent.client);
     } else {

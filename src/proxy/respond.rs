@@ -363,5 +363,8 @@ pub fn phrase(status: u16) -> &'static str {
     hyper::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("")
 }
 
+/// What a client is told that gets comments while it waits for an event stream.
+pub const OPENED: u16 = 200;
+
 /// What this gateway takes where a route does not say otherwise.
 const METHODS: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT";
