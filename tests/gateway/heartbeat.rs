@@ -69,7 +69,8 @@ fn streaming() -> Provider {
     Provider::scripted(|peer| {
         while peer.request().is_some() {
             peer.wire.send(
-                "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\nx-own: 1\r\n\
+                "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n\
+                 HTTP/1.1 203 So\r\ncontent-type: text/event-stream; charset=utf-8\r\nx-own: 1\r\n\
                  transfer-encoding: chunked\r\n\r\n",
             );
             peer.wire.send_chunk("data: one\n\n");
@@ -213,9 +214,11 @@ fn an_answer_that_is_no_event_stream_is_told_as_the_last_event() {
 fn who_gets_no_provider_is_told_so_as_the_last_event() {
     let alpha = streaming();
     let gateway = paused(&[&alpha], "", "");
-    let (mut client, begun) = wait_in_line(&gateway, GET);
+    let (mut client, begun) = wait_in_line(&gateway, &GET.replace("Accept:", "Connection: close\r\nAccept:"));
+    assert_eq!(begun.value("connection"), Some("close"));
     cancel(&gateway);
     let problem = is_error(&rest(&mut client), 503, "cancelled");
+    client.closes();
     assert_eq!(problem["request_id"].as_str(), begun.value("x-request-id"));
     assert_eq!(told(&gateway), (200.into(), "cancelled".into(), vec![]));
 
@@ -272,7 +275,7 @@ fn an_answer_that_was_kept_before_the_first_comment_is_not_laid_behind_it() {
 fn a_stream_that_breaks_off_behind_comments_is_not_ended_as_if_it_were_whole() {
     let alpha = Provider::scripted(|peer| {
         peer.request();
-        peer.wire.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n");
+        peer.wire.send("HTTP/1.1 203 So\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n");
         peer.wire.send_chunk("data: one\n\n");
     });
     let gateway = paused(&[&alpha], "", "");
