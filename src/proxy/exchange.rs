@@ -507,7 +507,7 @@ impl<'a> Exchange<'a> {
     fn commit(&mut self) -> Result<(), Broken> {
         if let Some(opened) = self.terms.opened {
             // The head is there; the body goes on behind the comments.
-            self.keep_alive = opened.keep_alive;
+            self.keep_alive = opened.keep_alive && !self.terms.closing.load(Ordering::Relaxed);
             self.note_committed();
             self.phase = Phase::Body { on_client: false };
             return Ok(());
