@@ -23,6 +23,7 @@ mod gone; // clients that leave, in every phase
 mod grpc; // grpcio on both sides
 mod http2; // HTTP/2 on both sides
 mod h2; // HTTP/2 frame by frame
+mod heartbeat; // comments for clients that wait for an event stream
 mod handover; // the process is replaced, and what a service manager is told and gives
 mod health; // providers that are asked whether they are well, and those whose every address is a member
 mod idle; // connections that do nothing, and the limit on all of them
