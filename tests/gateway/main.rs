@@ -21,6 +21,7 @@ mod files; // a certificate, a key or a secret changes and the configuration doe
 mod forwarding; // which fields and bytes of a message go on
 mod gone; // clients that leave, in every phase
 mod grpc; // grpcio on both sides
+mod hedge; // a second attempt beside a slow one
 mod http2; // HTTP/2 on both sides
 mod h2; // HTTP/2 frame by frame
 mod handover; // the process is replaced, and what a service manager is told and gives
