@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
-use tokio::runtime::Handle;
+use tokio::runtime::{EnterGuard, Handle};
 use tokio::sync::mpsc;
 
 /// The live state of everything that has a name. Only a reload touches it, one at a time; requests see snapshots.
@@ -119,6 +119,7 @@ impl Registry {
     /// What this configuration says comes true for what is alive: limits, terms and members, at once; who waits is
     /// served by them. What only `before` knows gets nothing new. Call it when the snapshots are swapped.
     pub fn take_effect(&self, before: &Registry, now: Instant) {
+        let _upkeep = self.enter();
         self.buffers.set_total(self.total);
         self.settle(&before.everyone(), &before.checks, now);
         let Some(Upkeep { runtime, found }) = &self.upkeep else { return };
@@ -217,6 +218,11 @@ impl Registry {
         }
     }
 
+    /// Whoever waits for a moment from here on is woken there, whatever thread this is.
+    fn enter(&self) -> Option<EnterGuard<'_>> {
+        self.upkeep.as_ref().map(|upkeep| upkeep.runtime.enter())
+    }
+
     /// The live state of the provider with this name, for whoever checks or steers it.
     pub fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
         self.providers.get(name)
@@ -298,6 +304,7 @@ impl Steered for Registry {
     }
 
     fn apply(&self, change: &Change<'_>) {
+        let _upkeep = self.enter();
         match *change {
             Change::Circuit(name, forced) => self.steer(name, |state| state.force(forced, clock::now())),
             Change::Drain(name, drained) => self.steer(name, |state| state.set_draining(drained)),
