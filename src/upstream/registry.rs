@@ -165,7 +165,9 @@ impl Registry {
         for provider in &everyone {
             provider.state.changed();
         }
-        self.check(&everyone, std::mem::take(&mut *locked(checks)), now);
+        // A statement of its own: what was locked for it is free again, and may be what is locked next.
+        let checks = std::mem::take(&mut *locked(checks));
+        self.check(&everyone, checks, now);
     }
 
     /// Checks who is to be checked; `before` are the checks there were.
