@@ -219,7 +219,7 @@ impl<'a> Trip<'a> {
     /// Makes one attempt, or two where the first is slow; with the lease of the one that counts.
     async fn attempt(
         &mut self,
-        lease: Lease,
+        mut lease: Lease,
         lent: &mut Lent<'_>,
         record: &mut Record<'_>,
     ) -> Result<(Lease, Result<Ended, Failed>), Stop> {
@@ -233,10 +233,12 @@ impl<'a> Trip<'a> {
             // Apart, because every request would carry the room for it.
             return Box::pin(self.hedged(lease, after, lent, record)).await;
         }
+        lent.probe = lease.take_probe();
         let trip = &*self;
         let elsewhere = |status, whole, awaited| trip.may_replace(status, whole, awaited);
         let (terms, onward) = trip.terms(&lease.provider, lease.since, &elsewhere);
         let ended = attempt::attempt(lent, &terms, &onward, &lease.provider).await;
+        lease.put_back(lent.probe.take());
         self.deadline = clock::after(self.deadline, std::mem::take(&mut lent.awaited));
         Ok((lease, ended))
     }
@@ -266,13 +268,14 @@ impl<'a> Trip<'a> {
     /// Makes an attempt, and another beside it once it takes longer than `after`.
     async fn hedged(
         &mut self,
-        lease: Lease,
+        mut lease: Lease,
         after: Duration,
         lent: &mut Lent<'_>,
         record: &mut Record<'_>,
     ) -> Result<(Lease, Result<Ended, Failed>), Stop> {
         let (committed, begun) = (AtomicBool::new(false), AtomicBool::new(false));
         let (body, worker) = (lent.replay.copy(), lent.worker);
+        lent.probe = lease.take_probe();
         let tried = [&self.tried[..], &[lease.provider.id()]].concat();
         let trip = &*self;
         let is_good = |scout: &Scout| !trip.errand.route.retry.on.include(retry::Ended::Status(scout.answer.status));
@@ -302,13 +305,14 @@ impl<'a> Trip<'a> {
                 Done::Second(scouted) => (None, scouted),
             }
         };
+        lease.put_back(lent.probe.take());
         lent.now = clock::now();
         self.deadline = clock::after(self.deadline, std::mem::take(&mut lent.awaited));
         self.made += u32::from(begun.into_inner());
         if let Some((own, ended)) = spent {
             self.spend(own, &ended, lent.now, record);
         }
-        let Some((own, scouted)) = scouted else {
+        let Some((mut own, scouted)) = scouted else {
             return Ok((lease, ended.unwrap_or_else(|| Err(Broken::ClientGone.into()))));
         };
         match ended {
@@ -321,7 +325,12 @@ impl<'a> Trip<'a> {
             None => self.cancel(lease, lent.now, record),
         }
         let ended = match scouted {
-            Ok(scout) => self.go_on(&own, scout, lent).await,
+            Ok(scout) => {
+                lent.probe = own.take_probe();
+                let ended = self.go_on(&own, scout, lent).await;
+                own.put_back(lent.probe.take());
+                ended
+            }
             Err(failed) => Err(failed),
         };
         Ok((own, ended))

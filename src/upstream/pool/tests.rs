@@ -446,3 +446,35 @@ fn under_many_threads_all_places_come_back_and_none_is_given_twice() {
         drop(now(pool.lease(&ask())));
     }
 }
+
+#[tokio::test]
+async fn what_a_probe_shows_is_told_before_its_lease_is_given_back() {
+    let breaker = "circuit_breaker: { failure_threshold: 1, recovery_timeout: 10ms, success_threshold: 1 }";
+    let world = World::single(&format!("limits: {{ concurrency: 2 }}, {breaker}"), "");
+    world.fail("a", 1);
+    let mut lease = wait(world.pool().lease(&ask())).await.expect("a probe");
+    let other = wait(world.pool().lease(&ask()));
+    // What says nothing about the provider is not told, and what is put back is told in the end.
+    let probe = lease.take_probe().expect("its circuit waits");
+    assert!(lease.take_probe().is_none(), "there is one");
+    let probe = probe.report(&Report { outcome: Outcome::Rejected, why: "429", ..WELL }, clock::now());
+    lease.put_back(probe);
+    let probe = lease.take_probe().expect("it is back");
+    assert!(probe.report(&WELL, clock::now()).is_none());
+    let mut other = other.await.expect("the circuit has closed, and the first lease is out");
+    assert!(!other.probe && other.take_probe().is_none());
+    assert_eq!(world.in_flight("a"), 2);
+    lease.finish(Report { outcome: Outcome::Failure, why: "reset", ..WELL }, clock::now());
+    assert_eq!(world.provider("a").state.breaker.view(clock::now()).failures(), 0, "a permit is used once");
+}
+
+#[tokio::test]
+async fn a_probe_that_is_lost_makes_room_for_the_next() {
+    let breaker = "circuit_breaker: { failure_threshold: 1, recovery_timeout: 10ms, success_threshold: 1 }";
+    let world = World::single(&format!("limits: {{ concurrency: 2 }}, {breaker}"), "");
+    world.fail("a", 1);
+    let mut lease = wait(world.pool().lease(&ask())).await.expect("a probe");
+    let other = wait(world.pool().lease(&ask()));
+    drop(lease.take_probe());
+    assert!(other.await.expect("the next probe").probe);
+}
