@@ -542,7 +542,15 @@ impl Live {
         let mut waiting = Waiting { live, place, since: now, until, timer, held, purpose, class, over: false };
         match decided {
             Some(decided) => waiting.settle(decided, now).map(Leasing::Now),
-            None => Ok(Leasing::Wait(waiting)),
+            None => {
+                // Whoever was taken out of service since we looked may have been so before we were seen to wait.
+                let outlook = self.members.load().outlook(now);
+                if outlook.serves(until, ask.wait) {
+                    return Ok(Leasing::Wait(waiting));
+                }
+                waiting.over = true;
+                Err(outlook.refuse(now))
+            }
         }
     }
 

@@ -251,6 +251,22 @@ routes: [ { name: all, match: { path: \"/*\" }, pool: main } ]
 }
 
 #[test]
+fn who_waits_for_a_provider_that_is_drained_is_told_at_once() {
+    let gate = Gate::default();
+    let alpha = held(&gate);
+    let gateway = Gateway::before_with(&alpha, NARROW);
+    let mut first = send(&gateway, "/first");
+    wait_until("it is under way", || look(&gateway, "queues/main")["in_flight"] == 1);
+    let mut second = send(&gateway, "/second");
+    wait_for_waiting(&gateway, 1);
+    order(&gateway, "POST /api/v1/providers/alpha/drain");
+    let answer = second.answer();
+    assert_eq!((answer.status(), answer.json()["reason"].clone()), (503, json!("no_provider")), "{}", answer.text());
+    gate.open();
+    assert_eq!(first.answer().status(), 200);
+}
+
+#[test]
 fn a_circuit_closes_when_the_head_of_an_answer_is_there_and_not_at_the_end_of_its_stream() {
     let (gate, asked) = (Gate::default(), AtomicUsize::new(0));
     let passing = gate.clone();
