@@ -646,7 +646,7 @@ routes:
         let of_pool = |method: &str, url: &str, headers: &[&str]| {
             let (_, text) = run(file, method, url, headers, false);
             let start = text.find("\npool ").expect("a pool") + 1;
-            text[start..text.find("\ntimeout ").expect("a timeout") + 1].to_owned()
+            text[start..=text.find("\ntimeout ").expect("a timeout")].to_owned()
         };
         assert_eq!(
             of_pool("POST", "/api/x", &["Authorization: Bearer hunter2", "Sluice-Attempts: 2"]),

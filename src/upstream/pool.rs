@@ -540,18 +540,16 @@ impl Live {
         let decided = place.peek();
         let (live, timer, purpose, class) = (Arc::clone(self), Timer::default(), ask.purpose(), ask.class);
         let mut waiting = Waiting { live, place, since: now, until, timer, held, purpose, class, over: false };
-        match decided {
-            Some(decided) => waiting.settle(decided, now).map(Leasing::Now),
-            None => {
-                // Whoever was taken out of service since we looked may have been so before we were seen to wait.
-                let outlook = self.members.load().outlook(now);
-                if outlook.serves(until, ask.wait) {
-                    return Ok(Leasing::Wait(waiting));
-                }
-                waiting.over = true;
-                Err(outlook.refuse(now))
-            }
+        if let Some(decided) = decided {
+            return waiting.settle(decided, now).map(Leasing::Now);
         }
+        // Whoever was taken out of service since we looked may have been so before we were seen to wait.
+        let outlook = self.members.load().outlook(now);
+        if outlook.serves(until, ask.wait) {
+            return Ok(Leasing::Wait(waiting));
+        }
+        waiting.over = true;
+        Err(outlook.refuse(now))
     }
 
     /// Arms the alarm for what only time will bring, and sends those away for whom nothing comes in time.
