@@ -7,6 +7,7 @@ use super::Stop;
 use super::attempt::Lent;
 use super::exchange::Broken;
 use super::frame::Request;
+use super::heartbeat::Heartbeat;
 use super::verdict;
 use crate::clock;
 use crate::net::io::HangUp;
@@ -15,13 +16,13 @@ use crate::upstream::pool::{Lease, Refused, Waiting};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 /// A client that waits.
 struct Watch<'a, 'side> {
     lent: &'a mut Lent<'side>,
     /// Its body may be read: it does not wait for a 100 first.
     reads: bool,
+    heartbeat: Option<Heartbeat<'a>>,
     hang_up: Option<HangUp>,
 }
 
@@ -38,22 +39,23 @@ enum End {
 /// # Errors
 /// The client left, or its body is broken.
 pub async fn for_lease(
-    place: Waiting,
+    mut place: Waiting,
     request: &Request<'_>,
+    heartbeat: Option<Heartbeat<'_>>,
     lent: &mut Lent<'_>,
 ) -> Result<Result<Lease, Refused>, Stop> {
-    let mut watch = Watch { reads: !request.expects_continue, lent, hang_up: None };
-    let mut place = pin!(place);
-    let leased = poll_fn(|cx| match place.as_mut().poll(cx) {
+    let mut watch = Watch { reads: !request.expects_continue, heartbeat, lent, hang_up: None };
+    let leased = poll_fn(|cx| match pin!(&mut place).poll(cx) {
         Poll::Ready(leased) => Poll::Ready(Ok(leased)),
-        Poll::Pending => watch.poll(cx).map(|end| match end {
-            End::NoMemory => Ok(Err(Refused::Buffers { retry_after: WITHOUT_MEMORY })),
-            End::Stop(stop) => Err(stop),
-        }),
+        Poll::Pending => watch.poll(cx).map(Err),
     });
     let leased = leased.await;
     lent.now = clock::now();
-    leased
+    match leased {
+        Ok(leased) => Ok(leased),
+        Err(End::NoMemory) => Ok(Err(place.give_up())),
+        Err(End::Stop(stop)) => Err(stop),
+    }
 }
 
 /// Waits for something else, as long as the client is there.
@@ -61,7 +63,7 @@ pub async fn for_lease(
 /// # Errors
 /// The client left.
 pub async fn watching<T>(what: impl Future<Output = T>, lent: &mut Lent<'_>) -> Result<T, Stop> {
-    let mut watch = Watch { reads: false, lent, hang_up: None };
+    let mut watch = Watch { reads: false, heartbeat: None, lent, hang_up: None };
     let mut what = pin!(what);
     let waited = poll_fn(|cx| match what.as_mut().poll(cx) {
         Poll::Ready(done) => Poll::Ready(Ok(done)),
@@ -77,6 +79,11 @@ pub async fn watching<T>(what: impl Future<Output = T>, lent: &mut Lent<'_>) -> 
 impl Watch<'_, '_> {
     /// Ready when there is nothing left to wait for.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if let Some(heartbeat) = &mut self.heartbeat
+            && heartbeat.poll(self.lent, cx).is_err()
+        {
+            return Poll::Ready(End::Stop(Stop::Gone));
+        }
         if self.reads {
             match self.lent.replay.poll_read_ahead(&mut self.lent.client, cx) {
                 Poll::Ready(Ok(true)) => self.reads = false,
@@ -90,8 +97,15 @@ impl Watch<'_, '_> {
 
     /// Ready when the client has left.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.lent.client.says_that_it_leaves() || self.lent.client.is_watched() {
+        if self.lent.client.says_that_it_leaves() {
             return self.lent.client.poll_gone(cx);
+        }
+        if self.lent.client.is_watched() {
+            let gone = self.lent.client.poll_gone(cx);
+            // What it has read by now may be all that it reads.
+            if gone.is_ready() || self.lent.client.is_watched() {
+                return gone;
+            }
         }
         if self.hang_up.is_none() {
             // Without it the client is seen to have left when its turn comes.
@@ -108,6 +122,3 @@ fn stop(error: &ReadError) -> Stop {
         ReadError::TooLarge => verdict::refuse_broken(&Broken::ClientBodyTooLarge).into(),
     }
 }
-
-/// When somebody may come again for whose body there was no memory: nobody knows when others will be done.
-const WITHOUT_MEMORY: Duration = Duration::from_secs(1);

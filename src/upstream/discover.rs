@@ -252,3 +252,78 @@ const MEMBERS: usize = 256;
 
 /// Addresses that a log line names.
 const NAMED: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::{HashSet, VecDeque};
+
+    type Answers = VecDeque<Result<Vec<u16>, &'static str>>;
+
+    /// A nameserver that gives these answers, one after the other, then says that it has none.
+    struct Scripted(Mutex<Answers>);
+
+    impl Lookup for Scripted {
+        fn lookup(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+            assert_eq!((host, port), ("a.test", 80));
+            let next = self.0.lock().expect("nobody panicked").pop_front().unwrap_or(Err("no more"));
+            next.map(addresses).map_err(io::Error::other)
+        }
+    }
+
+    fn addresses(ports: impl IntoIterator<Item = u16>) -> Vec<SocketAddr> {
+        ports.into_iter().map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect()
+    }
+
+    fn search(answers: Answers, every: Duration) -> (mpsc::Receiver<Found>, Arc<Notify>) {
+        let lookup = Arc::new(Scripted(Mutex::new(answers)));
+        let search = Search { name: "a".into(), host: "a.test".into(), port: 80, lookup, every, pause: Duration::ZERO };
+        let ((found, discovered), lost) = (mpsc::channel(1), Arc::<Notify>::default());
+        tokio::spawn(search.run(Weak::new(), Arc::clone(&lost), found));
+        (discovered, lost)
+    }
+
+    async fn next(discovered: &mut mpsc::Receiver<Found>) -> Vec<SocketAddr> {
+        let found = tokio::time::timeout(Duration::from_secs(20), discovered.recv()).await;
+        found.expect("long before this").expect("the search goes on").addresses
+    }
+
+    proptest! {
+        #[test]
+        fn a_difference_is_all_there_is_and_all_there_was(
+            old in prop::collection::hash_set(0_u16..12, 0..12),
+            new in prop::collection::vec(0_u16..12, 0..20),
+        ) {
+            let (old, new) = (addresses(old), addresses(new));
+            let Difference { keep, add, remove } = difference(&old, &new);
+            prop_assert_eq!([&keep[..], &remove[..]].concat().into_iter().collect::<HashSet<_>>(), old.iter().copied().collect());
+            let now = [&keep[..], &add[..]].concat();
+            prop_assert_eq!(now.iter().collect::<HashSet<_>>(), new.iter().collect());
+            prop_assert_eq!(now.len(), now.iter().collect::<HashSet<_>>().len(), "nothing twice");
+            prop_assert!(add.iter().all(|address| !old.contains(address)));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_fails_or_is_empty_or_says_the_same_changes_nothing() {
+        let answers = [Ok(vec![2, 1, 2]), Err("down"), Ok(vec![]), Err("down"), Ok(vec![1, 2]), Ok(vec![3])];
+        let (mut discovered, _) = search(answers.into(), Duration::from_millis(1));
+        assert_eq!(next(&mut discovered).await, addresses([1, 2]));
+        assert_eq!(next(&mut discovered).await, addresses([3]));
+    }
+
+    #[tokio::test]
+    async fn a_member_that_cannot_be_reached_is_a_reason_to_ask_again() {
+        let (mut discovered, lost) = search([Ok(vec![1]), Ok(vec![2])].into(), Duration::from_hours(1));
+        assert_eq!(next(&mut discovered).await, addresses([1]));
+        lost.notify_one();
+        assert_eq!(next(&mut discovered).await, addresses([2]));
+    }
+
+    #[tokio::test]
+    async fn there_are_no_more_members_than_that() {
+        let (mut discovered, _) = search([Ok((0..1000).collect())].into(), Duration::from_hours(1));
+        assert_eq!(next(&mut discovered).await, addresses(0..256));
+    }
+}

@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
-use tokio::runtime::Handle;
+use tokio::runtime::{EnterGuard, Handle};
 use tokio::sync::mpsc;
 
 /// The live state of everything that has a name. Only a reload touches it, one at a time; requests see snapshots.
@@ -119,6 +119,7 @@ impl Registry {
     /// What this configuration says comes true for what is alive: limits, terms and members, at once; who waits is
     /// served by them. What only `before` knows gets nothing new. Call it when the snapshots are swapped.
     pub fn take_effect(&self, before: &Registry, now: Instant) {
+        let _upkeep = self.enter();
         self.buffers.set_total(self.total);
         self.settle(&before.everyone(), &before.checks, now);
         let Some(Upkeep { runtime, found }) = &self.upkeep else { return };
@@ -165,7 +166,7 @@ impl Registry {
         for provider in &everyone {
             provider.state.changed();
         }
-        // A statement of its own: what was locked for it is free again, and may be what is locked next.
+        // They may be our own, so that lock has to be gone by then.
         let checks = std::mem::take(&mut *locked(checks));
         self.check(&everyone, checks, now);
     }
@@ -215,6 +216,11 @@ impl Registry {
             Some(family) => family.steer(order),
             None => drop(self.provider(name).inspect(|provider| order(&provider.state))),
         }
+    }
+
+    /// Whoever waits for a moment from here on is woken there, whatever thread this is.
+    fn enter(&self) -> Option<EnterGuard<'_>> {
+        self.upkeep.as_ref().map(|upkeep| upkeep.runtime.enter())
     }
 
     /// The live state of the provider with this name, for whoever checks or steers it.
@@ -298,6 +304,7 @@ impl Steered for Registry {
     }
 
     fn apply(&self, change: &Change<'_>) {
+        let _upkeep = self.enter();
         match *change {
             Change::Circuit(name, forced) => self.steer(name, |state| state.force(forced, clock::now())),
             Change::Drain(name, drained) => self.steer(name, |state| state.set_draining(drained)),
