@@ -10,6 +10,8 @@
 use crate::config::{self, Action, Config, Environment, HostPattern, PathPattern};
 use crate::http1::fields::Fields;
 use crate::http1::head::{HeadError, RequestHead, Scan};
+use crate::policy::retry::Ended;
+use crate::proxy::client::{Caller, Clients};
 use crate::proxy::forward::{self, Onward};
 use crate::proxy::frame::{self, Request};
 use crate::proxy::identity::{Identity, Peer};
@@ -216,13 +218,22 @@ impl<'a> Case<'a> {
     fn pool(&self, number: usize, pool: usize, page: &mut Page) {
         let (route, shown) = (&self.config.routes[number], &self.shown["routes"][number]);
         let pool = &self.config.pools[pool];
-        let providers = || pool.members.iter().map(|member| self.config.provider(member.provider));
-        let members: Vec<&str> = providers().map(|provider| &*provider.name).collect();
-        let known = |shown: &Value, value: String| if is_masked(shown) { MASK.to_owned() } else { value };
-        let balance = known(&self.shown["pools"][&*pool.name]["balance"], pool.balance.as_str().to_owned());
-        let chosen = if members.len() > 1 { format!(", by {balance}") } else { String::new() };
-        page.line("pool", &format!("{}: {}{chosen}", pool.name, members.join(", ")));
-        page.line("attempts", &known(&shown["retry"]["attempts"], format!("at most {}", route.retry.attempts)));
+        let peer = stranger();
+        let clients = Clients::new(&self.config.clients);
+        let caller = clients.identify(self.request, &route.class, &peer, &[]);
+        let shown_pool = &self.shown["pools"][&*pool.name];
+        let balance = known(&shown_pool["balance"], pool.balance.as_str().to_owned());
+        let chosen = if pool.members.len() > 1 { format!(", by {balance}") } else { String::new() };
+        page.line("pool", &format!("{}{chosen}", pool.name));
+        let members: Vec<_> = pool.members.iter().zip(0..).map(|(member, at)| self.member(pool, member, at)).collect();
+        page.list("members", &members);
+        page.line("queue", &self.queue(shown, shown_pool, &caller));
+        let attempts = caller.attempts.map_or(route.retry.attempts, |own| own.min(route.retry.attempts));
+        page.line("attempts", &known(&shown["retry"]["attempts"], format!("at most {attempts}")));
+        if attempts > 1 {
+            page.line("again", &format!("after {}", plain(&shown["retry"]["on"])));
+            page.line("  method", &self.twice(&route.retry, &shown["retry"]));
+        }
         let stream = match route.stream_timeout {
             Some(_) => format!("; then {} for the stream", text(&shown["stream_timeout"])),
             None => "; then only idle timeouts".to_owned(),
@@ -237,8 +248,61 @@ impl<'a> Case<'a> {
             page.names("  sets", back.set.iter().map(|(name, _)| name.clone()));
             page.names("  removes", back.remove.iter().cloned());
         }
-        for provider in providers() {
-            self.provider(number, provider, page);
+        for member in &pool.members {
+            self.provider(number, self.config.provider(member.provider), page);
+        }
+    }
+
+    /// One member of a pool, the one at `at`.
+    fn member(&self, pool: &config::Pool, member: &config::Member, at: usize) -> String {
+        let provider = self.config.provider(member.provider);
+        let shown = &self.shown["pools"][&*pool.name]["providers"][at];
+        let mut said = provider.name.to_string();
+        if provider.discover_dns {
+            said.push_str(", each address of its name");
+        }
+        if !shown["weight"].is_null() {
+            said.extend([", weight ", &plain(&shown["weight"])]);
+        }
+        if is_masked(&shown["backup"]) {
+            said.extend([", backup ", MASK]);
+        } else if member.backup {
+            said.push_str(", backup");
+        }
+        said
+    }
+
+    /// How the request would wait where no member has room.
+    fn queue(&self, route: &Value, pool: &Value, caller: &Caller<'_>) -> String {
+        let (class, queue, client) = (&route["class"], &pool["queue"], &*caller.client.name);
+        let hints = [class, &class["default"], &class["header"], &self.shown["clients"][client]["max_class"]];
+        let class = if hints.into_iter().any(is_masked) { MASK } else { caller.class.as_str() };
+        let waits = match queue["timeout"].as_str() {
+            Some(timeout) => format!("{} places, at most {timeout}", plain(&queue["capacity"])),
+            None => "it does not wait".to_owned(),
+        };
+        format!("class {class}, as {client}; {waits}")
+    }
+
+    /// After what kind of failure a request with this method may be sent once more.
+    fn twice(&self, retry: &config::Retry, shown: &Value) -> String {
+        let method = self.request.method;
+        if [&shown["methods"], &shown["idempotency_key"]].into_iter().any(is_masked) {
+            return MASK.to_owned();
+        }
+        if retry.methods.allow(method) {
+            return format!("{method} may be sent twice");
+        }
+        if retry.idempotency_key && self.request.head.fields.named(b"idempotency-key").next().is_some() {
+            return format!("{method} may be sent twice, for its Idempotency-Key");
+        }
+        let harmless = retry.on.words().contains(&"connect".to_owned()).then(|| "connect".to_owned());
+        let refused = retry.refused.iter().zip(0..).filter(|(status, _)| retry.on.include(Ended::Status(**status)));
+        let refused = refused.map(|(_, at)| plain(&shown["refused"][at]));
+        let harmless: Vec<String> = harmless.into_iter().chain(refused).collect();
+        match &harmless[..] {
+            [] => format!("{method} may not be sent twice"),
+            some => format!("{method} may not be sent twice; only after {} it goes elsewhere", some.join(", ")),
         }
     }
 
@@ -268,7 +332,7 @@ impl<'a> Case<'a> {
 
     /// The head that the provider would receive, read back.
     fn sent(&self, rewrite: &config::Rewrite, provider: &config::Provider) -> RequestHead {
-        let peer = Peer::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), "http");
+        let peer = stranger();
         let identity = Identity::new(&self.request.head.fields, false, (0, 0));
         let mut bytes = Vec::new();
         let request = self.request;
@@ -424,6 +488,25 @@ fn alike(one: &str, other: &str) -> usize {
     one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count()
 }
 
+/// Who is taken to send the request.
+fn stranger() -> Peer {
+    Peer::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), "http")
+}
+
+/// The value, unless it may not be shown.
+fn known(shown: &Value, value: String) -> String {
+    if is_masked(shown) { MASK.to_owned() } else { value }
+}
+
+/// A value of the shown configuration in one line.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(", "),
+        value => value.to_string(),
+    }
+}
+
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
@@ -514,8 +597,13 @@ GET /api/../api/x?q=1 for host a.example
 path        /api/x, normalised
 route       api (host *; path /api/*; methods GET, POST)
 before it   vip: header `x-vip` is not `yes`
-pool        main: alpha, beta, by least_connections
+pool        main, by least_connections
+members     alpha
+            beta
+queue       class normal, as anonymous; 1000 places, at most 5s
 attempts    at most 3
+again       after connect, reset, timeout, 429, 502, 503, 504
+  method    GET may be sent twice
 timeout     10s until the answer begins; then only idle timeouts
 way back
   removes   server
@@ -539,6 +627,52 @@ provider    beta http://beta.example
 "
         );
         assert_eq!(code, 0);
+    }
+
+    #[test]
+    fn what_a_pool_does_with_a_request_is_told_before_what_a_provider_sees() {
+        let file = "
+listeners: [{ name: web, bind: \"127.0.0.1:0\" }]
+clients: { batch: { keys: [hunter2], max_class: low } }
+providers:
+  alpha: { url: \"http://alpha.example\", discover: dns }
+  beta: { url: \"http://127.0.0.1:9001\" }
+pools:
+  main: { balance: weighted, providers: [{ name: alpha, weight: 3 }, { name: beta, backup: true }] }
+  narrow: { providers: [beta], queue: { capacity: 0 } }
+routes:
+  - { name: api, match: { path: \"/api/*\" }, pool: main, class: high, retry: { on: [connect, 429, 503] } }
+  - { name: all, match: { path: \"/*\" }, pool: narrow, retry: { attempts: 1 } }
+";
+        let of_pool = |method: &str, url: &str, headers: &[&str]| {
+            let (_, text) = run(file, method, url, headers, false);
+            let start = text.find("\npool ").expect("a pool") + 1;
+            text[start..=text.find("\ntimeout ").expect("a timeout")].to_owned()
+        };
+        assert_eq!(
+            of_pool("POST", "/api/x", &["Authorization: Bearer hunter2", "Sluice-Attempts: 2"]),
+            "\
+pool        main, by weighted
+members     alpha, each address of its name, weight 3
+            beta, weight 1, backup
+queue       class low, as batch; 1000 places, at most 5s
+attempts    at most 2
+again       after connect, 429, 503
+  method    POST may not be sent twice; only after connect, 429 it goes elsewhere
+"
+        );
+        let keyed = of_pool("POST", "/api/x", &["Idempotency-Key: 1", "Priority: u=0"]);
+        assert!(keyed.contains("\nqueue       class normal, as anonymous; 1000 places"), "{keyed}");
+        assert!(keyed.ends_with("  method    POST may be sent twice, for its Idempotency-Key\n"), "{keyed}");
+        assert_eq!(
+            of_pool("GET", "/", &[]),
+            "\
+pool        narrow
+members     beta
+queue       class normal, as anonymous; it does not wait
+attempts    at most 1
+"
+        );
     }
 
     #[test]

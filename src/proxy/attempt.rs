@@ -18,7 +18,7 @@ use crate::policy::retry;
 use crate::upstream::connect::{ConnectError, ConnectErrorKind};
 use crate::upstream::endpoint::{Connection, Hand};
 use crate::upstream::multiplex::Seat;
-use crate::upstream::pool::Provider;
+use crate::upstream::pool::{Probe, Provider};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
@@ -41,6 +41,8 @@ pub struct Lent<'a> {
     pub opened: Option<Opened>,
     /// How long the attempt waited for the client's body, which is no time of anybody else's.
     pub awaited: Duration,
+    /// Of the lease, where a circuit waits for what this attempt shows.
+    pub probe: Option<Probe>,
     /// Which worker this is.
     pub worker: usize,
     /// The time as it was last read; reading it again and again would cost more than it tells.
@@ -175,12 +177,13 @@ pub async fn finish(
 
 /// Runs the exchange to its end.
 async fn exchange(provider: Side<'_>, lent: &mut Lent<'_>, terms: &Terms<'_>, scouted: bool) -> Result<Ended, Failed> {
-    let Lent { client, replay, answer, now, .. } = lent;
+    let Lent { client, replay, answer, now, probe, .. } = lent;
     let mut exchange = Exchange::new(client.lend(), replay, provider, answer, *terms, *now);
     if scouted {
         exchange.go_on();
     }
     exchange.continued = lent.continued;
+    exchange.probe = Some(probe);
     let ended = exchange.run(lent.timer).await;
     let Exchange { committed, continued, .. } = exchange;
     *now = clock::now();

@@ -239,7 +239,7 @@ impl<'a> Trip<'a> {
     /// Makes one attempt, or two where the first is slow; with the lease of the one that counts.
     async fn attempt(
         &mut self,
-        lease: Lease,
+        mut lease: Lease,
         lent: &mut Lent<'_>,
         record: &mut Record<'_>,
     ) -> Result<(Lease, Result<Ended, Failed>), Stop> {
@@ -253,10 +253,12 @@ impl<'a> Trip<'a> {
             // Apart, because every request would carry the room for it.
             return Box::pin(self.hedged(lease, hedge, lent, record)).await;
         }
+        lent.probe = lease.take_probe();
         let trip = &*self;
         let elsewhere = |status, whole, awaited| trip.may_replace(status, whole, awaited, trip.made);
         let (terms, onward) = trip.terms(&lease.provider, lease.since, &elsewhere);
         let ended = attempt::attempt(lent, &terms, &onward, &lease.provider).await;
+        lease.put_back(lent.probe.take());
         self.deadline = clock::after(self.deadline, std::mem::take(&mut lent.awaited));
         Ok((lease, ended))
     }
@@ -295,7 +297,7 @@ impl<'a> Trip<'a> {
     /// Makes an attempt, and another beside it once it takes longer than `after`; `_held` is its copy of the body.
     async fn hedged(
         &mut self,
-        lease: Lease,
+        mut lease: Lease,
         (after, _held): (Duration, Option<Held>),
         lent: &mut Lent<'_>,
         record: &mut Record<'_>,
@@ -303,6 +305,7 @@ impl<'a> Trip<'a> {
         let (committed, second_failed, relied) = <(AtomicBool, AtomicBool, AtomicBool)>::default();
         let begun = OnceLock::new();
         let (body, worker) = (lent.replay.copy(), lent.worker);
+        lent.probe = lease.take_probe();
         let tried = [&self.tried[..], &[lease.provider.id()]].concat();
         let trip = &*self;
         let is_good = |scout: &Scout| !trip.errand.route.retry.on.include(retry::Ended::Status(scout.answer.status));
@@ -350,6 +353,7 @@ impl<'a> Trip<'a> {
                 (ended, Ok(scouted))
             }
         };
+        lease.put_back(lent.probe.take());
         lent.now = clock::now();
         self.deadline = clock::after(self.deadline, std::mem::take(&mut lent.awaited));
         self.made += u32::from(begun.get().is_some());
@@ -405,7 +409,8 @@ impl<'a> Trip<'a> {
         scouted: Option<(Lease, Result<Scout, Failed>)>,
         lent: &mut Lent<'_>,
     ) -> Result<(Lease, Result<Ended, Failed>), Stop> {
-        let (lease, scouted) = scouted.ok_or(Stop::Gone)?;
+        let (mut lease, scouted) = scouted.ok_or(Stop::Gone)?;
+        lent.probe = lease.take_probe();
         let ended = match scouted {
             Ok(scout) => {
                 *lent.answer = scout.answer;
@@ -415,6 +420,7 @@ impl<'a> Trip<'a> {
             }
             Err(failed) => Err(failed),
         };
+        lease.put_back(lent.probe.take());
         Ok((lease, ended))
     }
 

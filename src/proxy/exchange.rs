@@ -21,6 +21,7 @@ use crate::net::side::Side;
 use crate::net::timer::Timer;
 use crate::net::wire::{HeadReadError, ReadError};
 use crate::policy::retry::Skip;
+use crate::upstream::pool::Probe;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
@@ -169,6 +170,8 @@ pub struct Exchange<'a> {
     withheld: Vec<u8>,
     skipped: Option<Skip>,
     keep_alive: bool,
+    /// Where a circuit waits for what the answer's head says of its provider.
+    pub probe: Option<&'a mut Option<Probe>>,
     /// Set once the head of the final answer was written towards the client: there is no way back.
     pub committed: bool,
 }
@@ -269,6 +272,7 @@ impl<'a> Exchange<'a> {
             withheld: Vec::new(),
             skipped: None,
             keep_alive: false,
+            probe: None,
             committed: false,
             terms,
         }
@@ -672,6 +676,7 @@ impl<'a> Exchange<'a> {
         let commits = self.committed && self.times.committed.is_none();
         if commits {
             self.times.committed = Some(now);
+            self.tell_probe(now);
         }
         if up || down || commits {
             self.times.moved = now;
@@ -688,6 +693,16 @@ impl<'a> Exchange<'a> {
                 self.times.moved = now;
             }
             _ => {}
+        }
+    }
+
+    /// The answer may go on for hours, and its head says already whether the provider is back.
+    fn tell_probe(&mut self, now: Instant) {
+        let Some(lent) = self.probe.as_deref_mut() else { return };
+        if let Some(probe) = lent.take() {
+            let took = now.saturating_duration_since(probe.since);
+            let report = verdict::by_answer(self.answer, took, &probe.provider().config.circuit_breaker);
+            *lent = probe.report(&report, now);
         }
     }
 

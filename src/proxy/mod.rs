@@ -114,6 +114,7 @@ pub async fn handle(client: Side<'_>, desk: &mut Desk, here: &Here<'_>) -> After
     let now = clock::now();
     let mut record = Record::begin(now, here.shared.logs.access_enabled());
     let mut lent = Lent {
+        probe: None,
         client,
         answer,
         timer,

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-pub use super::state::ProviderId;
+pub use super::state::{Probe, ProviderId};
 
 /// One provider as a snapshot sees it: what the file says, and what is alive.
 #[derive(Debug)]
@@ -545,10 +545,16 @@ impl Live {
         let decided = place.peek();
         let (live, timer, purpose, class) = (Arc::clone(self), Timer::default(), ask.purpose(), ask.class);
         let mut waiting = Waiting { live, place, since: now, until, timer, held, purpose, class, over: false };
-        match decided {
-            Some(decided) => waiting.settle(decided, now).map(Leasing::Now),
-            None => Ok(Leasing::Wait(waiting)),
+        if let Some(decided) = decided {
+            return waiting.settle(decided, now).map(Leasing::Now);
         }
+        // Whoever was taken out of service since we looked may have been so before we were seen to wait.
+        let outlook = self.members.load().outlook(now);
+        if outlook.serves(until, ask.wait) {
+            return Ok(Leasing::Wait(waiting));
+        }
+        waiting.over = true;
+        Err(outlook.refuse(now))
     }
 
     /// Arms the alarm for what only time will bring, and sends those away for whom nothing comes in time.
@@ -829,6 +835,25 @@ impl Lease {
         Lease { provider, since: now, queued, probe: grant.is_probe(), held, grant: Some(grant) }
     }
 
+    /// Lends what the attempt shows of its provider to who knows it before the end, where a circuit waits for that.
+    #[inline]
+    pub fn take_probe(&mut self) -> Option<Probe> {
+        if !self.probe {
+            return None;
+        }
+        self.grant.as_mut()?.take_probe(self.since)
+    }
+
+    /// Takes back what was lent and not told.
+    #[inline]
+    pub fn put_back(&mut self, probe: Option<Probe>) {
+        if let Some(probe) = probe
+            && let Some(grant) = &mut self.grant
+        {
+            grant.put_back(probe);
+        }
+    }
+
     /// Gives the lease back and reports how the attempt ended.
     pub fn finish(mut self, report: Report, now: Instant) {
         self.give_back(report, now);
@@ -837,13 +862,7 @@ impl Lease {
     fn give_back(&mut self, report: Report, now: Instant) {
         let Some(mut grant) = self.grant.take() else { return };
         let (state, config) = (&self.provider.state, &self.provider.config);
-        let slow = |head: Duration| config.circuit_breaker.slow_call.is_some_and(|slow| head > slow);
-        let verdict = match report.outcome {
-            Outcome::Success if report.head_after.is_some_and(slow) => Verdict::Failure("slow"),
-            Outcome::Success => Verdict::Success,
-            Outcome::Failure => Verdict::Failure(report.why),
-            Outcome::Rejected | Outcome::ClientGone | Outcome::LocalRefusal => Verdict::Uncounted,
-        };
+        let verdict = report.verdict(config);
         if report.outcome == Outcome::Success {
             state.succeeded(now);
             if let Some(head_after) = report.head_after {
@@ -866,6 +885,36 @@ impl Drop for Lease {
         if self.grant.is_some() {
             let gone = Report { outcome: Outcome::ClientGone, why: "client_gone", head_after: None, cooldown: None };
             self.give_back(gone, clock::now());
+        }
+    }
+}
+
+// === impl Report ===
+
+impl Report {
+    /// What that is for the circuit of a provider as configured.
+    fn verdict(&self, config: &config::Provider) -> Verdict {
+        let slow = |head: Duration| config.circuit_breaker.slow_call.is_some_and(|slow| head > slow);
+        match self.outcome {
+            Outcome::Success if self.head_after.is_some_and(slow) => Verdict::Failure("slow"),
+            Outcome::Success => Verdict::Success,
+            Outcome::Failure => Verdict::Failure(self.why),
+            Outcome::Rejected | Outcome::ClientGone | Outcome::LocalRefusal => Verdict::Uncounted,
+        }
+    }
+}
+
+// === impl Probe ===
+
+impl Probe {
+    /// Tells the circuit what is known of the attempt by now; what says nothing about the provider is given back.
+    pub fn report(self, report: &Report, now: Instant) -> Option<Probe> {
+        match report.verdict(&self.provider().config) {
+            Verdict::Uncounted => Some(self),
+            verdict => {
+                self.judge(verdict, now);
+                None
+            }
         }
     }
 }

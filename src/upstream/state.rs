@@ -72,6 +72,16 @@ pub struct Grant {
     _place: Permit<State>,
 }
 
+/// What an attempt shows of its provider while a circuit waits for that: lent by the lease, so that it can be told before the
+/// attempt is over. One that is dropped shows nothing, and the next attempt may.
+#[derive(Debug)]
+pub struct Probe {
+    /// When the attempt began.
+    pub since: Instant,
+    permit: Option<circuit::Permit>,
+    provider: Arc<Provider>,
+}
+
 /// One provider's figures, for operators.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StateView {
@@ -294,6 +304,15 @@ impl State {
         self.cooldown.rejected(hint, max, now);
     }
 
+    /// Tells its circuit what an attempt showed.
+    fn judge(&self, permit: circuit::Permit, verdict: Verdict, now: Instant) {
+        let probe = permit.is_probe();
+        self.breaker.report(permit, verdict, now);
+        if probe && self.breaker.peek(now) == Peek::Closed {
+            self.start_slowly(now);
+        }
+    }
+
     fn start_slowly(&self, now: Instant) {
         let since = now.saturating_duration_since(self.base).as_nanos() as u64;
         self.slow_since.store(since.max(1), Ordering::Relaxed);
@@ -369,12 +388,20 @@ impl Grant {
     /// It was used, and this is what it showed.
     pub(super) fn report(&mut self, verdict: Verdict, now: Instant) {
         self.paced = false;
-        let Some(permit) = self.admitted.take() else { return };
-        let (state, probe) = (&self.provider.state, permit.is_probe());
-        state.breaker.report(permit, verdict, now);
-        if probe && state.breaker.peek(now) == Peek::Closed {
-            state.start_slowly(now);
+        if let Some(permit) = self.admitted.take() {
+            self.provider.state.judge(permit, verdict, now);
         }
+    }
+
+    /// Lends what it shows of a circuit that waits for it.
+    pub(super) fn take_probe(&mut self, since: Instant) -> Option<Probe> {
+        let permit = Some(self.admitted.take_if(|permit| permit.is_probe())?);
+        Some(Probe { since, permit, provider: Arc::clone(&self.provider) })
+    }
+
+    /// Takes it back: nothing was told yet.
+    pub(super) fn put_back(&mut self, mut probe: Probe) {
+        self.admitted = probe.permit.take();
     }
 }
 
@@ -387,6 +414,35 @@ impl Drop for Grant {
         if let Some(permit) = self.admitted.take() {
             let now = if permit.is_probe() { clock::now() } else { state.base };
             state.breaker.report(permit, Verdict::Uncounted, now);
+        }
+    }
+}
+
+// === impl Probe ===
+
+impl Probe {
+    /// Whose circuit waits.
+    pub fn provider(&self) -> &Provider {
+        &self.provider
+    }
+
+    /// Tells it, and whoever waits for that provider.
+    pub(super) fn judge(mut self, verdict: Verdict, now: Instant) {
+        self.tell(verdict, now);
+    }
+
+    fn tell(&mut self, verdict: Verdict, now: Instant) {
+        if let Some(permit) = self.permit.take() {
+            self.provider.state.judge(permit, verdict, now);
+            self.provider.state.changed();
+        }
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        if self.permit.is_some() {
+            self.tell(Verdict::Uncounted, clock::now());
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::world::{Extra, Gate, Gateway, Provider, Wire, wait_until};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const HELLO: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
 const BROKEN: &str = "HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n";
@@ -247,4 +248,50 @@ routes: [ { name: all, match: { path: \"/*\" }, pool: main } ]
     gateway.reload().expect("applied");
     assert_eq!(status(&gateway), 200);
     assert_eq!(attempts(), 2, "its series outlived the reload");
+}
+
+#[test]
+fn who_waits_for_a_provider_that_is_drained_is_told_at_once() {
+    let gate = Gate::default();
+    let alpha = held(&gate);
+    let gateway = Gateway::before_with(&alpha, NARROW);
+    let mut first = send(&gateway, "/first");
+    wait_until("it is under way", || look(&gateway, "queues/main")["in_flight"] == 1);
+    let mut second = send(&gateway, "/second");
+    wait_for_waiting(&gateway, 1);
+    order(&gateway, "POST /api/v1/providers/alpha/drain");
+    let answer = second.answer();
+    assert_eq!((answer.status(), answer.json()["reason"].clone()), (503, json!("no_provider")), "{}", answer.text());
+    gate.open();
+    assert_eq!(first.answer().status(), 200);
+}
+
+#[test]
+fn a_circuit_closes_when_the_head_of_an_answer_is_there_and_not_at_the_end_of_its_stream() {
+    let (gate, asked) = (Gate::default(), AtomicUsize::new(0));
+    let passing = gate.clone();
+    let alpha = Provider::scripted(move |peer| {
+        while peer.request().is_some() {
+            match asked.fetch_add(1, Ordering::SeqCst) {
+                0 => peer.answer("500 Oh", ""),
+                1 => {
+                    peer.wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+                    peer.wire.send_chunk("first");
+                    passing.pass();
+                    peer.wire.send("0\r\n\r\n");
+                }
+                _ => peer.answer("200 OK", "done"),
+            }
+        }
+    });
+    let provider = "circuit_breaker: { failure_threshold: 1, recovery_timeout: 10ms, success_threshold: 1 }";
+    let gateway = Gateway::before_with(&alpha, Extra { provider, ..Extra::default() });
+    assert_eq!(status(&gateway), 500);
+    let mut stream = send(&gateway, "/stream");
+    assert_eq!((stream.head().status(), stream.chunk()), (200, Some(b"first".to_vec())));
+    wait_until("its circuit to close", || look(&gateway, "circuit-breakers/alpha")["state"] == "closed");
+    assert_eq!(look(&gateway, "providers/alpha")["in_flight"], 1, "it is under way still");
+    assert_eq!(status(&gateway), 200);
+    gate.open();
+    assert_eq!(stream.chunk(), None);
 }

@@ -446,3 +446,84 @@ fn under_many_threads_all_places_come_back_and_none_is_given_twice() {
         drop(now(pool.lease(&ask())));
     }
 }
+
+#[tokio::test]
+async fn who_waits_for_one_that_is_drained_is_told_at_once_as_often_as_that_happens() {
+    let world = World::single("limits: { concurrency: 1 }", "");
+    let _lease = now(world.pool().lease(&ask()));
+    for _ in 0..3 {
+        let waiting = [wait(world.pool().lease(&ask())), wait(world.pool().lease(&Ask { wait: Wait::Queue, ..ask() }))];
+        world.provider("a").state.set_draining(true);
+        for waiting in waiting {
+            assert_eq!(waiting.await.expect_err("drained"), Refused::NoProvider { retry_after: None });
+        }
+        assert_eq!(refused(world.pool().lease(&ask())), "no_provider");
+        world.provider("a").state.set_draining(false);
+    }
+    assert_eq!(world.in_flight("a"), 1, "what is under way goes on");
+}
+
+#[tokio::test]
+async fn who_begins_to_wait_while_a_provider_is_drained_is_told_too() {
+    let world = World::single("limits: { concurrency: 1 }", "");
+    let _lease = now(world.pool().lease(&ask()));
+    for _ in 0..2000 {
+        let start = std::sync::Barrier::new(2);
+        let leasing = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                start.wait();
+                world.provider("a").state.set_draining(true);
+            });
+            start.wait();
+            world.pool().lease(&ask())
+        });
+        if let Ok(leasing) = leasing {
+            let mut waiting = wait(Ok(leasing));
+            let told = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut waiting).poll(cx))).await;
+            assert!(matches!(told, Poll::Ready(Err(Refused::NoProvider { .. }))), "{told:?}");
+        }
+        world.provider("a").state.set_draining(false);
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_one_that_a_reload_removes_is_told_at_once() {
+    let mut world = World::single("limits: { concurrency: 1 }", "");
+    let lease = now(world.pool().lease(&ask()));
+    let waiting = wait(world.pool().lease(&ask()));
+    world.reload("providers: { b: { url: \"http://127.0.0.1:1\" } }\npools: { q: { providers: [b] } }");
+    assert_eq!(waiting.await.expect_err("removed"), Refused::NoProvider { retry_after: None });
+    lease.finish(WELL, clock::now());
+}
+
+#[tokio::test]
+async fn what_a_probe_shows_is_told_before_its_lease_is_given_back() {
+    let breaker = "circuit_breaker: { failure_threshold: 1, recovery_timeout: 10ms, success_threshold: 1 }";
+    let world = World::single(&format!("limits: {{ concurrency: 2 }}, {breaker}"), "");
+    world.fail("a", 1);
+    let mut lease = wait(world.pool().lease(&ask())).await.expect("a probe");
+    let other = wait(world.pool().lease(&ask()));
+    // What says nothing about the provider is not told, and what is put back is told in the end.
+    let probe = lease.take_probe().expect("its circuit waits");
+    assert!(lease.take_probe().is_none(), "there is one");
+    let probe = probe.report(&Report { outcome: Outcome::Rejected, why: "429", ..WELL }, clock::now());
+    lease.put_back(probe);
+    let probe = lease.take_probe().expect("it is back");
+    assert!(probe.report(&WELL, clock::now()).is_none());
+    let mut other = other.await.expect("the circuit has closed, and the first lease is out");
+    assert!(!other.probe && other.take_probe().is_none());
+    assert_eq!(world.in_flight("a"), 2);
+    lease.finish(Report { outcome: Outcome::Failure, why: "reset", ..WELL }, clock::now());
+    assert_eq!(world.provider("a").state.breaker.view(clock::now()).failures(), 0, "a permit is used once");
+}
+
+#[tokio::test]
+async fn a_probe_that_is_lost_makes_room_for_the_next() {
+    let breaker = "circuit_breaker: { failure_threshold: 1, recovery_timeout: 10ms, success_threshold: 1 }";
+    let world = World::single(&format!("limits: {{ concurrency: 2 }}, {breaker}"), "");
+    world.fail("a", 1);
+    let mut lease = wait(world.pool().lease(&ask())).await.expect("a probe");
+    let other = wait(world.pool().lease(&ask()));
+    drop(lease.take_probe());
+    assert!(other.await.expect("the next probe").probe);
+}
