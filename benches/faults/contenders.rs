@@ -211,7 +211,7 @@ admin: { bind: \"{admin}\" }
 log: { access: false }
 providers:
 {providers}pools:
-  main: { balance: least_connections, providers: [p0, p1, p2], queue: { timeout: 8s } }
+  main: { balance: least_connections, providers: [p0, p1, p2], queue: { capacity: 4000, timeout: 8s } }
 routes:
   - name: all
     match: { path: \"/*\" }
@@ -224,7 +224,7 @@ const SLUICE_PROVIDER: &str = "  p{index}:
     url: \"http://{address}\"
     timeouts: { connect: 250ms }
     circuit_breaker: { failure_threshold: 3, recovery_timeout: 500ms, max_recovery_timeout: 1s, slow_call: 200ms }
-    health_check: { path: /health, interval: 1s, timeout: 500ms }
+    health_check: { path: /health, interval: 1s, timeout: 500ms, healthy_after: 1, unhealthy_after: 1 }
 ";
 
 const SLUICE_QUEUE: &str = "\

@@ -19,8 +19,8 @@ use tokio::task::JoinSet;
 pub(crate) struct Pace {
     /// Requests a second.
     pub(crate) rate: f64,
-    /// For so long.
-    pub(crate) span: Duration,
+    /// How many in all.
+    pub(crate) count: usize,
     /// Shapes a request by its number.
     pub(crate) shape: fn(usize) -> Shape,
 }
@@ -68,6 +68,17 @@ pub(crate) struct Clients {
     ledger: Arc<Ledger>,
 }
 
+// === impl Pace ===
+
+impl Pace {
+    /// So many a second, for this long.
+    pub(crate) fn steady(rate: f64, span: Duration, shape: fn(usize) -> Shape) -> Pace {
+        #[allow(clippy::cast_sign_loss, reason = "neither factor is negative")]
+        let count = (rate * span.as_secs_f64()).round() as usize;
+        Pace { rate, count, shape }
+    }
+}
+
 // === impl Shot ===
 
 impl Shot {
@@ -88,8 +99,7 @@ impl Clients {
     /// Sends requests, numbered from `first`, beginning at `start`; returns when the last of them has ended.
     pub(crate) async fn ask(self: Arc<Self>, pace: Pace, first: usize, start: Instant) -> Vec<Shot> {
         let mut under_way = JoinSet::new();
-        let count = (pace.rate * pace.span.as_secs_f64()).round() as usize;
-        for index in 0..count {
+        for index in 0..pace.count {
             let at = start + Duration::from_secs_f64(index as f64 / pace.rate);
             // A request whose moment has come is sent at once: at high rates several are due at every tick of the timer.
             if at > now() {
@@ -177,9 +187,9 @@ async fn answer(stream: &mut TcpStream) -> Result<(u16, bool)> {
     Ok((status, keep))
 }
 
-/// The quantile `q` of times, in milliseconds.
-pub(crate) fn quantile(times: &mut [Duration], q: f64) -> f64 {
+/// The time that so many per cent of them do not exceed, in milliseconds.
+pub(crate) fn percentile(times: &mut [Duration], percent: usize) -> f64 {
     times.sort_unstable();
-    let Some(last) = times.len().checked_sub(1) else { return f64::NAN };
-    times[(last as f64 * q).round() as usize].as_secs_f64() * 1e3
+    let rank = (times.len() * percent).div_ceil(100).saturating_sub(1);
+    times.get(rank).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
 }

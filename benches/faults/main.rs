@@ -103,7 +103,8 @@ fn run(arguments: &Arguments) -> Outcome<()> {
     let timing = arguments.timing();
     let stage = Stage { scratch: scratch.path().to_owned(), cores: Cores::pick()?, timing };
     let mut warnings = Vec::new();
-    if let Err(error) = arguments.install_programs() {
+    let packages: Vec<&str> = Kind::ALL.iter().filter_map(|kind| kind.package()).collect();
+    if let Err(error) = tools::install_missing(&packages) {
         warnings.push(error.to_string());
     }
     if !stage.cores.apart() {
@@ -147,11 +148,6 @@ impl Arguments {
         self.only.is_empty() || self.only.contains(&scene)
     }
 
-    fn install_programs(&self) -> Outcome<()> {
-        let wanted: Vec<&str> = Kind::ALL.iter().filter_map(|kind| kind.package()).collect();
-        tools::install_missing(&wanted)
-    }
-
     /// Those whose programs run.
     fn find_contenders(&self, warnings: &mut Vec<String>) -> Vec<Contender> {
         let mut found = Vec::new();
@@ -191,7 +187,7 @@ impl Arguments {
                 match Overload::hold(contender, span, &stage.scratch, stage.cores).await {
                     Ok(overload) => report.overloads.push(overload),
                     Err(error) => {
-                        report.warnings.push(format!("{} was not overloaded: {error}", contender.kind.name()))
+                        report.warnings.push(format!("{} was not overloaded: {error}", contender.kind.name()));
                     }
                 }
             }

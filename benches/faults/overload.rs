@@ -3,7 +3,7 @@
 use crate::Outcome;
 use crate::contenders::{Contender, Job, Kind, PLACES};
 use crate::ledger::Ledger;
-use crate::load::{Clients, Ended, Pace, Shape, Shot, quantile};
+use crate::load::{Clients, Ended, Pace, Shape, Shot, percentile};
 use crate::process::{Cores, now};
 use crate::provider::Provider;
 use crate::rows::{PROVIDERS, SERVICE};
@@ -46,12 +46,12 @@ impl Overload {
         let capacity = capacity(&addresses).await?;
         let running = contender.start(Job::Overload, &addresses, scratch, cores).await?;
         let clients = running.clients(&ledger);
-        let calm = Pace { rate: capacity * CALM, span: AROUND, shape };
+        let calm = Pace::steady(capacity * CALM, AROUND, shape);
 
         let quiet = Arc::clone(&clients).ask(calm, 0, now()).await;
         let before = running.group.usage()?.memory_kib;
         let start = now();
-        let pace = Pace { rate: capacity * TIMES, span, shape };
+        let pace = Pace::steady(capacity * TIMES, span, shape);
         let mut asking = tokio::spawn(Arc::clone(&clients).ask(pace, quiet.len(), start));
         // The clients of the last moment still wait while the next begin, as in life.
         let most = peak(&running.group, start + span).await?.max(before);
@@ -72,7 +72,7 @@ impl Overload {
             capacity,
             goodput: succeeded as f64 / span.as_secs_f64() / capacity,
             classes: CLASSES.map(|class| served(&by_class(class))),
-            refusals: (refusals.len(), [0.5, 0.99].map(|q| quantile(&mut refusals, q))),
+            refusals: (refusals.len(), [50, 99].map(|percent| percentile(&mut refusals, percent))),
             lost: patient.iter().filter(lost).count(),
             after: served(&late).0,
             grown: (most - before) as f64 / 1024.0,
@@ -84,7 +84,7 @@ impl Overload {
 /// The share that succeeded, and the p99 of those in milliseconds.
 fn served(shots: &[Shot]) -> (f64, f64) {
     let mut times: Vec<Duration> = shots.iter().filter(|shot| shot.is_success()).map(|shot| shot.took).collect();
-    (times.len() as f64 / shots.len() as f64, quantile(&mut times, 0.99))
+    (times.len() as f64 / shots.len() as f64, percentile(&mut times, 99))
 }
 
 /// The most memory a group has until then.
@@ -109,7 +109,7 @@ async fn capacity(addresses: &[SocketAddr]) -> Outcome<f64> {
             loops.spawn(async move {
                 let mut count = 0;
                 while now() < until {
-                    let pace = Pace { rate: 1.0, span: Duration::from_secs(1), shape };
+                    let pace = Pace { rate: 1.0, count: 1, shape };
                     count += Arc::clone(&clients).ask(pace, 0, now()).await.len();
                 }
                 count

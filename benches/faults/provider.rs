@@ -132,26 +132,29 @@ async fn converse(mut stream: TcpStream, mut desk: Desk) -> Result<()> {
         match behaviour {
             Behaviour::Well | Behaviour::Slow => {
                 let times = if behaviour == Behaviour::Slow { SLOWNESS } else { 1 };
-                tokio::select! {
-                    () = tokio::time::sleep(desk.service * times) => {}
+                let finished = tokio::select! {
+                    () = tokio::time::sleep(desk.service * times) => true,
                     // It was at work, and nobody will hear of it.
-                    () = gone(&stream) => return desk.did(&request, Did::Perhaps),
-                    () = desk.refuses() => return desk.did(&request, Did::Perhaps),
+                    () = gone(&stream) => false,
+                    () = desk.refuses() => false,
+                };
+                desk.did(&request, if finished { Did::Surely } else { Did::Perhaps });
+                if !finished {
+                    return Ok(());
                 }
-                desk.did(&request, Did::Surely)?;
                 stream.write_all(&answer("200 OK", ANSWER)).await?;
             }
             Behaviour::Hangs => {
-                desk.did(&request, Did::Perhaps)?;
+                desk.did(&request, Did::Perhaps);
                 let over = desk.behaviour.wait_for(|behaviour| *behaviour != Behaviour::Hangs);
                 return tokio::select! { _ = over => Ok(()), () = gone(&stream) => Ok(()) };
             }
             Behaviour::Resets => {
-                SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-                return desk.did(&request, Did::Perhaps);
+                desk.did(&request, Did::Perhaps);
+                return SockRef::from(&stream).set_linger(Some(Duration::ZERO));
             }
             Behaviour::Truncates => {
-                desk.did(&request, Did::Perhaps)?;
+                desk.did(&request, Did::Perhaps);
                 let whole = answer("200 OK", ANSWER);
                 return stream.write_all(&whole[..whole.len() - ANSWER / 2]).await;
             }
@@ -220,11 +223,10 @@ impl Desk {
         }
     }
 
-    fn did(&self, request: &Request, did: Did) -> Result<()> {
+    fn did(&self, request: &Request, did: Did) {
         if let Some(number) = request.number {
             self.ledger.did(number, did);
         }
-        Ok(())
     }
 }
 

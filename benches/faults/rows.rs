@@ -3,7 +3,7 @@
 use crate::Outcome;
 use crate::contenders::{Contender, Job, Kind, Running};
 use crate::ledger::{Duplicates, Ledger};
-use crate::load::{Pace, Shape, Shot, quantile};
+use crate::load::{Pace, Shape, Shot, percentile};
 use crate::process::{Cores, now};
 use crate::provider::{Behaviour, Provider};
 use std::net::SocketAddr;
@@ -189,7 +189,7 @@ impl Trial {
         let shape = if method == "GET" { get } else { post };
         let start = now();
         let (from, to) = (start + timing.before, start + timing.before + fault.span(&timing));
-        let asking = tokio::spawn(running.clients(&ledger).ask(Pace { rate: timing.rate, span, shape }, 0, start));
+        let asking = tokio::spawn(running.clients(&ledger).ask(Pace::steady(timing.rate, span, shape), 0, start));
         tokio::time::sleep_until(from.into()).await;
         fault.happen(&providers, to).await;
         let shots = asking.await?;
@@ -199,18 +199,18 @@ impl Trial {
         let mut times: Vec<Duration> = late.iter().map(|shot| shot.took).collect();
         let failed = late.iter().filter(|shot| !shot.is_success());
         let bad = |place| fault.is_outage() || place == 0;
-        let share = if fault.is_outage() { 1.0 } else { 1.0 / PROVIDERS as f64 };
+        let part = if fault.is_outage() { 1.0 } else { 1.0 / PROVIDERS as f64 };
         let recovering = ledger.arrivals(to, to + Duration::from_secs(1), bad);
         let trial = Trial {
             fault,
             method,
             kind: contender.kind,
             success: 1.0 - failed.clone().count() as f64 / late.len() as f64,
-            times: [0.5, 0.99, 1.0].map(|q| quantile(&mut times, q)),
+            times: [50, 99, 100].map(|percent| percentile(&mut times, percent)),
             last_error: failed.map(|shot| shot.at.saturating_duration_since(from).as_secs_f64()).reduce(f64::max),
             wasted: ledger.arrivals(from, to, bad),
             duplicates: ledger.duplicates(),
-            recovery: recovering as f64 / (timing.rate * share),
+            recovery: recovering as f64 / (timing.rate * part),
             before: early.iter().filter(|shot| !shot.is_success()).count(),
         };
         Ok((trial, running))

@@ -282,6 +282,7 @@ impl<'a> Case<'a> {
                 identity: &identity,
                 key_fields: [None; 2],
                 left: Duration::ZERO,
+                plain: false,
             },
         );
         let mut head = RequestHead::default();

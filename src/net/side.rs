@@ -236,6 +236,26 @@ impl Side<'_> {
         either!(self, side => side.poll_send(cx, data))
     }
 
+    /// Sends all of `data`, which is short, or none of it while the peer takes nothing.
+    ///
+    /// # Errors
+    /// What the connection or stream says.
+    pub fn poll_send_whole(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<()>> {
+        match self {
+            // What is shorter than a chunk may be is gathered whole.
+            Side::Http1(wire) => wire.poll_send(cx, data).map_ok(drop),
+            Side::Http2(stream) => stream.poll_send_whole(cx, data),
+        }
+    }
+
+    /// The rest of a body that has begun, which is not empty, goes out with the next flush.
+    pub fn lay_end(&mut self, rest: &[u8]) {
+        match self {
+            Side::Http1(wire) => wire.lay_end(rest),
+            Side::Http2(stream) => stream.lay_body(rest),
+        }
+    }
+
     /// Ends the body, with trailers where there are some and they can be told.
     pub fn finish(&mut self, trailers: Option<&Fields>) {
         either!(self, side => side.finish(trailers));

@@ -353,7 +353,17 @@ impl Stream {
         Poll::Ready(Ok(room))
     }
 
-    /// The same for bytes that need not be copied. `last`: the body ends with them, if all are taken.
+    /// Sends all of `data`, which is short, once the peer takes any of it: the library holds the rest until then.
+    ///
+    /// # Errors
+    /// The stream was given up, or the connection is gone.
+    pub fn poll_send_whole(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<()>> {
+        ready!(self.poll_room(cx, data.len()))?;
+        self.send_piece(Bytes::copy_from_slice(data), false);
+        Poll::Ready(Ok(()))
+    }
+
+    /// The same as [`Stream::poll_send`] for bytes that need not be copied. `last`: the body ends with them, if all are taken.
     ///
     /// # Errors
     /// The stream was given up, or the connection is gone.

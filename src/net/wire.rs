@@ -347,6 +347,13 @@ impl Wire {
         Poll::Ready(Ok(sent))
     }
 
+    /// The rest of a chunked body goes out with the next flush.
+    pub fn lay_end(&mut self, rest: &[u8]) {
+        encode::chunk(&mut self.outbound, rest);
+        self.body_written += rest.len() as u64;
+        self.finish(None);
+    }
+
     /// Ends the body: the last chunk and its trailers, where there are chunks.
     pub fn finish(&mut self, trailers: Option<&Fields>) {
         if self.encoder == Encoder::Chunked {

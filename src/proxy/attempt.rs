@@ -2,6 +2,7 @@
 
 use super::exchange::{Broken, Ended, Exchange, KeepFor, Terms};
 use super::forward::{self, Onward};
+use super::heartbeat::Opened;
 use super::replay::Replay;
 use crate::clock;
 use crate::config::Scheme;
@@ -36,6 +37,8 @@ pub struct Lent<'a> {
     pub replay: Replay,
     /// A provider's 100 was passed on: the client sends its body.
     pub continued: bool,
+    /// The client has the head of an event stream, and perhaps comments, while it waits.
+    pub opened: Option<Opened>,
     /// How long the attempt waited for the client's body, which is no time of anybody else's.
     pub awaited: Duration,
     /// Which worker this is.

@@ -5,6 +5,7 @@ use super::client::{self, Caller};
 use super::exchange::{Answered, Broken, Ended, Terms, Withheld};
 use super::forward::Onward;
 use super::frame::Request;
+use super::heartbeat::{Heartbeat, Opened};
 use super::hedge::{self, Done, Scout};
 use super::identity::{Identity, Peer};
 use super::record::Record;
@@ -72,6 +73,8 @@ struct Trip<'a> {
     kept: Option<Kept>,
     /// What the latest attempt means for the client, if it gave no answer to keep.
     refused: Option<Refused>,
+    /// See [`Lent::opened`].
+    opened: Option<Opened>,
 }
 
 /// An attempt that ended beside the one that counts.
@@ -169,6 +172,7 @@ impl<'a> Trip<'a> {
             again: None,
             kept: None,
             refused: None,
+            opened: None,
         }
     }
 
@@ -183,7 +187,11 @@ impl<'a> Trip<'a> {
     }
 
     /// Leases a provider, at once or after waiting for one; the inner error is that none is to be had.
-    async fn lease(&self, lent: &mut Lent<'_>, record: &mut Record<'_>) -> Result<Result<Lease, pool::Refused>, Stop> {
+    async fn lease(
+        &mut self,
+        lent: &mut Lent<'_>,
+        record: &mut Record<'_>,
+    ) -> Result<Result<Lease, pool::Refused>, Stop> {
         let label = || self.errand.label();
         if self.made > 0 {
             if let Ok(Leasing::Now(lease)) = self.pool.lease(&self.ask(lent.now, Wait::Elsewhere, &label)) {
@@ -200,7 +208,9 @@ impl<'a> Trip<'a> {
             Ok(Leasing::Now(lease)) => Ok(Ok(lease)),
             Ok(Leasing::Wait(place)) => {
                 let since = lent.now;
-                let leased = Box::pin(waiting::for_lease(place, self.errand.request, lent)).await?;
+                let heartbeat = Heartbeat::of(self.errand, self.pool, lent);
+                let leased = Box::pin(waiting::for_lease(place, self.errand.request, heartbeat, lent)).await?;
+                self.opened = lent.opened;
                 record.queued(lent.now.saturating_duration_since(since));
                 Ok(leased)
             }
@@ -462,6 +472,7 @@ impl<'a> Trip<'a> {
             elsewhere,
             commit: self.retry.commit,
             committed: None,
+            opened: self.opened,
             stream_timeout: route.stream_timeout,
             first_byte: provider.timeouts.first_byte,
             provider_idle: provider.timeouts.idle,
@@ -476,6 +487,7 @@ impl<'a> Trip<'a> {
             identity: errand.identity,
             key_fields: errand.caller.key_fields,
             left: self.deadline.saturating_duration_since(since),
+            plain: self.opened.is_some(),
         };
         (terms, onward)
     }
@@ -540,8 +552,11 @@ impl<'a> Trip<'a> {
             }
             Ok(Ended::Withheld(withheld)) => {
                 self.again = Some(retry::Ended::Status(lent.answer.status));
+                let skipped = withheld.skipped;
                 self.keep(withheld, lent);
-                return Ok(None);
+                let Some(skip) = skipped else { return Ok(None) };
+                series.skipped(skip);
+                return self.last_answer(lent).map(Some);
             }
             Err(failed) => failed,
         };
@@ -571,6 +586,10 @@ impl<'a> Trip<'a> {
     fn keep(&mut self, withheld: Withheld, lent: &mut Lent<'_>) {
         let head = std::mem::take(lent.answer);
         self.refused = Some(verdict::unkept());
+        // Nothing of it can be said to a client that has a head already, but what it was.
+        if self.opened.is_some() {
+            self.refused = Some(verdict::no_stream(head.status));
+        }
         self.kept = withheld.body.map(|body| Kept { head, body });
     }
 
@@ -591,6 +610,9 @@ impl<'a> Trip<'a> {
     /// Passes the last real answer on; where there was none, a problem of ours.
     fn last_answer(&mut self, lent: &mut Lent<'_>) -> Result<Answered, Stop> {
         if let Some(kept) = self.kept.take() {
+            if self.opened.is_some() {
+                return Err(verdict::no_stream(kept.head.status).into());
+            }
             let keep_alive = self.errand.keeps_alive(&lent.client);
             let status = kept.write(self.errand, &self.trail, keep_alive, &mut lent.client);
             return Ok(Answered { status, reusable: None, keep_alive, head_at: None, skipped: None });

@@ -6,6 +6,7 @@
 use super::DRAIN_BYTES;
 use super::forward::{self, Back};
 use super::frame::Request;
+use super::heartbeat::{self, Opened};
 use super::identity::Identity;
 use super::replay::{Replay, Upload};
 use super::{respond, verdict};
@@ -42,7 +43,7 @@ pub struct Terms<'a> {
     pub closing: &'a AtomicBool,
     /// When the route's `timeout` is over, if the client kept nobody waiting.
     pub deadline: Instant,
-    /// When this attempt's time is over, by the same rule.
+    /// When this attempt's time is over, if its request was sent at once: a long upload has only the route's.
     pub attempt_deadline: Instant,
     /// What attempts before this one came to.
     pub trail: &'a str,
@@ -53,6 +54,8 @@ pub struct Terms<'a> {
     pub commit: Commit,
     /// Turns true when the answer is committed, where somebody else looks at that.
     pub committed: Option<&'a AtomicBool>,
+    /// The client has the head of an event stream already.
+    pub opened: Option<Opened>,
     /// For the whole of a committed answer.
     pub stream_timeout: Option<Duration>,
     /// From the request sent to the answer's head.
@@ -70,7 +73,8 @@ pub struct Terms<'a> {
 pub enum Ended {
     /// The client has its answer.
     Answered(Answered),
-    /// The client has nothing yet: another provider is to be asked. The answer's head is where it was parsed to.
+    /// The client has nothing of it: another provider is to be asked, or it is nothing that the client could still be given.
+    /// The answer's head is where it was parsed to.
     Withheld(Withheld),
 }
 
@@ -79,6 +83,8 @@ pub enum Ended {
 pub struct Withheld {
     /// Its body, where it was small and came at once.
     pub body: Option<Vec<u8>>,
+    /// Why nobody else is to be asked; `None` where somebody is.
+    pub skipped: Option<Skip>,
     /// How long the provider's connection may be kept; `None` where it must not be used again.
     pub reusable: Option<KeepFor>,
 }
@@ -86,7 +92,7 @@ pub struct Withheld {
 /// An answer that the client got.
 #[derive(Debug)]
 pub struct Answered {
-    /// The provider's status.
+    /// The status that the client was told.
     pub status: u16,
     /// How long the provider's connection may be kept; `None` where it must not be used again.
     pub reusable: Option<KeepFor>,
@@ -202,6 +208,8 @@ enum Phase {
 struct Times {
     /// When something last moved between us and the provider, or to the client.
     moved: Instant,
+    /// When the whole request was sent, or no more of it was taken.
+    sent: Option<Instant>,
     /// When the answer was committed.
     committed: Option<Instant>,
     /// Since when the client's body is awaited.
@@ -252,6 +260,7 @@ impl<'a> Exchange<'a> {
             half_closed: false,
             times: Times {
                 moved: now,
+                sent: None,
                 committed: None,
                 awaiting_client: None,
                 awaited: Duration::ZERO,
@@ -446,7 +455,7 @@ impl<'a> Exchange<'a> {
             .map_err(Broken::Protocol)?;
         self.provider.begin_body(Length::None, u64::MAX);
         let version = self.terms.request.head.version;
-        if version != Version::Http10 {
+        if version != Version::Http10 && self.terms.opened.is_none() {
             forward::interim_head(self.client.out(), self.answer, version, self.terms.rewrite);
             self.client.send_interim(self.answer.status);
         }
@@ -475,6 +484,11 @@ impl<'a> Exchange<'a> {
                 Err(skip) => self.skipped = Some(skip),
             }
         }
+        if self.terms.opened.is_some() && !heartbeat::goes_on_with(self.answer) {
+            self.skipped = self.skipped.or(Some(Skip::NotRetryable));
+            self.phase = Phase::Withhold { until: clock::after(clock::now(), self.terms.commit.within) };
+            return Ok(());
+        }
         match length {
             Length::Exact(bytes) if bytes > 0 && bytes <= self.terms.commit.bytes as u64 => {
                 let len = bytes as usize;
@@ -491,6 +505,13 @@ impl<'a> Exchange<'a> {
 
     /// Writes the final head towards the client.
     fn commit(&mut self) -> Result<(), Broken> {
+        if let Some(opened) = self.terms.opened {
+            // The head is there; the body goes on behind the comments.
+            self.keep_alive = opened.keep_alive && !self.terms.closing.load(Ordering::Relaxed);
+            self.note_committed();
+            self.phase = Phase::Body { on_client: false };
+            return Ok(());
+        }
         let request = self.terms.request;
         let length = self.answer_length()?;
         let onward = match (length, request.head.version) {
@@ -582,6 +603,10 @@ impl<'a> Exchange<'a> {
         };
         forward::answer_head(self.client.out(), self.answer, &back);
         self.client.send_head(self.answer.status, !upgrade && matches!(length, Length::None | Length::Exact(0)));
+        self.note_committed();
+    }
+
+    fn note_committed(&mut self) {
         self.committed = true;
         if let Some(committed) = self.terms.committed {
             committed.store(true, Ordering::Relaxed);
@@ -651,6 +676,9 @@ impl<'a> Exchange<'a> {
         if up || down || commits {
             self.times.moved = now;
         }
+        if self.times.sent.is_none() && matches!(self.up, Up::Sent | Up::Refused) {
+            self.times.sent = Some(now);
+        }
         match (self.awaits_client(), self.times.awaiting_client) {
             (true, None) => self.times.awaiting_client = Some(now),
             (false, Some(since)) => {
@@ -700,9 +728,13 @@ impl<'a> Exchange<'a> {
             let end = self.terms.stream_timeout.map_or(clock::far(now), |whole| clock::after(since, whole));
             (end, Broken::StreamTimeout)
         } else {
-            let Terms { deadline, attempt_deadline, .. } = self.terms;
-            let missed = if attempt_deadline < deadline { Broken::Attempt } else { Broken::Deadline };
-            (clock::after(deadline.min(attempt_deadline), self.times.awaited), missed)
+            let route = clock::after(self.terms.deadline, self.times.awaited);
+            let sending = self.times.sent.map(|sent| sent.saturating_duration_since(self.began));
+            let attempt = sending.map(|sending| clock::after(self.terms.attempt_deadline, sending));
+            match attempt.filter(|attempt| *attempt < route) {
+                Some(attempt) => (attempt, Broken::Attempt),
+                None => (route, Broken::Deadline),
+            }
         };
         if whole < at { (whole, over) } else { (at, missed) }
     }
@@ -728,11 +760,12 @@ impl<'a> Exchange<'a> {
         if matches!(self.phase, Phase::Withhold { .. }) {
             let whole = self.provider.body_is_done();
             let body = whole.then(|| std::mem::take(&mut self.withheld));
-            return Ended::Withheld(Withheld { body, reusable });
+            return Ended::Withheld(Withheld { body, skipped: self.skipped, reusable });
         }
         let Exchange { keep_alive, skipped, .. } = *self;
+        let status = self.terms.opened.map_or(self.answer.status, |_| respond::OPENED);
         let head_at = self.times.committed;
-        Ended::Answered(Answered { status: self.answer.status, reusable, keep_alive, head_at, skipped })
+        Ended::Answered(Answered { status, reusable, keep_alive, head_at, skipped })
     }
 
     /// How long the provider's connection may be kept, if it may be used again.

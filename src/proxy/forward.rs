@@ -28,6 +28,8 @@ pub struct Onward<'a> {
     pub key_fields: [Option<Known>; 2],
     /// What is left of the request's time.
     pub left: Duration,
+    /// The answer is to come without a content coding: its head is dropped, which would tell of one.
+    pub plain: bool,
 }
 
 /// Appends the head of a request for a provider, as HTTP/1.1 has it.
@@ -73,13 +75,13 @@ fn target(out: &mut Vec<u8>, onward: &Onward<'_>) {
 
 /// Everything of a request's head but its first line and Host.
 fn request_fields(out: &mut Vec<u8>, onward: &Onward<'_>, version: Version) {
-    let Onward { request, rewrite, provider, peer, identity, key_fields, left } = *onward;
+    let Onward { request, rewrite, provider, peer, identity, key_fields, left, plain } = *onward;
     let rules = [&rewrite.headers, &provider.headers];
     let changes = changes_any(&request.head.fields, rules);
     // Whoever writes this field as well would set the provider's deadline.
     let is_deadline = |name: &[u8]| provider.deadline_header.as_ref().is_some_and(|own| reads_as(name, own.as_bytes()));
     for (known, name, value) in request.head.fields.iter() {
-        if is_deadline(name) {
+        if is_deadline(name) || (plain && name.eq_ignore_ascii_case(b"accept-encoding")) {
             continue;
         }
         if passes_up(known, peer.trusted)
@@ -103,6 +105,9 @@ fn request_fields(out: &mut Vec<u8>, onward: &Onward<'_>, version: Version) {
     let ours = out.len();
     peer.write_fields(out, &request.head.fields, request.authority);
     identity.write_fields(out);
+    if plain {
+        out.extend_from_slice(b"accept-encoding: identity\r\n");
+    }
     via(out, &request.head.fields, request.head.version);
     drop_named(out, ours, rules);
     if let Some(name) = &provider.deadline_header {

@@ -9,6 +9,7 @@ pub mod rewrite;
 pub mod client;
 pub mod dispatch;
 pub mod waiting;
+pub mod heartbeat;
 pub mod hedge;
 pub mod attempt;
 pub mod exchange;
@@ -118,6 +119,7 @@ pub async fn handle(client: Side<'_>, desk: &mut Desk, here: &Here<'_>) -> After
         timer,
         replay: Replay::default(),
         continued: false,
+        opened: None,
         awaited: Duration::ZERO,
         worker: here.worker,
         now,
@@ -138,8 +140,8 @@ pub async fn handle(client: Side<'_>, desk: &mut Desk, here: &Here<'_>) -> After
     let in_step = checked.as_ref().is_ok_and(|request| here.keeps_alive(request, &lent.client));
     let after = match served {
         Ok(answered) => conclude(&answered, &mut record),
-        Err(Stop::Refused(refused)) => refuse(&refused, head, &identity, in_step, &mut lent.client, &mut record),
-        Err(Stop::Cut) => cut(lent.answer.status, &mut record),
+        Err(Stop::Refused(refused)) => refuse(&refused, head, &identity, in_step, &mut lent, &mut record),
+        Err(Stop::Cut) => cut(lent.opened.map_or(lent.answer.status, |_| respond::OPENED), &mut record),
         Err(Stop::Gone) => After::Abort,
     };
     let host = checked.as_ref().map_or("", |request| request.host.as_ref());
@@ -235,21 +237,27 @@ fn cut(status: u16, record: &mut Record<'_>) -> After {
     After::Abort
 }
 
-/// Answers with a problem.
+/// Answers with a problem, or ends with it what was begun as an event stream.
 fn refuse(
     refused: &Refused,
     head: &RequestHead,
     identity: &Identity,
     in_step: bool,
-    client: &mut Side<'_>,
+    lent: &mut Lent<'_>,
     record: &mut Record<'_>,
 ) -> After {
     record.status = Some(refused.refusal.status());
     record.reason = Some(refused.refusal.reason());
-    let keep_alive = in_step && refused.spares_connection();
-    let (version, to_head) = (head.version, head.method() == "HEAD");
-    let circumstances = Circumstances { identity: Some(identity), version, keep_alive, to_head };
-    refused.write(client, &circumstances);
+    let mut keep_alive = in_step && refused.spares_connection();
+    if let Some(opened) = lent.opened {
+        record.status = Some(respond::OPENED);
+        keep_alive &= opened.keep_alive;
+        refused.write_event(identity, &mut lent.client);
+    } else {
+        let (version, to_head) = (head.version, head.method() == "HEAD");
+        let circumstances = Circumstances { identity: Some(identity), version, keep_alive, to_head };
+        refused.write(&mut lent.client, &circumstances);
+    }
     if keep_alive { After::KeepAlive } else { After::Close }
 }
 

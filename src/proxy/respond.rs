@@ -45,6 +45,8 @@ pub enum Refusal {
     Unreachable,
     /// Every attempt failed without an answer, the last by time.
     TimedOut,
+    /// A provider answered, but not with the event stream that the client was promised while it waited.
+    NoStream,
     /// The route's whole `timeout` has passed.
     Deadline,
     /// A defect of ours.
@@ -140,6 +142,7 @@ impl Refusal {
             Refusal::TimedOut => {
                 row(504, "attempts_exhausted", "No provider answered in time", "http_response_timeout")
             }
+            Refusal::NoStream => row(502, "no_event_stream", "The answer is no event stream", "http_protocol_error"),
             Refusal::Deadline => row(504, "deadline", "The time for this request is over", "http_response_timeout"),
             Refusal::Internal => row(500, "internal", "Internal error", "proxy_internal_error"),
         }
@@ -210,6 +213,12 @@ impl Refused {
         let body = problem(row, &self.detail, circumstances.identity);
         let answer = Answer { status: row.status, fields: self.fields(row), body: body.as_bytes() };
         answer.write(client, circumstances);
+    }
+
+    /// Ends an event stream that was begun while its request waited: the problem is its last event.
+    pub fn write_event(&self, identity: &Identity, client: &mut Side<'_>) {
+        let problem = problem(self.refusal.row(), &self.detail, Some(identity));
+        client.lay_end(format!("event: error\ndata: {problem}\n").as_bytes());
     }
 
     fn allow(mut self, methods: String) -> Self {
@@ -353,6 +362,9 @@ fn problem(row: Row, detail: &str, identity: Option<&Identity>) -> String {
 pub fn phrase(status: u16) -> &'static str {
     hyper::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("")
 }
+
+/// What a client is told that gets comments while it waits for an event stream.
+pub const OPENED: u16 = 200;
 
 /// What this gateway takes where a route does not say otherwise.
 const METHODS: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT";

@@ -124,6 +124,14 @@ pub fn unkept() -> Refused {
     Refused::new(Refusal::Unreachable, "Every provider that was asked answered with a failure.")
 }
 
+/// For a client that was promised an event stream while it waited.
+pub fn no_stream(status: u16) -> Refused {
+    Refused::new(
+        Refusal::NoStream,
+        format!("The provider answered with status {status}, and not with an event stream."),
+    )
+}
+
 /// What is said of an attempt that was not made, where that is not plain from the rest.
 pub fn not_retried(skip: Skip) -> Option<&'static str> {
     match skip {

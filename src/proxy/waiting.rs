@@ -7,6 +7,7 @@ use super::Stop;
 use super::attempt::Lent;
 use super::exchange::Broken;
 use super::frame::Request;
+use super::heartbeat::Heartbeat;
 use super::verdict;
 use crate::clock;
 use crate::net::io::HangUp;
@@ -21,6 +22,7 @@ struct Watch<'a, 'side> {
     lent: &'a mut Lent<'side>,
     /// Its body may be read: it does not wait for a 100 first.
     reads: bool,
+    heartbeat: Option<Heartbeat<'a>>,
     hang_up: Option<HangUp>,
 }
 
@@ -39,9 +41,10 @@ enum End {
 pub async fn for_lease(
     mut place: Waiting,
     request: &Request<'_>,
+    heartbeat: Option<Heartbeat<'_>>,
     lent: &mut Lent<'_>,
 ) -> Result<Result<Lease, Refused>, Stop> {
-    let mut watch = Watch { reads: !request.expects_continue, lent, hang_up: None };
+    let mut watch = Watch { reads: !request.expects_continue, heartbeat, lent, hang_up: None };
     let leased = poll_fn(|cx| match pin!(&mut place).poll(cx) {
         Poll::Ready(leased) => Poll::Ready(Ok(leased)),
         Poll::Pending => watch.poll(cx).map(Err),
@@ -60,7 +63,7 @@ pub async fn for_lease(
 /// # Errors
 /// The client left.
 pub async fn watching<T>(what: impl Future<Output = T>, lent: &mut Lent<'_>) -> Result<T, Stop> {
-    let mut watch = Watch { reads: false, lent, hang_up: None };
+    let mut watch = Watch { reads: false, heartbeat: None, lent, hang_up: None };
     let mut what = pin!(what);
     let waited = poll_fn(|cx| match what.as_mut().poll(cx) {
         Poll::Ready(done) => Poll::Ready(Ok(done)),
@@ -76,6 +79,11 @@ pub async fn watching<T>(what: impl Future<Output = T>, lent: &mut Lent<'_>) -> 
 impl Watch<'_, '_> {
     /// Ready when there is nothing left to wait for.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if let Some(heartbeat) = &mut self.heartbeat
+            && heartbeat.poll(self.lent, cx).is_err()
+        {
+            return Poll::Ready(End::Stop(Stop::Gone));
+        }
         if self.reads {
             match self.lent.replay.poll_read_ahead(&mut self.lent.client, cx) {
                 Poll::Ready(Ok(true)) => self.reads = false,

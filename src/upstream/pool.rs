@@ -519,7 +519,9 @@ impl Live {
             .line
             .look(|queue, gap| gap.filter(|_| !queue.is_empty()).map(|gap| times(gap, queue.ahead_of(&waiter) + 1)));
         let left = until.saturating_duration_since(now);
-        if let Some(late) = estimate.and_then(|estimate| estimate.checked_sub(left)).filter(|late| !late.is_zero()) {
+        // While nobody is in service it says nothing: a line that waits for a probe moves all at once.
+        let told = estimate.filter(|_| outlook.in_service);
+        if let Some(late) = told.and_then(|told| told.checked_sub(left)).filter(|late| !late.is_zero()) {
             return Err(Refused::QueueTimeout { retry_after: polite(Some(late)), waited: Duration::ZERO });
         }
         let held = match ask.bytes {
@@ -557,6 +559,7 @@ impl Live {
         }
         let judgement = (!outlook.in_service).then_some(outlook);
         if std::mem::replace(&mut *locked(&self.judged), judgement) != judgement && judgement.is_some() {
+            self.line.stall();
             self.line.oust(Ousted::Hopeless, |_, slot| !outlook.serves(slot.wish.until, slot.wish.wait));
         }
     }

@@ -133,11 +133,11 @@ impl Registry {
     }
 
     /// A provider has these addresses now, if it still is one of this registry.
-    pub fn discovered(&self, family: &Arc<Family>, addresses: &[SocketAddr], now: Instant) {
+    pub fn discovered(&self, family: &Arc<Family>, addresses: &[SocketAddr], metrics: &Metrics, now: Instant) {
         let name = self.families.iter().find_map(|(name, own)| Arc::ptr_eq(own, family).then_some(name));
         if let Some(provider) = name.and_then(|name| self.providers.get(name)) {
             let before = self.everyone();
-            family.set_addresses(provider, addresses, now);
+            family.set_addresses(provider, addresses, metrics, now);
             self.settle(&before, &self.checks, now);
         }
     }
@@ -166,7 +166,9 @@ impl Registry {
         for provider in &everyone {
             provider.state.changed();
         }
-        self.check(&everyone, std::mem::take(&mut *locked(checks)), now);
+        // They may be our own, so that lock has to be gone by then.
+        let checks = std::mem::take(&mut *locked(checks));
+        self.check(&everyone, checks, now);
     }
 
     /// Checks who is to be checked; `before` are the checks there were.
@@ -195,10 +197,24 @@ impl Registry {
         self.providers.values().flat_map(|provider| self.relatives(provider)).collect()
     }
 
+    /// Who may be leased of the provider with this name: itself, or instead of it the members that were discovered.
+    #[must_use]
+    pub fn behind(&self, name: &str) -> Vec<Arc<Provider>> {
+        self.provider(name).map(|provider| self.relatives(provider)).unwrap_or_default()
+    }
+
     fn relatives(&self, provider: &Arc<Provider>) -> Vec<Arc<Provider>> {
         match self.families.get(&provider.name) {
             Some(family) => family.providers(provider),
             None => vec![Arc::clone(provider)],
+        }
+    }
+
+    /// Has an operator's order done to the provider with this name, and to its members.
+    fn steer(&self, name: &str, order: impl Fn(&State)) {
+        match self.families.get(name) {
+            Some(family) => family.steer(order),
+            None => drop(self.provider(name).inspect(|provider| order(&provider.state))),
         }
     }
 
@@ -290,12 +306,8 @@ impl Steered for Registry {
     fn apply(&self, change: &Change<'_>) {
         let _upkeep = self.enter();
         match *change {
-            Change::Circuit(name, forced) => {
-                self.provider(name).inspect(|provider| provider.state.force(forced, clock::now()));
-            }
-            Change::Drain(name, drained) => {
-                self.provider(name).inspect(|provider| provider.state.set_draining(drained));
-            }
+            Change::Circuit(name, forced) => self.steer(name, |state| state.force(forced, clock::now())),
+            Change::Drain(name, drained) => self.steer(name, |state| state.set_draining(drained)),
             Change::Pause(name, paused) => {
                 self.pools.get(name).inspect(|alive| alive.live.set_paused(paused, clock::now()));
             }
@@ -341,3 +353,6 @@ fn same_place(old: &config::Provider, new: &config::Provider) -> bool {
         && old.tls == new.tls
         && old.connections == new.connections
 }
+
+#[cfg(test)]
+mod tests;

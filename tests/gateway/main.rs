@@ -25,7 +25,9 @@ mod grpc; // grpcio on both sides
 mod hedge; // a second attempt beside a slow one
 mod http2; // HTTP/2 on both sides
 mod h2; // HTTP/2 frame by frame
+mod heartbeat; // comments for clients that wait for an event stream
 mod handover; // the process is replaced, and what a service manager is told and gives
+mod health; // providers that are asked whether they are well, and those whose every address is a member
 mod idle; // connections that do nothing, and the limit on all of them
 mod listener; // what a listener bounds, and many clients at once
 mod lost; // not one request is lost, not one stream is cut

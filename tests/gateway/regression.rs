@@ -12,7 +12,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 fn connection_cannot_name_so_many_fields_that_comparing_them_is_work() {
     let options = |count: usize| vec!["x"; count].join(",");
     let alpha = Provider::by_hand();
-    let gateway = Gateway::before(&alpha);
+    let gateway = Gateway::before_with(&alpha, Extra::ONCE);
     for refused in [options(33), ",".repeat(30_000), format!("{}\r\nConnection: {}", options(20), options(20))] {
         let mut client = gateway.connect();
         client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {refused}\r\n\r\n"));
@@ -67,7 +67,7 @@ fn an_upload_without_a_minimum_rate_may_last_as_long_as_it_moves() {
 fn a_101_to_a_protocol_that_was_not_offered_is_a_broken_answer() {
     for (upgrade, status) in [("h2c", 502), ("websocket, h2c", 502), ("", 502), ("WebSocket", 101)] {
         let alpha = Provider::by_hand();
-        let gateway = Gateway::before(&alpha);
+        let gateway = Gateway::before_with(&alpha, Extra::ONCE);
         let mut client = gateway.connect();
         client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
         let mut provider = alpha.accept();
@@ -236,7 +236,7 @@ fn the_log_says_what_is_wrong_with_a_refused_request() {
 #[test]
 fn interim_answers_are_bounded_together() {
     let alpha = Provider::by_hand();
-    let gateway = Gateway::before(&alpha);
+    let gateway = Gateway::before_with(&alpha, Extra::ONCE);
     for (count, status) in [(1, 200), (3, 502)] {
         let mut client = gateway.connect();
         client.send(GET);

@@ -483,7 +483,7 @@ fn provider(pair: &Pair, clients: Option<&Authority>) -> Provider {
     })
 }
 
-fn server(pair: &Pair, clients: Option<&Authority>) -> rustls::ServerConfig {
+pub(crate) fn server(pair: &Pair, clients: Option<&Authority>) -> rustls::ServerConfig {
     let cryptography = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&cryptography))
         .with_safe_default_protocol_versions()

@@ -131,7 +131,7 @@ fn a_101_that_nobody_asked_for_is_a_broken_answer() {
         (ASK, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n\r\n"),
     ] {
         let alpha = Provider::by_hand();
-        let gateway = Gateway::before(&alpha);
+        let gateway = Gateway::before_with(&alpha, Extra::ONCE);
         let mut client = gateway.connect();
         client.send(request);
         let mut provider = alpha.accept();
@@ -150,7 +150,7 @@ fn http_2_is_not_reached_by_an_upgrade() {
     // Requests inside of it would pass every check of ours unseen.
     for offer in ["h2c", "websocket, H2C", "h2c/1"] {
         let alpha = Provider::by_hand();
-        let gateway = Gateway::before(&alpha);
+        let gateway = Gateway::before_with(&alpha, Extra::ONCE);
         let mut client = gateway.connect();
         client.send(format!(
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: {offer}\r\n\

@@ -4,7 +4,7 @@
 use fastrand::Rng;
 use sluice::policy::balance::{Balance, Field, Look};
 use sluice::policy::budget::Budget;
-use sluice::policy::circuit::{self, Circuit, Peek, Permit, Verdict};
+use sluice::policy::circuit::{self, Circuit, Peek, Permit, State, Verdict};
 use sluice::policy::cooldown::Cooldown;
 use sluice::policy::load::{PeakEwma, slow_start};
 use sluice::policy::pace::{self, Pace};
@@ -250,8 +250,8 @@ impl Gateway {
         self.settle(pool);
     }
 
-    /// Gives a lease back.
-    pub fn finish(&mut self, grant: Grant, report: &Report, rng: &mut Rng, now: Instant) {
+    /// Gives a lease back. How the circuit stands after the report, before anybody else uses the place.
+    pub fn finish(&mut self, grant: Grant, report: &Report, rng: &mut Rng, now: Instant) -> State {
         let number = grant.provider;
         let provider = &mut self.providers[number];
         if report.verdict == Verdict::Success {
@@ -268,6 +268,7 @@ impl Gateway {
         if probe && provider.circuit.peek(now) == Peek::Closed {
             provider.slow_since = Some(now);
         }
+        let state = provider.circuit.state();
         provider.in_flight -= 1;
         if provider.wanted > 0 {
             self.turn += 1;
@@ -278,6 +279,7 @@ impl Gateway {
                 }
             }
         }
+        state
     }
 
     /// The alarm of a pool.

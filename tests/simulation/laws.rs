@@ -220,13 +220,19 @@ impl Laws {
         Attempt { stay: seen.stay, probe }
     }
 
-    /// An attempt ended.
-    pub fn ended(&mut self, provider: usize, attempt: Attempt, report: &Report, gateway: &Gateway, now: Instant) {
+    /// An attempt ended; how the circuit of its provider stands now, and until when that is left alone.
+    pub fn ended(
+        &mut self,
+        provider: usize,
+        attempt: Attempt,
+        report: &Report,
+        (state, rests_until): (State, Option<Instant>),
+        now: Instant,
+    ) {
         let seen = &mut self.providers[provider];
         seen.out -= 1;
-        let live = &gateway.providers[provider];
         if let Some(hint) = report.cooldown {
-            let until = live.cooldown.until(now).unwrap_or(now);
+            let until = rests_until.unwrap_or(now);
             assert!(until >= seen.rests_until, "a cooldown of provider {provider} shortened");
             let hint = hint.filter(|hint| !hint.is_zero());
             let asked = hint.or_else(|| (seen.rests_until <= now).then_some(Duration::from_secs(1)));
@@ -238,7 +244,7 @@ impl Laws {
             );
             seen.rests_until = until;
         }
-        seen.judge(attempt, report.verdict, live.circuit.state(), now);
+        seen.judge(attempt, report.verdict, state, now);
     }
 
     /// Whether every circuit of these is closed.

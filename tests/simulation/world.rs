@@ -433,8 +433,9 @@ impl<'a> World<'a> {
         let word = ended.map_or("nothing", Ended::as_str);
         self.note("request {} is back from provider {}: {}", [request.into(), provider.into(), word.into()]);
         let before = self.gateway.providers[provider].circuit.entered();
-        self.gateway.finish(under.grant, &report, &mut self.rng, self.now);
-        self.laws.ended(provider, under.attempt, &report, &self.gateway, self.now);
+        let state = self.gateway.finish(under.grant, &report, &mut self.rng, self.now);
+        let until = self.gateway.providers[provider].cooldown.until(self.now);
+        self.laws.ended(provider, under.attempt, &report, (state, until), self.now);
         let after = self.gateway.providers[provider].circuit.entered();
         for (state, sight) in [(State::Open, "circuit opened"), (State::Closed, "circuit closed")] {
             self.saw(sight, after[state as usize] - before[state as usize]);

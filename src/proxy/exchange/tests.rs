@@ -70,6 +70,7 @@ async fn play(request: &str, limits: Limits, scene: impl AsyncFnOnce(Stage<'_>))
         trail: "",
         elsewhere: &|_, _, _| Err(Skip::NotRetryable),
         committed: None,
+        opened: None,
         commit: Commit { bytes: 0, within: Duration::ZERO },
         stream_timeout: limits.stream_timeout.map(seconds),
         first_byte: seconds(limits.first_byte),

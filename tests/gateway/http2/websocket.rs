@@ -140,7 +140,7 @@ fn a_websocket_that_its_client_gives_up_closes_the_providers_connection() {
 #[test]
 fn a_101_that_does_not_answer_our_key_is_refused() {
     let alpha = Provider::by_hand();
-    let gateway = before("http", alpha.address(), Extra::default());
+    let gateway = before("http", alpha.address(), Extra::ONCE);
     let client = Client::connect(gateway.web());
     let call = open(&client, "/ws");
     let mut provider = alpha.accept();
