@@ -197,7 +197,7 @@ impl<'a> Trip<'a> {
             if let Ok(Leasing::Now(lease)) = self.pool.lease(&self.ask(lent.now, Wait::Elsewhere, &label)) {
                 return Ok(Ok(lease));
             }
-            // Only providers are left that have failed already: waiting a little may help with those.
+            // Who is left has failed already or has no room: waiting a little may help with either.
             let pause = retry::wait(&self.retry.backoff, self.made, fastrand::f64());
             if clock::after(lent.now, pause) >= self.deadline {
                 return Ok(Err(pool::Refused::QueueTimeout { retry_after: pause, waited: Duration::ZERO }));

@@ -227,7 +227,7 @@ fn what_may_not_be_sent_twice_is_not_and_nobody_waits_to_be_a_second() {
     alpha.wait_for_requests(2);
     // By the time that this one is hedged, the others would have been.
     assert_eq!(send("GET /clock").answer().text(), "ok");
-    assert_eq!(gateway.metric("sluice_queue_depth", &[]), 0.0);
+    assert!(gateway.metric("sluice_queue_depth", &[]) < 1.0);
     slow.open();
     assert_eq!((posted.answer().status(), alone.answer().status()), (200, 200));
     gate.open();
@@ -256,7 +256,8 @@ fn their_budget_bounds_hedges() {
         assert_eq!(client.answer().status(), 200);
     }
     // One to begin with, a tenth of the requests, and one in ten seconds.
-    let most = 1 + ROUNDS / 10 + begun.elapsed().as_secs() / 10;
+    let took = sluice::clock::now().saturating_duration_since(begun);
+    let most = 1 + ROUNDS / 10 + took.as_secs() / 10;
     let [first, retries, hedges] = attempts(&gateway);
     assert_eq!((first, retries), (ROUNDS, 0));
     assert!((2..=most).contains(&hedges), "{hedges} of {most}");

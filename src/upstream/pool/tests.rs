@@ -368,6 +368,22 @@ async fn what_cannot_be_served_in_time_is_refused_at_once() {
 }
 
 #[tokio::test]
+async fn the_first_to_wait_finds_out_whether_a_line_that_was_slow_still_is() {
+    let world = World::single("limits: { concurrency: 1 }", "");
+    let mut lease = now(world.pool().lease(&ask()));
+    let waiting: Vec<_> = (0..20).map(|_| wait(world.pool().lease(&ask()))).collect();
+    // It is slow once: five milliseconds for each of them at least.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for waiting in waiting {
+        lease.finish(WELL, clock::now());
+        lease = waiting.await.expect("its turn");
+    }
+    let hurried = || Ask { deadline: clock::now() + Duration::from_millis(1), ..ask() };
+    let _first = wait(world.pool().lease(&hurried()));
+    assert_eq!(refused(world.pool().lease(&hurried())), "queue_timeout");
+}
+
+#[tokio::test]
 async fn bodies_of_who_waits_are_bounded_together() {
     let world = World::new(
         "memory: { buffers: 1MiB }\nproviders: { a: { url: \"http://127.0.0.1:1\", limits: { concurrency: 1 } } }\n\
