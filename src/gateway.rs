@@ -524,7 +524,9 @@ impl Core {
         let config = self.config();
         let mut routes: Vec<&str> = config.routes.iter().map(|route| &*route.name).collect();
         routes.push(UNROUTED);
-        let providers: Vec<&str> = config.providers.iter().map(|provider| &*provider.name).collect();
+        let members = state.registry.everyone();
+        let configured = config.providers.iter().map(|provider| &*provider.name);
+        let providers: Vec<&str> = configured.chain(members.iter().map(|member| &*member.name)).collect();
         let pools: Vec<&str> = config.pools.iter().map(|pool| &*pool.name).collect();
         let leaving: Vec<_> = state.leaving.iter().map(|port| port.listener()).collect();
         let listeners: Vec<&str> = config.listeners.iter().chain(&leaving).map(|listener| &*listener.name).collect();
@@ -818,7 +820,8 @@ async fn take_in(core: Weak<Core>, mut discovered: mpsc::Receiver<Found>) {
         let Some(core) = core.upgrade() else { return };
         let state = core.state();
         if let Some(family) = family.upgrade() {
-            state.registry.discovered(&family, &addresses, clock::now());
+            state.registry.discovered(&family, &addresses, &core.shared.metrics, clock::now());
+            core.forget(&state);
         }
     }
 }

@@ -115,7 +115,7 @@ impl Overrides {
         let made = Override { setting, since: now, until };
         let target = state.all.put(name, made).map_err(|Full| Refused::Full)?;
         live.apply(&target.change(Some(setting)));
-        tracing::info!(%target, setting = setting.as_str(), ends = until.is_some(), "an operator made an override");
+        tracing::info!(id = %target, setting = setting.as_str(), ends = until.is_some(), "an operator made an override");
         self.save(&mut state, [target.clone()]);
         self.changed.notify_one();
         Ok(Shown { durable: !state.unsaved.contains(&target), used: true, target, made })
@@ -131,7 +131,7 @@ impl Overrides {
             return if live.has(target) { Ok(None) } else { Err(Refused::Unknown) };
         };
         live.apply(&target.change(None));
-        tracing::info!(%target, "an operator took an override back");
+        tracing::info!(id = %target, "an operator took an override back");
         self.save(&mut state, [target.clone()]);
         let durable = !state.unsaved.contains(target);
         Ok(Some(Shown { target: target.clone(), made, used: live.has(target), durable }))
@@ -143,7 +143,7 @@ impl Overrides {
         let over = state.all.expire(now);
         for target in &over {
             live.apply(&target.change(None));
-            tracing::info!(%target, "an override has ended");
+            tracing::info!(id = %target, "an override has ended");
         }
         if !over.is_empty() {
             self.save(&mut state, over);
@@ -245,7 +245,7 @@ impl Overrides {
         state.unsaved.extend(over);
         for (target, made) in state.all.iter() {
             live.apply(&target.change(Some(made.setting)));
-            tracing::info!(%target, setting = made.setting.as_str(), used = live.has(target), "an override holds");
+            tracing::info!(id = %target, setting = made.setting.as_str(), used = live.has(target), "an override holds");
         }
         self.changed.notify_one();
     }

@@ -211,7 +211,7 @@ admin: { bind: \"{admin}\" }
 log: { access: false }
 providers:
 {providers}pools:
-  main: { balance: least_connections, providers: [p0, p1, p2], queue: { timeout: 8s } }
+  main: { balance: least_connections, providers: [p0, p1, p2], queue: { capacity: 4000, timeout: 8s } }
 routes:
   - name: all
     match: { path: \"/*\" }

@@ -27,7 +27,7 @@ pub trait Control: Send + Sync + 'static {
     /// Whether it takes requests.
     fn readiness(&self) -> Readiness;
 
-    /// Every provider, in the order of the file; those that were discovered come last.
+    /// Every provider, in the order of the file; in the place of one that was discovered, its members.
     fn providers(&self) -> Vec<ProviderView>;
 
     /// The circuit of each of them.
@@ -231,9 +231,12 @@ pub struct MemberView {
 pub struct RetryView {
     /// Attempts so far at all providers: first tries, retries, hedges.
     pub attempts: [u64; 3],
+    /// What those came to, at what an attempt costs now; `None` where no provider has a cost.
+    pub costs: Option<[f64; 3]>,
     /// By route: retries by how the attempt before ended, and those not made by why.
     pub routes: Vec<(String, Counts, Counts)>,
-    /// By pool: how many retries it could afford now.
+    /// By pool: how many retries it could afford now, by the terms of the first route that names it; `None` where none
+    /// does.
     pub budgets: Vec<(String, Option<f64>)>,
 }
 

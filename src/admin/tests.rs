@@ -155,6 +155,7 @@ impl Control for Pretended {
     fn retries(&self) -> RetryView {
         RetryView {
             attempts: [90, 9, 1],
+            costs: Some([4.5, 0.5, 0.0]),
             routes: vec![("api".into(), vec![("503", 9)], vec![("budget", 2)])],
             budgets: vec![("main".into(), Some(7.5))],
         }
@@ -481,6 +482,7 @@ async fn what_is_alive_is_shown_in_the_shapes_of_the_contract() {
     assert_eq!(main["recommendations"].as_array().map(Vec::len), Some(3), "{main}");
     let retries = json!({
         "attempts": { "first": 90, "retry": 9, "hedge": 1 },
+        "costs": { "first": 4.5, "retry": 0.5, "hedge": 0.0 },
         "routes": [{ "route": "api", "retries": { "503": 9 }, "skipped": { "budget": 2 } }],
         "pools": [{ "pool": "main", "budget_remaining": 7.5 }],
     });

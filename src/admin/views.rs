@@ -148,13 +148,14 @@ pub(super) fn retries(view: &RetryView) -> Value {
     let pools = view.budgets.iter().map(|(pool, left)| json!({ "pool": pool, "budget_remaining": left }));
     json!({
         "attempts": tries(view.attempts),
+        "costs": view.costs.map(tries),
         "routes": routes.collect::<Vec<_>>(),
         "pools": pools.collect::<Vec<_>>(),
     })
 }
 
-fn tries([first, retry, hedge]: [u64; 3]) -> Value {
-    json!({ "first": first, "retry": retry, "hedge": hedge })
+fn tries<T: Into<Value>>([first, retry, hedge]: [T; 3]) -> Value {
+    json!({ "first": first.into(), "retry": retry.into(), "hedge": hedge.into() })
 }
 
 fn by_reason(counts: &Counts) -> Value {

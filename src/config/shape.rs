@@ -899,7 +899,7 @@ static RETRY: &[Key] = &[
         "budget",
         Kind::Object(RETRY_BUDGET),
         Off,
-        "How many retries all requests of a pool may have together, so that they cannot become a storm.",
+        "How many retries all requests of a pool may have together, so that they cannot become a storm; routes to one pool share it.",
     ),
     key(
         "replay_bytes",

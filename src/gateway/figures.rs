@@ -2,7 +2,7 @@
 
 use crate::admin::{BalanceView, CircuitView, MemberView, ProviderView, QueueView, RetryView, WaitingView};
 use crate::clock;
-use crate::config::{BalanceRule, Config};
+use crate::config::{Action, BalanceRule, Config};
 use crate::observe::Metrics;
 use crate::observe::metrics::ProviderFigures;
 use crate::upstream::pool::{self, Member, Pool, Provider};
@@ -73,15 +73,24 @@ impl Figures {
 
     pub(super) fn retries(&self) -> RetryView {
         let all = self.all_providers();
-        let attempts = all.iter().map(|provider| provider.state.view(self.now).attempts);
+        let (mut attempts, mut costs) = ([0; 3], None);
+        for provider in &all {
+            for (purpose, count) in provider.state.attempts().into_iter().enumerate() {
+                attempts[purpose] += count;
+                if let Some(cost) = provider.config.cost {
+                    costs.get_or_insert([0.0; 3])[purpose] += count as f64 * cost;
+                }
+            }
+        }
         let route = |name: &str| {
             let metrics = self.metrics.route(name);
             (name.to_owned(), metrics.retries(), metrics.skips())
         };
         RetryView {
-            attempts: attempts.fold([0; 3], |sum, more| std::array::from_fn(|of| sum[of] + more[of])),
+            attempts,
+            costs,
             routes: self.config.routes.iter().map(|each| route(&each.name)).collect(),
-            budgets: self.config.pools.iter().map(|pool| (pool.name.to_string(), None)).collect(),
+            budgets: self.pools().iter().map(|pool| (pool.name.to_string(), self.retries_left(pool))).collect(),
         }
     }
 
@@ -100,26 +109,25 @@ impl Figures {
         }
         for pool in self.pools() {
             let view = pool.view(self.now);
-            self.metrics.pool(&pool.name).show(view.depth, view.capacity, None);
+            self.metrics.pool(&pool.name).show(view.depth, view.capacity, self.retries_left(&pool));
         }
+    }
+
+    /// How many retries a pool could afford now. Its routes share what there is; how much that is depends on who asks, and
+    /// the first of them is taken for all.
+    fn retries_left(&self, pool: &Pool) -> Option<f64> {
+        let named = |action: &Action| matches!(action, Action::Pool(at) if self.config.pools[*at].name == pool.name);
+        let route = self.config.routes.iter().find(|route| named(&route.action))?;
+        Some(pool.spending().retries_left(&route.retry.budget, self.now))
     }
 
     fn pools(&self) -> Vec<Pool> {
         self.config.pools.iter().filter_map(|pool| self.registry.find_pool(&pool.name)).collect()
     }
 
-    /// Those of the file, in its order; then members of pools that were discovered.
+    /// Those of the file, in its order; in the place of one that was discovered, its members.
     fn all_providers(&self) -> Vec<Arc<Provider>> {
-        let named = self.config.providers.iter().filter_map(|provider| self.registry.provider(&provider.name));
-        let mut all: Vec<Arc<Provider>> = named.cloned().collect();
-        for pool in self.pools() {
-            for member in &*pool.members() {
-                if !all.iter().any(|known| known.id() == member.provider.id()) {
-                    all.push(Arc::clone(&member.provider));
-                }
-            }
-        }
-        all
+        self.config.providers.iter().flat_map(|provider| self.registry.behind(&provider.name)).collect()
     }
 
     fn provider(&self, provider: &Provider) -> ProviderView {

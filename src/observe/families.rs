@@ -100,7 +100,7 @@ mod table {
     pub(in crate::observe) const RETRIES_SKIPPED: Family = Family::counter("sluice_retries_skipped_total", &["route", "reason"],
         "Failed attempts that no other followed, by reason.");
     pub(in crate::observe) const RETRY_BUDGET: Family = Family::gauge("sluice_retry_budget_remaining", &["pool"],
-        "Retries that the pool could afford now.");
+        "Retries that the pool could afford now, by the budget of the first route to it.");
     pub(in crate::observe) const COST: Family = Family::counter("sluice_cost_total", &["route", "provider"],
         "What attempts at providers with a cost came to, in the operator's own unit.");
     pub(in crate::observe) const CONNECTIONS: Family = Family::gauge("sluice_connections", &["listener", "protocol"],

@@ -593,8 +593,10 @@ impl PoolMetrics {
             gauge.set(count(depth));
         }
         self.0.capacity.set(count(capacity));
-        if let Some(budget) = budget {
-            self.0.budget.with_label_values(&[&*self.0.name]).set(budget);
+        match budget {
+            Some(budget) => self.0.budget.with_label_values(&[&*self.0.name]).set(budget),
+            // There may have been one before.
+            None => drop(self.0.budget.remove_label_values(&[&*self.0.name])),
         }
     }
 

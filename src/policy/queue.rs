@@ -22,10 +22,11 @@
 //!
 //! All waiters together have [`Terms::capacity`] places, and those that are not `high` may hold no more of them than are
 //! not reserved. Where a newcomer finds no place, somebody of the lowest class that waits is pushed out for it, if that is
-//! below its own, or else of its own class: the client that is furthest above its share there (has the most waiting for
+//! below its own and has more places than its weight's part of them, or else of its own class: the client that is furthest above its share there (has the most waiting for
 //! its share, the newcomer counted) loses its newest. That may be the newcomer, which then is refused. Of clients equally
 //! far above it is the one that came last. So a client that floods a class loses places only to those that
-//! have fewer, and nobody pushes out a more urgent class.
+//! have fewer, and nobody pushes out a more urgent class. That a class keeps its weight's part of the places is what turns
+//! are worth under load: one that is pushed out whenever there is more urgent work would have its turns, and nobody there.
 //!
 //! A queue with `n` clients waiting takes `O(log n)` for each operation, and allocates nothing once it has been as full as
 //! it gets.
@@ -177,6 +178,13 @@ type Due = u128;
 // === impl Terms ===
 
 impl Terms {
+    /// Places that no more urgent class takes from this one: its weight's part of all, rounded down.
+    fn kept(&self, class: Class) -> usize {
+        let weight = |class: Class| u128::from(self.weights[class.index()].max(1));
+        let all: u128 = Class::ALL.into_iter().map(weight).sum();
+        (self.capacity.min(MOST_PLACES) as u128 * weight(class) / all) as usize
+    }
+
     /// How many places only `high` may hold.
     #[must_use]
     #[expect(clippy::cast_sign_loss, reason = "neither factor is negative")]
@@ -321,7 +329,9 @@ impl<T> Queue<T> {
     /// Whose place a newcomer gets that finds none; `None` if it is the one to go.
     fn makes_way(&self, newcomer: &Waiter) -> Option<u32> {
         let mut from_below = Class::ALL.into_iter().rev().take_while(|class| *class >= newcomer.class);
-        let class = from_below.find(|class| self.depth(*class) > 0)?;
+        let may_lose =
+            |class: &Class| self.depth(*class) > if *class > newcomer.class { self.terms.kept(*class) } else { 0 };
+        let class = from_below.find(may_lose)?;
         let row = &self.rows[class.index()];
         let (Reverse(most), furthest) = row.excess.first()?;
         let own = row.lane(newcomer.client);

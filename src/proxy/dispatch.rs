@@ -19,13 +19,14 @@ use crate::http1::framing::Length;
 use crate::net::side::Side;
 use crate::policy::outcome::Outcome;
 use crate::policy::retry::{self, Again, Methods, Skip, So};
+use crate::upstream::buffers::Held;
 use crate::upstream::pool::{self, Ask, Label, Lease, Leasing, Pool, Provider, ProviderId, Wait};
 use std::fmt::Write;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -74,6 +75,15 @@ struct Trip<'a> {
     refused: Option<Refused>,
     /// See [`Lent::opened`].
     opened: Option<Opened>,
+}
+
+/// An attempt that ended beside the one that counts.
+#[derive(Debug)]
+struct Beside {
+    provider: Arc<Provider>,
+    word: String,
+    took: Duration,
+    failed: bool,
 }
 
 /// Sends a request to providers of `pool`, one after the other, until its client has an answer or none can be had.
@@ -239,27 +249,32 @@ impl<'a> Trip<'a> {
         }
         if self.made >= self.ceiling {
             lent.replay.rewind_for_good();
-        } else if let Some(after) = self.hedges(&lease, lent) {
+        } else if let Some(hedge) = self.hedges(&lease, lent) {
             // Apart, because every request would carry the room for it.
-            return Box::pin(self.hedged(lease, after, lent, record)).await;
+            return Box::pin(self.hedged(lease, hedge, lent, record)).await;
         }
         let trip = &*self;
-        let elsewhere = |status, whole, awaited| trip.may_replace(status, whole, awaited);
+        let elsewhere = |status, whole, awaited| trip.may_replace(status, whole, awaited, trip.made);
         let (terms, onward) = trip.terms(&lease.provider, lease.since, &elsewhere);
         let ended = attempt::attempt(lent, &terms, &onward, &lease.provider).await;
         self.deadline = clock::after(self.deadline, std::mem::take(&mut lent.awaited));
         Ok((lease, ended))
     }
 
-    /// Whether another provider is asked instead of passing on an answer with this status.
-    fn may_replace(&self, status: u16, whole: bool, awaited: Duration) -> Result<(), Skip> {
+    /// Whether another provider is asked instead of passing on an answer with this status, after so many attempts.
+    fn may_replace(&self, status: u16, whole: bool, awaited: Duration, made: u32) -> Result<(), Skip> {
         let now = clock::now();
-        let left = clock::after(self.deadline, awaited).saturating_duration_since(now);
-        self.may_go_on(retry::Ended::Status(status), whole, left, now)
+        self.may_go_on(retry::Ended::Status(status), whole, self.left(awaited, now), made, now)
     }
 
-    /// After what time a second attempt is made beside this one; `None` where it never is.
-    fn hedges(&self, lease: &Lease, lent: &Lent<'_>) -> Option<Duration> {
+    /// What is left of the time, where the client was awaited for so long.
+    fn left(&self, awaited: Duration, now: Instant) -> Duration {
+        clock::after(self.deadline, awaited).saturating_duration_since(now)
+    }
+
+    /// After what time a second attempt is made beside this one, and what its copy of the body holds; `None` where it never
+    /// is.
+    fn hedges(&self, lease: &Lease, lent: &Lent<'_>) -> Option<(Duration, Option<Held>)> {
         let request = self.errand.request;
         let hedge = self.retry.hedge?;
         let fits = Methods::Idempotent.allow(request.method) && !request.upgrade && lent.client.body_is_done();
@@ -267,74 +282,96 @@ impl<'a> Trip<'a> {
         if !fits || !lent.replay.is_whole() || lease.provider.config.proxy_protocol.is_some() {
             return None;
         }
-        match hedge.after {
-            HedgeAfter::Time(after) => Some(after),
-            HedgeAfter::Quantile(part) => lease.provider.state.quantiles.quantile(part, HEDGE_MINIMUM, lent.now),
+        let after = match hedge.after {
+            HedgeAfter::Time(after) => after,
+            HedgeAfter::Quantile(part) => lease.provider.state.quantiles.quantile(part, HEDGE_MINIMUM, lent.now)?,
+        };
+        match lent.replay.kept() {
+            0 => Some((after, None)),
+            bytes => Some((after, Some(self.pool.hold(bytes)?))),
         }
     }
 
-    /// Makes an attempt, and another beside it once it takes longer than `after`.
+    /// Makes an attempt, and another beside it once it takes longer than `after`; `_held` is its copy of the body.
     async fn hedged(
         &mut self,
         lease: Lease,
-        after: Duration,
+        (after, _held): (Duration, Option<Held>),
         lent: &mut Lent<'_>,
         record: &mut Record<'_>,
     ) -> Result<(Lease, Result<Ended, Failed>), Stop> {
-        let (committed, begun) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (committed, second_failed, relied) = <(AtomicBool, AtomicBool, AtomicBool)>::default();
+        let begun = OnceLock::new();
         let (body, worker) = (lent.replay.copy(), lent.worker);
         let tried = [&self.tried[..], &[lease.provider.id()]].concat();
         let trip = &*self;
         let is_good = |scout: &Scout| !trip.errand.route.retry.on.include(retry::Ended::Status(scout.answer.status));
-        let elsewhere = |status, whole, awaited| trip.may_replace(status, whole, awaited);
-        let mut spent = None;
+        let elsewhere = |status, whole, awaited| {
+            let failed = second_failed.load(Ordering::Relaxed);
+            if begun.get().is_none() || failed {
+                return trip.may_replace(status, whole, awaited, trip.made + u32::from(failed));
+            }
+            // Another is asked already, and was paid for.
+            trip.helps(retry::Ended::Status(status), whole, trip.left(awaited, clock::now()), trip.made)?;
+            relied.store(true, Ordering::Relaxed);
+            Ok(())
+        };
+        let mut beside = None;
         let (ended, scouted) = {
-            let mut second = pin!(trip.second(after, &tried, &body, worker, &begun));
-            let raced = {
+            let mut second = pin!(Some(trip.second(after, &tried, &body, worker, &begun)));
+            let (ended, scouted) = {
                 let (mut terms, onward) = trip.terms(&lease.provider, lease.since, &elsewhere);
                 terms.committed = Some(&committed);
                 let mut first = pin!(attempt::attempt(lent, &terms, &onward, &lease.provider));
                 match hedge::race(first.as_mut(), second.as_mut(), &committed).await {
-                    Done::Second(Some((own, Ok(scout)))) if is_good(&scout) => Done::Second(Some((own, Ok(scout)))),
-                    Done::Second(ended) => {
-                        spent = ended;
-                        Done::First(first.await)
+                    Done::First(ended) => (Some(ended), None),
+                    Done::Second((own, Ok(scout))) if is_good(&scout) => (None, Some((own, Ok(scout)))),
+                    // The first keeps its answer back, because this one was under way.
+                    Done::Second(scouted) if relied.load(Ordering::Relaxed) => (Some(first.await), Some(scouted)),
+                    // What either holds is given back now: the first may go on for long.
+                    Done::Second((own, scouted)) => {
+                        second_failed.store(true, Ordering::Relaxed);
+                        beside = Some(trip.spend(own, scouted, clock::now(), record));
+                        (Some(first.await), None)
                     }
-                    first @ Done::First(_) => first,
+                    Done::Committed => {
+                        second.set(None);
+                        beside = begun.get().map(|begun| trip.overtaken(begun, clock::now(), record));
+                        (Some(first.await), None)
+                    }
                 }
             };
             // Where the first is lost and the second under way, that is what another attempt would be.
-            match raced {
-                Done::First(ended) if spent.is_none() && begun.load(Ordering::Relaxed) && is_lost(&ended) => {
-                    (Some(ended), waiting::watching(second, lent).await?)
-                }
-                Done::First(ended) => (Some(ended), None),
-                Done::Second(scouted) => (None, scouted),
+            let goes_on = beside.is_none() && scouted.is_none() && begun.get().is_some();
+            if goes_on && ended.as_ref().is_some_and(is_lost) {
+                let second = poll_fn(|cx| hedge::poll_if_there(second.as_mut(), cx));
+                (ended, waiting::watching(second, lent).await.map(Some))
+            } else {
+                (ended, Ok(scouted))
             }
         };
         lent.now = clock::now();
         self.deadline = clock::after(self.deadline, std::mem::take(&mut lent.awaited));
-        self.made += u32::from(begun.into_inner());
-        if let Some((own, ended)) = spent {
-            self.spend(own, &ended, lent.now, record);
+        self.made += u32::from(begun.get().is_some());
+        if let (Ok(None), None, Some(begun)) = (&scouted, &beside, begun.get()) {
+            beside = Some(self.overtaken(begun, lent.now, record));
         }
-        let Some((own, scouted)) = scouted else {
-            return Ok((lease, ended.unwrap_or_else(|| Err(Broken::ClientGone.into()))));
-        };
-        match ended {
-            Some(ended) => {
-                self.report(lease, &ended, lent, record);
-                if let Ok(Ended::Withheld(withheld)) = ended {
-                    self.keep(withheld, lent);
-                }
-            }
-            None => self.cancel(lease, lent.now, record),
+        if let Some(Beside { provider, word, took, failed }) = beside {
+            self.note(&provider.name, &word, took);
+            self.tried.extend(failed.then(|| provider.id()));
         }
-        let ended = match scouted {
-            Ok(scout) => self.go_on(&own, scout, lent).await,
-            Err(failed) => Err(failed),
+        let Some(ended) = ended else {
+            self.cancel(lease, lent.now, record);
+            return self.go_on(scouted?, lent).await;
         };
-        Ok((own, ended))
+        if let Ok(None) = scouted {
+            return Ok((lease, ended));
+        }
+        self.report(lease, &ended, lent, record);
+        if let Ok(Ended::Withheld(withheld)) = ended {
+            self.keep(withheld, lent);
+        }
+        self.go_on(scouted?, lent).await
     }
 
     /// The attempt beside the first: waits until it is due, takes a lease if one is to be had, and goes as far as the head.
@@ -344,8 +381,8 @@ impl<'a> Trip<'a> {
         tried: &[ProviderId],
         body: &[u8],
         worker: usize,
-        begun: &AtomicBool,
-    ) -> Option<(Lease, Result<Scout, Failed>)> {
+        begun: &OnceLock<(Arc<Provider>, Instant)>,
+    ) -> (Lease, Result<Scout, Failed>) {
         tokio::time::sleep(after).await;
         let now = clock::now();
         let affordable = self.retry.hedge.is_some_and(|hedge| self.pool.spending().hedge(hedge.budget, now));
@@ -355,36 +392,53 @@ impl<'a> Trip<'a> {
             // Nothing more comes of it; the first goes on alone.
             return std::future::pending().await;
         };
-        begun.store(true, Ordering::Relaxed);
-        let provider = Arc::clone(&lease.provider);
-        let since = lease.since;
+        let (provider, since) = begun.get_or_init(|| (Arc::clone(&lease.provider), lease.since));
         let lease = hedge::Hedged::new(lease);
-        let (terms, onward) = self.terms(&provider, since, &|_, _, _| Err(Skip::NotRetryable));
-        let scouted = hedge::scout(&terms, &onward, &provider, body, worker).await;
-        lease.into_lease().map(|lease| (lease, scouted))
+        let (terms, onward) = self.terms(provider, *since, &|_, _, _| Err(Skip::NotRetryable));
+        let scouted = hedge::scout(&terms, &onward, provider, body, worker).await;
+        (lease.into_lease(), scouted)
     }
 
-    /// Passes on the answer of a second attempt that was faster.
-    async fn go_on(&self, lease: &Lease, scout: Scout, lent: &mut Lent<'_>) -> Result<Ended, Failed> {
-        *lent.answer = scout.answer;
-        let elsewhere = |status, whole, awaited| self.may_replace(status, whole, awaited);
-        let (terms, _) = self.terms(&lease.provider, lease.since, &elsewhere);
-        attempt::finish(scout.sent, lent, &terms, &lease.provider, true).await.0
+    /// Passes on the answer of a second attempt, if there is one.
+    async fn go_on(
+        &self,
+        scouted: Option<(Lease, Result<Scout, Failed>)>,
+        lent: &mut Lent<'_>,
+    ) -> Result<(Lease, Result<Ended, Failed>), Stop> {
+        let (lease, scouted) = scouted.ok_or(Stop::Gone)?;
+        let ended = match scouted {
+            Ok(scout) => {
+                *lent.answer = scout.answer;
+                let elsewhere = |status, whole, awaited| self.may_replace(status, whole, awaited, self.made);
+                let (terms, _) = self.terms(&lease.provider, lease.since, &elsewhere);
+                attempt::finish(scout.sent, lent, &terms, &lease.provider, true).await.0
+            }
+            Err(failed) => Err(failed),
+        };
+        Ok((lease, ended))
     }
 
     /// A second attempt has failed while the first goes on.
-    fn spend(&mut self, lease: Lease, ended: &Result<Scout, Failed>, now: Instant, record: &mut Record<'_>) {
+    fn spend(&self, lease: Lease, ended: Result<Scout, Failed>, now: Instant, record: &mut Record<'_>) -> Beside {
         let took = now.saturating_duration_since(lease.since);
         let breaker = &lease.provider.config.circuit_breaker;
         let (report, word) = match ended {
             Ok(scout) => (verdict::by_answer(&scout.answer, took, breaker), scout.answer.status.to_string()),
-            Err(failed) => (verdict::by_failure(failed, breaker), failed.word().to_owned()),
+            Err(failed) => (verdict::by_failure(&failed, breaker), failed.word().to_owned()),
         };
-        self.note(&lease.provider.name, &word, took);
-        record.attempted(&lease.provider, report.outcome, took, now);
-        self.tried.push(lease.provider.id());
-        self.pay(&lease.provider);
+        let provider = Arc::clone(&lease.provider);
+        record.attempted(&provider, report.outcome, took, now);
+        self.pay(&provider);
         lease.finish(report, now);
+        Beside { provider, word, took, failed: true }
+    }
+
+    /// A second attempt was slower than the first, and is given up; its lease knows.
+    fn overtaken(&self, begun: &(Arc<Provider>, Instant), now: Instant, record: &mut Record<'_>) -> Beside {
+        let (provider, took) = (Arc::clone(&begun.0), now.saturating_duration_since(begun.1));
+        record.attempted(&provider, Outcome::LocalRefusal, took, now);
+        self.pay(&provider);
+        Beside { provider, word: "overtaken".to_owned(), took, failed: false }
     }
 
     /// The first attempt was slower than the second, and is given up.
@@ -438,10 +492,16 @@ impl<'a> Trip<'a> {
         (terms, onward)
     }
 
-    /// Whether another attempt may follow one that ended so; it is taken from the pool's budget.
-    fn may_go_on(&self, ended: retry::Ended, whole: bool, left: Duration, now: Instant) -> Result<(), Skip> {
+    /// Whether another attempt may follow one that ended so, after so many; it is taken from the pool's budget.
+    fn may_go_on(&self, ended: retry::Ended, whole: bool, left: Duration, made: u32, now: Instant) -> Result<(), Skip> {
+        self.helps(ended, whole, left, made)?;
+        if self.pool.spending().retry(&self.retry.budget, now) { Ok(()) } else { Err(Skip::Budget) }
+    }
+
+    /// The same, whatever it costs.
+    fn helps(&self, ended: retry::Ended, whole: bool, left: Duration, made: u32) -> Result<(), Skip> {
         let so = So {
-            attempts_made: self.made,
+            attempts_made: made,
             method: self.errand.request.method,
             keyed: self.errand.request.head.fields.named(b"idempotency-key").next().is_some(),
             replayable: whole,
@@ -451,9 +511,8 @@ impl<'a> Trip<'a> {
         };
         match retry::again(&self.errand.route.retry, ended, &so) {
             Again::No(skip) => Err(skip),
-            Again::Yes if self.made >= self.ceiling => Err(Skip::Attempts),
-            Again::Yes if self.pool.spending().retry(&self.retry.budget, now) => Ok(()),
-            Again::Yes => Err(Skip::Budget),
+            Again::Yes if made >= self.ceiling => Err(Skip::Attempts),
+            Again::Yes => Ok(()),
         }
     }
 
@@ -508,7 +567,7 @@ impl<'a> Trip<'a> {
             };
         };
         let time = self.deadline.saturating_duration_since(lent.now);
-        match self.may_go_on(kind, lent.replay.is_whole(), time, lent.now) {
+        match self.may_go_on(kind, lent.replay.is_whole(), time, self.made, lent.now) {
             Ok(()) => {
                 self.again = Some(kind);
                 self.refused = Some(verdict::refuse(&failed.cause));

@@ -39,19 +39,21 @@ pub struct Hedged(Option<Lease>);
 /// A body that is at hand.
 struct Whole<'a>(&'a [u8]);
 
-/// Which of two attempts is done.
+/// What came of two attempts first.
 #[derive(Debug)]
 pub enum Done<T> {
-    /// The first.
+    /// The first ended.
     First(Result<Ended, Failed>),
-    /// The second.
+    /// The first has begun to answer the client: the second counts no more.
+    Committed,
+    /// The second ended.
     Second(T),
 }
 
-/// Waits for the first of two attempts to be done. The second counts no more once the first is `committed`.
+/// Waits for the first of two attempts to be done, or to be `committed`.
 pub async fn race<T>(
     mut first: Pin<&mut impl Future<Output = Result<Ended, Failed>>>,
-    mut second: Pin<&mut impl Future<Output = T>>,
+    mut second: Pin<&mut Option<impl Future<Output = T>>>,
     committed: &AtomicBool,
 ) -> Done<T> {
     let both = |cx: &mut Context<'_>| {
@@ -59,11 +61,16 @@ pub async fn race<T>(
             return Poll::Ready(Done::First(ended));
         }
         if committed.load(Ordering::Relaxed) {
-            return Poll::Pending;
+            return Poll::Ready(Done::Committed);
         }
-        second.as_mut().poll(cx).map(Done::Second)
+        poll_if_there(second.as_mut(), cx).map(Done::Second)
     };
     poll_fn(both).await
+}
+
+/// Polls a second attempt that may have been given up.
+pub fn poll_if_there<T>(second: Pin<&mut Option<impl Future<Output = T>>>, cx: &mut Context<'_>) -> Poll<T> {
+    second.as_pin_mut().map_or(Poll::Pending, |second| second.poll(cx))
 }
 
 /// Sends a request with this body, and waits for the head of the final answer.
@@ -124,8 +131,8 @@ impl Hedged {
     }
 
     /// The lease, for who sees the attempt to its end.
-    pub fn into_lease(mut self) -> Option<Lease> {
-        self.0.take()
+    pub fn into_lease(mut self) -> Lease {
+        self.0.take().unwrap_or_else(|| unreachable!("only this and the drop take it"))
     }
 }
 

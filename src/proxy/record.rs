@@ -101,6 +101,8 @@ impl<'a> Record<'a> {
     /// It waited so long for a provider.
     pub fn queued(&mut self, time: Duration) {
         self.queued += time;
+        // Where an attempt had ended before, that was not the end.
+        self.ended = None;
     }
 
     /// An attempt has ended.

@@ -46,6 +46,11 @@ impl Replay {
         !self.leaky
     }
 
+    /// How many bytes are kept.
+    pub fn kept(&self) -> usize {
+        self.kept.len()
+    }
+
     /// What is kept, for an attempt beside this one.
     pub fn copy(&self) -> Vec<u8> {
         self.kept.clone()

@@ -16,7 +16,6 @@ use crate::upstream::pool::{Lease, Refused, Waiting};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 /// A client that waits.
 struct Watch<'a, 'side> {
@@ -40,23 +39,23 @@ enum End {
 /// # Errors
 /// The client left, or its body is broken.
 pub async fn for_lease(
-    place: Waiting,
+    mut place: Waiting,
     request: &Request<'_>,
     heartbeat: Option<Heartbeat<'_>>,
     lent: &mut Lent<'_>,
 ) -> Result<Result<Lease, Refused>, Stop> {
     let mut watch = Watch { reads: !request.expects_continue, heartbeat, lent, hang_up: None };
-    let mut place = pin!(place);
-    let leased = poll_fn(|cx| match place.as_mut().poll(cx) {
+    let leased = poll_fn(|cx| match pin!(&mut place).poll(cx) {
         Poll::Ready(leased) => Poll::Ready(Ok(leased)),
-        Poll::Pending => watch.poll(cx).map(|end| match end {
-            End::NoMemory => Ok(Err(Refused::Buffers { retry_after: WITHOUT_MEMORY })),
-            End::Stop(stop) => Err(stop),
-        }),
+        Poll::Pending => watch.poll(cx).map(Err),
     });
     let leased = leased.await;
     lent.now = clock::now();
-    leased
+    match leased {
+        Ok(leased) => Ok(leased),
+        Err(End::NoMemory) => Ok(Err(place.give_up())),
+        Err(End::Stop(stop)) => Err(stop),
+    }
 }
 
 /// Waits for something else, as long as the client is there.
@@ -98,8 +97,15 @@ impl Watch<'_, '_> {
 
     /// Ready when the client has left.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.lent.client.says_that_it_leaves() || self.lent.client.is_watched() {
+        if self.lent.client.says_that_it_leaves() {
             return self.lent.client.poll_gone(cx);
+        }
+        if self.lent.client.is_watched() {
+            let gone = self.lent.client.poll_gone(cx);
+            // What it has read by now may be all that it reads.
+            if gone.is_ready() || self.lent.client.is_watched() {
+                return gone;
+            }
         }
         if self.hang_up.is_none() {
             // Without it the client is seen to have left when its turn comes.
@@ -116,6 +122,3 @@ fn stop(error: &ReadError) -> Stop {
         ReadError::TooLarge => verdict::refuse_broken(&Broken::ClientBodyTooLarge).into(),
     }
 }
-
-/// When somebody may come again for whose body there was no memory: nobody knows when others will be done.
-const WITHOUT_MEMORY: Duration = Duration::from_secs(1);

@@ -1,9 +1,9 @@
 //! Providers whose every address is a member of its own: `discover: dns`.
 //!
 //! A [`Family`] is one such provider. A task asks for the addresses of its name again and again; an address that is new
-//! becomes a member, one that is no longer told is drained. Each has connections, a circuit, a concurrency and checks of its
-//! own; the rate is that of all together, and so are the metrics, because addresses come and go and series should not. Until
-//! the first answer the provider is its only member, and goes to whatever its name leads to then.
+//! becomes a member, one that is no longer told is drained. Each has connections, a circuit, a concurrency, checks and series
+//! of its own; the rate is that of all together. Until the first answer the provider is its only member, and goes to whatever
+//! its name leads to then. What operators say of the provider holds for every member, also for those that come later.
 //!
 //! What is known outlives an answer that fails or is empty: a nameserver that is down must not take down providers that are
 //! up.
@@ -13,6 +13,7 @@ use super::pool::Provider;
 use super::resolve::Lookup;
 use super::state::State;
 use crate::clock;
+use crate::observe::metrics::{Metrics, ProviderMetrics};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -28,7 +29,8 @@ use tokio::time::{sleep, sleep_until};
 pub struct Family {
     /// The provider as if it were one, with the pace of all.
     own: Arc<Endpoint>,
-    pace_of: Arc<State>,
+    /// Its pace is that of all, and so are an operator's orders.
+    whole: Arc<State>,
     /// By address, in order. A std mutex: held for moments.
     members: Mutex<Vec<Relative>>,
     /// A member could not be reached: perhaps it has moved.
@@ -42,6 +44,7 @@ struct Relative {
     address: SocketAddr,
     name: Arc<str>,
     endpoint: Arc<Endpoint>,
+    metrics: ProviderMetrics,
     state: Arc<State>,
 }
 
@@ -97,7 +100,7 @@ impl Family {
     /// A family of one: `provider` itself.
     pub(super) fn new(own: Arc<Endpoint>, state: Arc<State>) -> Arc<Self> {
         let (members, lost, task) = Default::default();
-        Arc::new(Family { own, pace_of: state, members, lost, task })
+        Arc::new(Family { own, whole: state, members, lost, task })
     }
 
     /// Whether it leads where `own` does.
@@ -116,7 +119,7 @@ impl Family {
                 name: Arc::clone(&relative.name),
                 config: Arc::clone(&provider.config),
                 endpoint: Arc::clone(&relative.endpoint),
-                metrics: provider.metrics.clone(),
+                metrics: relative.metrics.clone(),
                 state: Arc::clone(&relative.state),
             })
         };
@@ -124,7 +127,7 @@ impl Family {
     }
 
     /// Takes these addresses for all there are.
-    pub(super) fn set_addresses(&self, provider: &Provider, addresses: &[SocketAddr], now: Instant) {
+    pub(super) fn set_addresses(&self, provider: &Provider, addresses: &[SocketAddr], metrics: &Metrics, now: Instant) {
         let mut members = self.members();
         let old: Vec<SocketAddr> = members.iter().map(|member| member.address).collect();
         let Difference { keep, add, remove } = difference(&old, addresses);
@@ -135,13 +138,24 @@ impl Family {
             let name: Arc<str> = format!("{}@{address}", provider.name).into();
             let lost = Arc::clone(&self.lost);
             let endpoint = Arc::new(self.own.toward(*address, &provider.config.connections, lost));
-            let state = State::new(Arc::clone(&name), &provider.config, self.pace_of.pace(), slowly, now);
-            members.push(Relative { address: *address, name, endpoint, state });
+            let state = State::new(Arc::clone(&name), &provider.config, self.whole.pace(), slowly, now);
+            // The lock is held since before: an order given meanwhile reaches it here or in `steer`.
+            state.obey_as(&self.whole, now);
+            members.push(Relative { address: *address, metrics: metrics.provider(&name), name, endpoint, state });
         }
         members.sort_unstable_by_key(|member| member.address);
         drop(members);
         let (provider, added, removed) = (&provider.name, named(&add), named(&remove));
         tracing::info!(%provider, %added, %removed, kept = keep.len(), "the provider has other addresses");
+    }
+
+    /// Has an operator's order done to the provider, all its members, and those that come later.
+    pub(super) fn steer(&self, order: impl Fn(&State)) {
+        let members = self.members();
+        order(&self.whole);
+        for member in &*members {
+            order(&member.state);
+        }
     }
 
     /// Looks for its addresses from now on, for as long as it lives. Only the first call does anything.

@@ -312,6 +312,11 @@ impl<S: Supply> Line<S> {
         at(&inner.queue, inner.flow.gap())
     }
 
+    /// Forgets how fast it went on: nobody is served for a while, and what comes after that is another matter.
+    pub fn stall(&self) {
+        self.lock().flow.samples = 0;
+    }
+
     /// Serves who waits, as long as there is something to give and a hand free.
     fn serve(&self, inner: &mut Inner<S>, now: Instant, after: &mut Aftermath<S>) {
         self.settle(inner);

@@ -514,9 +514,14 @@ impl Live {
             return Err(Refused::Busy);
         }
         let waiter = Waiter { bytes: ask.bytes, again: ask.again, ..waiter(ask.class, ask.client, ask.share, now) };
-        let estimate = self.line.look(|queue, gap| gap.map(|gap| times(gap, queue.ahead_of(&waiter) + 1)));
+        // Whoever is the first to wait finds out how long that takes: an estimate that turned everybody away could not change.
+        let estimate = self
+            .line
+            .look(|queue, gap| gap.filter(|_| !queue.is_empty()).map(|gap| times(gap, queue.ahead_of(&waiter) + 1)));
         let left = until.saturating_duration_since(now);
-        if let Some(late) = estimate.and_then(|estimate| estimate.checked_sub(left)).filter(|late| !late.is_zero()) {
+        // While nobody is in service it says nothing: a line that waits for a probe moves all at once.
+        let told = estimate.filter(|_| outlook.in_service);
+        if let Some(late) = told.and_then(|told| told.checked_sub(left)).filter(|late| !late.is_zero()) {
             return Err(Refused::QueueTimeout { retry_after: polite(Some(late)), waited: Duration::ZERO });
         }
         let held = match ask.bytes {
@@ -554,6 +559,7 @@ impl Live {
         }
         let judgement = (!outlook.in_service).then_some(outlook);
         if std::mem::replace(&mut *locked(&self.judged), judgement) != judgement && judgement.is_some() {
+            self.line.stall();
             self.line.oust(Ousted::Hopeless, |_, slot| !outlook.serves(slot.wish.until, slot.wish.wait));
         }
     }
@@ -754,6 +760,13 @@ impl Waiting {
     /// Since when it waits.
     pub fn since(&self) -> Instant {
         self.since
+    }
+
+    /// Leaves the queue, because its body does not fit into what is left of `memory.buffers`.
+    pub fn give_up(mut self) -> Refused {
+        self.over = true;
+        let gap = self.live.line.look(|_, gap| gap);
+        self.live.count(self.class, Refused::Buffers { retry_after: polite(gap) })
     }
 
     fn settle(&mut self, decided: Result<Grant, Ousted>, now: Instant) -> Result<Lease, Refused> {

@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
-use tokio::runtime::Handle;
+use tokio::runtime::{EnterGuard, Handle};
 use tokio::sync::mpsc;
 
 /// The live state of everything that has a name. Only a reload touches it, one at a time; requests see snapshots.
@@ -119,6 +119,7 @@ impl Registry {
     /// What this configuration says comes true for what is alive: limits, terms and members, at once; who waits is
     /// served by them. What only `before` knows gets nothing new. Call it when the snapshots are swapped.
     pub fn take_effect(&self, before: &Registry, now: Instant) {
+        let _upkeep = self.enter();
         self.buffers.set_total(self.total);
         self.settle(&before.everyone(), &before.checks, now);
         let Some(Upkeep { runtime, found }) = &self.upkeep else { return };
@@ -132,11 +133,11 @@ impl Registry {
     }
 
     /// A provider has these addresses now, if it still is one of this registry.
-    pub fn discovered(&self, family: &Arc<Family>, addresses: &[SocketAddr], now: Instant) {
+    pub fn discovered(&self, family: &Arc<Family>, addresses: &[SocketAddr], metrics: &Metrics, now: Instant) {
         let name = self.families.iter().find_map(|(name, own)| Arc::ptr_eq(own, family).then_some(name));
         if let Some(provider) = name.and_then(|name| self.providers.get(name)) {
             let before = self.everyone();
-            family.set_addresses(provider, addresses, now);
+            family.set_addresses(provider, addresses, metrics, now);
             self.settle(&before, &self.checks, now);
         }
     }
@@ -196,11 +197,30 @@ impl Registry {
         self.providers.values().flat_map(|provider| self.relatives(provider)).collect()
     }
 
+    /// Who may be leased of the provider with this name: itself, or instead of it the members that were discovered.
+    #[must_use]
+    pub fn behind(&self, name: &str) -> Vec<Arc<Provider>> {
+        self.provider(name).map(|provider| self.relatives(provider)).unwrap_or_default()
+    }
+
     fn relatives(&self, provider: &Arc<Provider>) -> Vec<Arc<Provider>> {
         match self.families.get(&provider.name) {
             Some(family) => family.providers(provider),
             None => vec![Arc::clone(provider)],
         }
+    }
+
+    /// Has an operator's order done to the provider with this name, and to its members.
+    fn steer(&self, name: &str, order: impl Fn(&State)) {
+        match self.families.get(name) {
+            Some(family) => family.steer(order),
+            None => drop(self.provider(name).inspect(|provider| order(&provider.state))),
+        }
+    }
+
+    /// Whoever waits for a moment from here on is woken there, whatever thread this is.
+    fn enter(&self) -> Option<EnterGuard<'_>> {
+        self.upkeep.as_ref().map(|upkeep| upkeep.runtime.enter())
     }
 
     /// The live state of the provider with this name, for whoever checks or steers it.
@@ -284,13 +304,10 @@ impl Steered for Registry {
     }
 
     fn apply(&self, change: &Change<'_>) {
+        let _upkeep = self.enter();
         match *change {
-            Change::Circuit(name, forced) => {
-                self.provider(name).inspect(|provider| provider.state.force(forced, clock::now()));
-            }
-            Change::Drain(name, drained) => {
-                self.provider(name).inspect(|provider| provider.state.set_draining(drained));
-            }
+            Change::Circuit(name, forced) => self.steer(name, |state| state.force(forced, clock::now())),
+            Change::Drain(name, drained) => self.steer(name, |state| state.set_draining(drained)),
             Change::Pause(name, paused) => {
                 self.pools.get(name).inspect(|alive| alive.live.set_paused(paused, clock::now()));
             }
@@ -338,140 +355,4 @@ fn same_place(old: &config::Provider, new: &config::Provider) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::UnknownEnvironment;
-    use crate::policy::class::Class;
-    use crate::upstream::pool::{Ask, Label, Lease, Leasing, Wait};
-    use std::time::Duration;
-
-    fn reload(before: &Registry, provider: &str) -> (Registry, Arc<Pool>) {
-        let text = format!(
-            "listeners: [{{ name: l, bind: \"127.0.0.1:0\" }}]\nroutes: [{{ name: r, pool: p }}]\n\
-             providers: {{ a: {{ {provider} }} }}\npools: {{ p: {{ providers: [a] }} }}\n"
-        );
-        let loaded = config::parse("", text.as_bytes(), &UnknownEnvironment).unwrap_or_else(|error| panic!("{error}"));
-        let (registry, mut pools) = before.build(&loaded.config, 1, &Metrics::new()).expect("it can be built");
-        registry.take_effect(before, clock::now());
-        (registry, pools.pop().expect("a pool"))
-    }
-
-    fn label() -> Label {
-        let none = || Box::<str>::default();
-        Label { request_id: none(), client: "c".into(), route: "r".into(), method: none(), path: none() }
-    }
-
-    fn lease(pool: &Pool) -> Option<Lease> {
-        let now = clock::now();
-        let deadline = now + Duration::from_secs(20);
-        let (class, wait) = (Class::Normal, Wait::Never);
-        let (tried, key, bytes) = (&[], None, 0);
-        let ask = Ask {
-            class,
-            client: 0,
-            share: 1,
-            key,
-            tried,
-            again: false,
-            risky: false,
-            bytes,
-            deadline,
-            wait,
-            now,
-            label: &label,
-        };
-        match pool.lease(&ask) {
-            Ok(Leasing::Now(lease)) => Some(lease),
-            _ => None,
-        }
-    }
-
-    fn found(registry: &Registry, addresses: &[&str]) {
-        let family = Arc::clone(&registry.families["a"]);
-        let addresses: Vec<SocketAddr> = addresses.iter().map(|text| text.parse().expect("an address")).collect();
-        registry.discovered(&family, &addresses, clock::now());
-    }
-
-    fn names(leases: &[Lease]) -> Vec<&str> {
-        let mut names: Vec<&str> = leases.iter().map(|lease| &*lease.provider.name).collect();
-        names.sort_unstable();
-        names
-    }
-
-    #[test]
-    fn each_address_has_a_concurrency_of_its_own_and_those_that_go_get_nothing_new() {
-        let provider = "url: \"http://a.test\", discover: dns, limits: { concurrency: 1 }";
-        let (registry, pool) = reload(&Registry::default(), provider);
-        let alone = lease(&pool).expect("the name itself, until it is resolved");
-        assert_eq!(&*alone.provider.name, "a");
-        assert!(lease(&pool).is_none());
-
-        found(&registry, &["10.0.0.1:80", "[fd00::1]:80"]);
-        let mut leases: Vec<Lease> = std::iter::from_fn(|| lease(&pool)).collect();
-        assert_eq!(names(&leases), ["a@10.0.0.1:80", "a@[fd00::1]:80"]);
-        drop(alone);
-        assert!(lease(&pool).is_none(), "it is a member no more");
-
-        // One stays, with the lease that is out; a reload in between changes nothing about that.
-        let (registry, pool) = reload(&registry, &provider.replace("1 }", "1, max_cooldown: 1m }"));
-        found(&registry, &["10.0.0.2:80", "10.0.0.1:80"]);
-        leases.extend(std::iter::from_fn(|| lease(&pool)));
-        assert_eq!(names(&leases), ["a@10.0.0.1:80", "a@10.0.0.2:80", "a@[fd00::1]:80"]);
-        leases.clear();
-        let leases: Vec<Lease> = std::iter::from_fn(|| lease(&pool)).collect();
-        assert_eq!(names(&leases), ["a@10.0.0.1:80", "a@10.0.0.2:80"]);
-        drop(leases);
-
-        // Where the name is not to be taken apart any more, it is one again.
-        let (_, pool) = reload(&registry, "url: \"http://a.test\", limits: { concurrency: 1 }");
-        let leases: Vec<Lease> = std::iter::from_fn(|| lease(&pool)).collect();
-        assert_eq!(names(&leases), ["a"]);
-    }
-
-    #[test]
-    fn all_addresses_have_one_rate() {
-        let (registry, pool) =
-            reload(&Registry::default(), "url: \"http://a.test\", discover: dns, limits: { rate: 1/h, burst: 3 }");
-        found(&registry, &["10.0.0.1:80", "10.0.0.2:80"]);
-        assert_eq!(std::iter::from_fn(|| lease(&pool)).count(), 3);
-    }
-
-    #[tokio::test]
-    async fn a_provider_that_speaks_http2_in_the_clear_is_checked_so() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let port = listener.local_addr().expect("bound").port();
-        let (found, _) = mpsc::channel(1);
-        let (seen, mut checks) = mpsc::unbounded_channel();
-        tokio::spawn(async move {
-            // Each on a connection of its own; the first does not end well.
-            for status in [503, 200, 200] {
-                let (stream, _) = listener.accept().await.expect("a connection");
-                let mut connection = h2::server::handshake(stream).await.expect("it speaks HTTP/2");
-                let (request, mut answer) = connection.accept().await.expect("a check").expect("whole");
-                let head = http::Response::builder().status(status).body(()).expect("a status");
-                let mut body = answer.send_response(head, false).expect("a stream");
-                body.send_data("well".into(), true).expect("a stream");
-                let said = request.uri().to_string();
-                while connection.accept().await.is_some() {}
-                // It said goodbye, with GOAWAY: the library takes anything else for an error.
-                seen.send((said, status)).expect("the test waits");
-            }
-        });
-        let runtime = Handle::current();
-        let text =
-            format!("url: \"h2c://127.0.0.1:{port}\", health_check: {{ interval: 2s, timeout: 2s, healthy_after: 1 }}");
-        let (registry, pool) = reload(&Registry::kept_up(Upkeep { runtime, found }), &text);
-        let state = Arc::clone(&registry.provider("a").expect("it is there").state);
-        let asked = Some((format!("http://127.0.0.1:{port}/healthz"), 503));
-        assert_eq!(checks.recv().await, asked);
-        while state.view(clock::now()).healthy {
-            tokio::task::yield_now().await;
-        }
-        assert!(lease(&pool).is_none());
-        checks.recv().await;
-        while !state.view(clock::now()).healthy {
-            tokio::task::yield_now().await;
-        }
-        assert!(lease(&pool).is_some());
-    }
-}
+mod tests;

@@ -157,6 +157,12 @@ impl State {
         self.changed();
     }
 
+    /// Takes over what an operator wants of `other`, before anybody uses it.
+    pub(super) fn obey_as(&self, other: &State, now: Instant) {
+        self.breaker.force(other.breaker.view(now).forced(), now);
+        self.out.fetch_or(other.out.load(Ordering::Acquire) & DRAINING, Ordering::AcqRel);
+    }
+
     /// Its figures.
     pub fn view(&self, now: Instant) -> StateView {
         let ((in_flight, _), limit) = (self.room.look(), self.room.limit());
@@ -169,8 +175,13 @@ impl State {
             utilisation: self.utilisation.share(in_flight >= limit, now),
             latency: [0.5, 0.95, 0.99].map(|q| self.quantiles.quantile(q, QUANTILE_MINIMUM, now)),
             cooldown_until: self.cooldown.until(now),
-            attempts: std::array::from_fn(|index| self.attempts[index].load(Ordering::Relaxed)),
+            attempts: self.attempts(),
         }
+    }
+
+    /// Attempts so far: first tries, retries, hedges.
+    pub fn attempts(&self) -> [u64; 3] {
+        std::array::from_fn(|purpose| self.attempts[purpose].load(Ordering::Relaxed))
     }
 
     /// Leases that are out.

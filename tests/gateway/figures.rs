@@ -184,3 +184,67 @@ routes: [ { name: all, match: { path: \"/*\" }, pool: main } ]
     assert_eq!((limit("concurrency"), limit("rate")), (7, 2000));
     assert_eq!(look(&gateway, "retry")["attempts"], json!({ "first": 8, "retry": 0, "hedge": 0 }));
 }
+
+#[test]
+fn what_retries_cost_and_what_is_left_for_them_is_shown() {
+    let (alpha, beta) =
+        (Provider::answering("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n"), Provider::answering(HELLO));
+    let yaml = "
+listeners: [ { name: web, bind: \"{web}\" } ]
+providers:
+  alpha: { url: \"http://{alpha}\", cost: 2 }
+  beta: { url: \"http://{beta}\", cost: 0.5 }
+  gamma: { url: \"http://{beta}\" }
+pools:
+  main: { providers: [ alpha, { name: beta, backup: true } ] }
+  other: { providers: [gamma] }
+routes:
+  - { name: all, match: { path: \"/*\" }, pool: main, retry: { budget: { ratio: 0, min_per_second: 0.1 } } }
+  - { name: more, match: { path: \"/more\" }, pool: main, retry: { budget: { ratio: 0, min_per_second: 50 } } }
+";
+    let gateway = Gateway::start(yaml, &[("alpha", alpha.address()), ("beta", beta.address())]);
+    let left = |gateway: &Gateway| look(gateway, "retry")["pools"][0]["budget_remaining"].as_f64().expect("a number");
+    let unspent = || gateway.metric("sluice_retry_budget_remaining", &[("pool", "main")]);
+    assert_eq!((left(&gateway), unspent()), (1.0, 1.0), "the budget of the route that comes first");
+    assert_eq!((status(&gateway), status(&gateway)), (200, 503), "one retry could be afforded");
+    assert!(left(&gateway) < 1.0 && unspent() < 1.0);
+    let retry = look(&gateway, "retry");
+    assert_eq!(retry["attempts"], json!({ "first": 2, "retry": 1, "hedge": 0 }));
+    assert_eq!(retry["costs"], json!({ "first": 4.0, "retry": 0.5, "hedge": 0.0 }));
+    assert_eq!(retry["pools"][1], json!({ "pool": "other", "budget_remaining": null }), "no route leads there");
+    assert!(!gateway.metrics().contains("sluice_retry_budget_remaining{pool=\"other\"}"));
+}
+
+#[test]
+fn members_that_were_discovered_are_seen_and_steered_by_their_providers_name() {
+    let alpha = Provider::answering(HELLO);
+    let yaml = "
+listeners: [ { name: web, bind: \"{web}\" } ]
+providers: { alpha: { url: \"http://localhost:PORT\", discover: dns } }
+pools: { main: { providers: [alpha] } }
+routes: [ { name: all, match: { path: \"/*\" }, pool: main } ]
+";
+    let port = alpha.address().port();
+    let gateway = Gateway::start(&yaml.replace("PORT", &port.to_string()), &[]);
+    let member = format!("alpha@127.0.0.1:{port}");
+    let listed = |kind: &str, name: &str| {
+        let all = look(&gateway, &kind.replace('_', "-"))[kind].as_array().expect("a list").clone();
+        all.iter().any(|one| one[name] == member)
+    };
+    wait_until("its address to be a member", || listed("providers", "name"));
+    assert!(listed("circuit_breakers", "provider"));
+    assert_eq!(status(&gateway), 200);
+    let attempts = || metric(&gateway, "sluice_attempts_total", &[("provider", &member), ("outcome", "success")]);
+    assert_eq!(attempts(), 1);
+    order(&gateway, "POST /api/v1/circuit-breakers/alpha/open");
+    assert_eq!(look(&gateway, &format!("circuit-breakers/{member}"))["forced"], "open");
+    assert_eq!(status(&gateway), 503);
+    order(&gateway, "POST /api/v1/circuit-breakers/alpha/auto");
+    order(&gateway, "POST /api/v1/providers/alpha/drain");
+    assert_eq!(look(&gateway, &format!("providers/{member}"))["draining"], true);
+    assert_eq!(status(&gateway), 503);
+    order(&gateway, "POST /api/v1/providers/alpha/undrain");
+    gateway.reload().expect("applied");
+    assert_eq!(status(&gateway), 200);
+    assert_eq!(attempts(), 2, "its series outlived the reload");
+}

@@ -11,7 +11,7 @@ mod flow; // bodies both ways: nothing is held beyond its bound
 mod mapping; // fields, bodies, trailers, interim answers: all four pairs of versions
 mod websocket; // RFC 8441, on one side or on both
 
-pub(crate) use ends::{Client, Http2Provider, drain, runtime, send_all, values, wait};
+pub(crate) use ends::{Call, Client, Http2Provider, drain, runtime, send_all, values, wait};
 
 /// A gateway whose only route sends everything to `alpha`, which speaks HTTP/2.
 fn before_http2(alpha: SocketAddr, extra: Extra<'_>) -> Gateway {

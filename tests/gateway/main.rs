@@ -13,6 +13,7 @@ mod bulk; // five gibibytes each way in constant memory
 mod clients; // curl, wrk, a WebSocket library, a browser
 mod clients_http2; // curl, nghttp, h2load, a browser and a WebSocket library over TLS
 mod clients_named; // clients of the configuration: keys, addresses, classes, their own limits
+mod crowd; // many who wait, and then something happens to all of them
 mod drain; // what is under way ends, nothing new begins
 mod exchange; // a request and its answer: framing, order, streams, interim and early answers
 mod figures; // queues, circuits and providers as operators see and steer them
@@ -21,6 +22,7 @@ mod files; // a certificate, a key or a secret changes and the configuration doe
 mod forwarding; // which fields and bytes of a message go on
 mod gone; // clients that leave, in every phase
 mod grpc; // grpcio on both sides
+mod hedge; // a second attempt beside a slow one
 mod http2; // HTTP/2 on both sides
 mod h2; // HTTP/2 frame by frame
 mod heartbeat; // comments for clients that wait for an event stream

@@ -19,7 +19,7 @@ pub(super) enum Kind {
     Stream,
     /// A WebSocket message that must come back.
     WebSocket,
-    /// A GET to the provider that goes down.
+    /// A GET for the provider that goes down.
     Spare,
 }
 
@@ -95,7 +95,7 @@ impl Kind {
             Kind::Download => "256 KiB download",
             Kind::Stream => "event stream",
             Kind::WebSocket => "WebSocket echo",
-            Kind::Spare => "GET from spare",
+            Kind::Spare => "GET of /spare",
         }
     }
 }
@@ -172,6 +172,8 @@ impl Figures {
             let Tally { ended, worked } = self.kinds[kind as usize];
             let _ = writeln!(text, "{:<18} {ended:>8} {worked:>8}", kind.name());
         }
+        let all = |count: fn(&Tally) -> u64| self.kinds.iter().map(count).sum::<u64>();
+        let _ = writeln!(text, "{:<18} {:>8} {:>8}", "all", all(|kind| kind.ended), all(|kind| kind.worked));
         let _ = write!(text, "\nanswered by       ");
         for (name, count) in self.answerers() {
             let _ = write!(text, " {name} {count}");
@@ -280,7 +282,8 @@ mod tests {
     fn the_summary_counts_what_ended_and_what_worked() {
         let summary = a_few().summary();
         assert!(summary.contains("GET                      21       20\n"), "{summary}");
-        assert!(summary.contains("GET from spare            1        0\n"), "{summary}");
+        assert!(summary.contains("GET of /spare             1        0\n"), "{summary}");
+        assert!(summary.contains("all                      22       20\n"), "{summary}");
         assert!(summary.contains("to the first byte  p50 10 ms  p95 19 ms  p99 20 ms\n"), "{summary}");
     }
 

@@ -186,8 +186,8 @@ fn answerer(response: &Response<Incoming>) -> Option<Sample> {
 
 /// A body that was read, and when its first and last pieces came.
 #[derive(Debug, Default)]
-struct Whole {
-    bytes: Vec<u8>,
+pub(super) struct Whole {
+    pub(super) bytes: Vec<u8>,
     pieces: Option<(Instant, Instant)>,
 }
 
@@ -204,7 +204,8 @@ impl Whole {
     }
 }
 
-async fn read(mut body: Incoming) -> Result<Whole, Trouble> {
+/// Reads a body to its end, up to the length that the load expects of any.
+pub(super) async fn read(mut body: Incoming) -> Result<Whole, Trouble> {
     let mut whole = Whole::default();
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         let frame = frame.map_err(|_| Trouble::Broken)?;
@@ -245,7 +246,7 @@ const PLAN: [Kind; 20] = [
     Kind::Get,
     Kind::Stream,
     Kind::Get,
-    Kind::Get,
+    Kind::Spare,
     Kind::Post,
     Kind::Get,
     Kind::WebSocket,
@@ -257,5 +258,5 @@ const PLAN: [Kind; 20] = [
     Kind::Get,
     Kind::Get,
     Kind::Post,
-    Kind::Get,
+    Kind::Spare,
 ];

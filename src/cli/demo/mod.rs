@@ -3,6 +3,7 @@
 //! The gateway is handed in as a function, so that this file knows nothing of how it is built; the demo uses it as any
 //! client would, over its sockets.
 
+mod behind;
 mod body;
 mod figures;
 mod load;
@@ -83,7 +84,7 @@ fn try_run(options: &DemoOptions, start: impl FnOnce(Option<&Path>) -> Result<Ru
     screen.say(&where_to_look(&gateway));
     let code = runtime.block_on(async {
         let mut stop = stop_on_signal()?;
-        let code = drive(options, gateway.web, &mut stop, &mut screen).await;
+        let code = drive(options, [gateway.web, gateway.admin], &mut stop, &mut screen).await;
         end(gateway, &mut screen).await.map(|()| code)
     });
     // A drain that was cut short still blocks its thread; the process ends without it.
@@ -91,18 +92,20 @@ fn try_run(options: &DemoOptions, start: impl FnOnce(Option<&Path>) -> Result<Ru
     code
 }
 
-/// The load and what comes after it, until the time is up or a signal comes; the exit code.
+/// The load and what comes after it, until the time is up or a signal comes; the exit code. `gateway` is where it listens,
+/// for clients and for operators.
 async fn drive(
     options: &DemoOptions,
-    gateway: SocketAddr,
+    [web, admin]: [SocketAddr; 2],
     stop: &mut watch::Receiver<bool>,
     screen: &mut Screen,
 ) -> i32 {
     let length = Duration::from_secs(options.seconds.unwrap_or(LOAD_SECONDS));
     let mut code = 0;
     if options.load {
-        let figures = load::run(gateway, length, stop.clone(), screen).await;
+        let figures = load::run(web, length, stop.clone(), screen).await;
         screen.say(&format!("\n{}", figures.summary()));
+        screen.say(&behind::told(admin).await);
         code = verdict(&figures, *stop.borrow(), screen);
     } else if options.seconds.is_some() {
         let _ = timeout(length, told(stop)).await;
@@ -186,8 +189,9 @@ fn where_to_look(gateway: &Running) -> String {
          curl -i http://{web}/api/hello\n  \
          curl -d 'some text' http://{web}/api/echo\n  \
          curl -N http://{web}/live/stream\n  \
-         curl -i http://{web}/spare/hello          # a few times: it is down for 5 s of every 20 s\n  \
-         curl -s http://{admin}/metrics | grep sluice_requests_total\n{log}"
+         curl -i http://{web}/spare/hello          # a few times: while spare is down, alpha answers\n  \
+         curl -s http://{admin}/api/v1/circuit-breakers/spare\n  \
+         curl -s http://{admin}/metrics | grep sluice_attempts_total\n{log}"
     )
 }
 
@@ -214,7 +218,7 @@ mod tests {
         let (address, _provider) = stand_in(Sample::Alpha).await;
         let (_stop, mut stopped) = watch::channel(false);
         let (mut screen, written) = Screen::in_memory();
-        let code = drive(&OPTIONS, address, &mut stopped, &mut screen).await;
+        let code = drive(&OPTIONS, [address; 2], &mut stopped, &mut screen).await;
         let written = written.text();
         assert_eq!(code, 0, "{written}");
         for kind in figures::Kind::ALL {
@@ -231,7 +235,7 @@ mod tests {
         let address = socket.local_addr().expect("a bound socket");
         let (_stop, mut stopped) = watch::channel(false);
         let (mut screen, written) = Screen::in_memory();
-        assert_eq!(drive(&OPTIONS, address, &mut stopped, &mut screen).await, 1);
+        assert_eq!(drive(&OPTIONS, [address; 2], &mut stopped, &mut screen).await, 1);
         assert!(written.text().contains("Not one request worked of: GET, POST, echoed, 256 KiB download"));
     }
 
@@ -241,7 +245,7 @@ mod tests {
         let (_stop, mut stopped) = watch::channel(true);
         let (mut screen, written) = Screen::in_memory();
         let options = DemoOptions { seconds: None, ..OPTIONS };
-        assert_eq!(drive(&options, address, &mut stopped, &mut screen).await, 0);
+        assert_eq!(drive(&options, [address; 2], &mut stopped, &mut screen).await, 0);
         assert!(written.text().contains("kind of traffic"));
     }
 

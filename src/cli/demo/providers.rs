@@ -44,9 +44,9 @@ use tokio::task::JoinSet;
 pub enum Sample {
     /// Steady: 5 to 20 ms.
     Alpha,
-    /// Slow and rate-limited: 150 to 400 ms, eight requests a second.
+    /// Slow and rate-limited: 150 to 400 ms, six requests a second.
     Beta,
-    /// Quick, but down for the last 5 s of every 20 s.
+    /// Quick, but down for 3 s of every 10 s.
     Spare,
 }
 
@@ -59,10 +59,11 @@ struct Manners {
     outage: Option<Outage>,
 }
 
-/// Down for the last `lasts` of every `every`.
+/// Down for a while in every round, beginning `after` its start.
 #[derive(Debug, Clone, Copy)]
 struct Outage {
     every: Duration,
+    after: Duration,
     lasts: Duration,
 }
 
@@ -158,19 +159,23 @@ impl Sample {
     pub fn describe(self) -> &'static str {
         match self {
             Sample::Alpha => "steady, 5 to 20 ms",
-            Sample::Beta => "slow, 150 to 400 ms, and 429 beyond 8 requests a second",
-            Sample::Spare => "quick, but down for 5 s of every 20 s: half 503, half reset",
+            Sample::Beta => "slow, 150 to 400 ms, and 429 beyond 6 requests a second",
+            Sample::Spare => "quick, but down for 3 s of every 10 s: half 503, half reset",
         }
     }
 
     fn manners(self) -> Manners {
         match self {
             Sample::Alpha => Manners { latency_ms: 5..=20, rate: None, outage: None },
-            Sample::Beta => Manners { latency_ms: 150..=400, rate: Some(8.0), outage: None },
+            Sample::Beta => Manners { latency_ms: 150..=400, rate: Some(6.0), outage: None },
             Sample::Spare => Manners {
                 latency_ms: 2..=10,
                 rate: None,
-                outage: Some(Outage { every: Duration::from_secs(20), lasts: Duration::from_secs(5) }),
+                outage: Some(Outage {
+                    every: Duration::from_secs(10),
+                    after: Duration::from_secs(2),
+                    lasts: Duration::from_secs(3),
+                }),
             },
         }
     }
@@ -182,7 +187,7 @@ impl Outage {
     /// Whether it is down, `up` after its start.
     fn is_on(self, up: Duration) -> bool {
         let into = Duration::from_nanos((up.as_nanos() % self.every.as_nanos().max(1)) as u64);
-        into + self.lasts >= self.every
+        (self.after..self.after + self.lasts).contains(&into)
     }
 }
 
@@ -574,13 +579,13 @@ mod tests {
     }
 
     #[test]
-    fn beta_limits_the_ninth_request_of_a_second_and_has_room_again_later() {
+    fn beta_limits_the_seventh_request_of_a_second_and_has_room_again_later() {
         let (mut mood, now) = mood(Sample::Beta);
-        let turns: Vec<_> = (0..9).map(|_| mood.next(now)).collect();
-        assert!(turns[..8].iter().all(|turn| matches!(turn, Turn::Answer(_))), "{turns:?}");
-        assert_eq!(turns[8], Turn::Limit);
-        assert!(matches!(mood.next(now + Duration::from_millis(126)), Turn::Answer(_)));
-        assert_eq!(mood.next(now + Duration::from_millis(127)), Turn::Limit);
+        let turns: Vec<_> = (0..7).map(|_| mood.next(now)).collect();
+        assert!(turns[..6].iter().all(|turn| matches!(turn, Turn::Answer(_))), "{turns:?}");
+        assert_eq!(turns[6], Turn::Limit);
+        assert!(matches!(mood.next(now + Duration::from_millis(167)), Turn::Answer(_)));
+        assert_eq!(mood.next(now + Duration::from_millis(168)), Turn::Limit);
     }
 
     #[test]
@@ -588,15 +593,15 @@ mod tests {
         let (mut mood, now) = mood(Sample::Beta);
         let later = now + Duration::from_hours(1);
         let answered = (0..100).filter(|_| matches!(mood.next(later), Turn::Answer(_))).count();
-        assert_eq!(answered, 8);
+        assert_eq!(answered, 6);
     }
 
     #[test]
-    fn spare_is_down_for_the_last_quarter_of_every_round_and_fails_both_ways() {
+    fn spare_is_down_for_a_part_of_every_round_and_fails_both_ways() {
         let (mut mood, now) = mood(Sample::Spare);
-        let down: Vec<u64> = (0..60).filter(|second| mood.is_down(now + Duration::from_secs(*second))).collect();
-        assert_eq!(down, [15, 16, 17, 18, 19, 35, 36, 37, 38, 39, 55, 56, 57, 58, 59]);
-        let turns: Vec<_> = (0..200).map(|_| mood.next(now + Duration::from_secs(16))).collect();
+        let down: Vec<u64> = (0..30).filter(|second| mood.is_down(now + Duration::from_secs(*second))).collect();
+        assert_eq!(down, [2, 3, 4, 12, 13, 14, 22, 23, 24]);
+        let turns: Vec<_> = (0..200).map(|_| mood.next(now + Duration::from_secs(3))).collect();
         let fails = turns.iter().filter(|turn| **turn == Turn::Fail).count();
         let resets = turns.iter().filter(|turn| **turn == Turn::Reset).count();
         assert_eq!(fails + resets, 200);
@@ -701,7 +706,7 @@ mod tests {
         let (limited, answered): (Vec<_>, Vec<_>) =
             answers.iter().partition(|answer| answer.starts_with("HTTP/1.1 429 "));
         // A machine so busy that the requests come late lets a few more through.
-        assert!(!limited.is_empty() && answered.len() >= 8, "{answers:?}");
+        assert!(!limited.is_empty() && answered.len() >= 6, "{answers:?}");
         assert!(answered.iter().all(|answer| answer.starts_with("HTTP/1.1 200 ")), "{answered:?}");
         assert!(limited.iter().all(|answer| answer.contains("\r\nretry-after: 1\r\n")), "{limited:?}");
     }
@@ -709,7 +714,8 @@ mod tests {
     #[tokio::test]
     async fn a_planned_reset_is_seen_as_a_reset_and_not_as_an_end() {
         let now = clock::now();
-        let always = Some(Outage { every: Duration::from_secs(1), lasts: Duration::from_secs(1) });
+        let second = Duration::from_secs(1);
+        let always = Some(Outage { every: second, after: Duration::ZERO, lasts: second });
         let manners = Manners { latency_ms: 0..=0, rate: None, outage: always };
         let mut seen = Vec::new();
         for seed in 0..20 {

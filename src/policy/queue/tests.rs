@@ -166,6 +166,30 @@ fn cancelling_and_asking_again_brings_no_turn_closer() {
 }
 
 #[test]
+fn a_flood_of_more_urgent_work_leaves_a_class_its_part_of_the_places_and_so_its_turns() {
+    let mut queue = Queue::new(Terms { capacity: 42, weights: [16, 4, 1], reserve_high: 0.0 });
+    for _ in 0..42 {
+        queue.offer(low(1), "low");
+    }
+    for _ in 0..100 {
+        queue.offer(normal(2), "normal");
+        queue.offer(high(3), "high");
+    }
+    assert_eq!(Class::ALL.map(|class| queue.depth(class)), [32, 8, 2], "as 16 to 4 to 1");
+    let mut served = [0; 3];
+    for _ in 0..2100 {
+        // Whoever is served makes room for one of the flood, which is twice as much as there is.
+        let (waiter, _) = queue.take().expect("many wait");
+        served[waiter.class.index()] += 1;
+        for newcomer in [low(1), normal(2), high(3)] {
+            queue.offer(newcomer, "more");
+            queue.offer(newcomer, "more");
+        }
+    }
+    assert!(served[2] >= 95, "low has its twenty-first part: {served:?}");
+}
+
+#[test]
 fn a_higher_class_pushes_out_the_newest_of_the_lowest_and_a_lower_one_nobody() {
     let mut queue = Queue::new(terms(4));
     for (waiter, name) in [(low(1), "a"), (low(2), "b"), (normal(1), "c"), (normal(1), "d")] {
@@ -425,7 +449,12 @@ impl Model {
 
     /// How far above its share a client is, and when its latest came that has not left a lane of its own behind.
     fn makes_way(&self, newcomer: &Waiter, latest: &BTreeMap<(Class, u32), usize>) -> Option<Ticket> {
-        let lowest = self.waiting.iter().map(|(waiter, ..)| waiter.class).max()?;
+        let all: u64 = self.terms.weights.iter().map(|weight| u64::from(*weight.max(&1))).sum();
+        let part =
+            |class: Class| self.terms.capacity * self.terms.weights[class.index()].max(1) as usize / all as usize;
+        let classes = self.waiting.iter().map(|(waiter, ..)| waiter.class);
+        let mut losing = classes.filter(|class| *class <= newcomer.class || self.of(*class).count() > part(*class));
+        let lowest = losing.by_ref().max()?;
         if lowest < newcomer.class {
             return None;
         }
