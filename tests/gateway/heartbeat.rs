@@ -222,7 +222,7 @@ fn who_gets_no_provider_is_told_so_as_the_last_event() {
     assert_eq!(problem["request_id"].as_str(), begun.value("x-request-id"));
     assert_eq!(told(&gateway), (200.into(), "cancelled".into(), vec![]));
 
-    let gateway = paused(&[&alpha], ", timeout: 300ms", "");
+    let gateway = paused(&[&alpha], ", timeout: 1s", "");
     let call = Client::connect(gateway.web());
     let answer = call.ask("GET", "/", &[ACCEPT], None);
     assert_eq!(answer.status, 200);
