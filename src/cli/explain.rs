@@ -641,7 +641,7 @@ pools:
   main: { balance: weighted, providers: [{ name: alpha, weight: 3 }, { name: beta, backup: true }] }
   narrow: { providers: [beta], queue: { capacity: 0 } }
 routes:
-  - { name: api, match: { path: \"/api/*\" }, pool: main, class: high, retry: { on: [connect, 429, 503] } }
+  - { name: api, match: { path: \"/api/*\" }, pool: main, class: high, retry: { on: [connect, 429, 503], idempotency_key: true } }
   - { name: all, match: { path: \"/*\" }, pool: narrow, retry: { attempts: 1 } }
 ";
         let of_pool = |method: &str, url: &str, headers: &[&str]| {
