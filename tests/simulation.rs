@@ -1,9 +1,16 @@
 //! Small worlds by chance, again and again: decisions of `src/policy/` put together, in simulated time, with what must
 //! always hold checked after each step. No clock is read, nothing sleeps, and a world is made of its seed and nothing else.
 //!
+//! One simulation is of a queue alone. In the other clients, a small gateway (`simulation/gateway.rs`: the rooms as
+//! `src/upstream/` and `src/proxy/dispatch.rs` put them together) and providers outside of it meet, until all providers
+//! recover at once; `simulation/laws.rs` counts everything anew from what is seen to happen. Not in it: hedges, health
+//! checks, bodies that stream, and threads.
+//!
 //! A world that breaks says its seed and the last things that happened in it. `SLUICE_SEED=7 cargo test --test simulation`
-//! replays that one, and `SLUICE_SEEDS=20000 cargo test --release --test simulation` runs as many as that.
+//! replays that one, and `SLUICE_SEEDS=20000 cargo test --test simulation` runs as many as that, with every overflow
+//! checked. LONGRUN
 #![allow(clippy::print_stderr, clippy::print_stdout, reason = "a world that broke says its seed")]
+#![allow(clippy::cast_sign_loss, reason = "nothing is negative here")]
 #![allow(unreachable_pub, reason = "a test is no crate that others use")]
 
 #[path = "simulation/gateway.rs"]
@@ -27,7 +34,7 @@ use story::Story;
 
 #[test]
 fn what_must_hold_of_a_queue_holds_in_every_world() {
-    let seen = in_every_world(QUEUES, |seed, _| queue::World::run(seed).ended());
+    let seen = in_every_world(QUEUES, |seed, story| queue::World::run(seed, story).ended());
     assert_everything_happens(&queue::SIGHTS, &seen);
 }
 
@@ -64,14 +71,14 @@ fn in_every_world(usual: u64, run: impl Fn(u64, &mut Story) -> Seen + Sync) -> S
                 return sum;
             }
             let mut story = Story::default();
-            let seen = catch_unwind(AssertUnwindSafe(|| run(seed, &mut story))).unwrap_or_else(|panic| {
+            let world = catch_unwind(AssertUnwindSafe(|| run(seed, &mut story))).unwrap_or_else(|panic| {
                 if !broken.swap(true, Ordering::Relaxed) {
                     eprintln!("{story}The world of seed {seed} broke, after that.");
                     eprintln!("See it again: SLUICE_SEED={seed} cargo test --test simulation");
                 }
                 resume_unwind(panic)
             });
-            add(&mut sum, seen);
+            add(&mut sum, world);
         }
     };
     let cores = thread::available_parallelism().map_or(1, usize::from);
@@ -79,8 +86,7 @@ fn in_every_world(usual: u64, run: impl Fn(u64, &mut Story) -> Seen + Sync) -> S
         let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
         let mut sum = Seen::new();
         for thread in threads {
-            let seen = thread.join().unwrap_or_else(|panic| resume_unwind(panic));
-            add(&mut sum, seen);
+            add(&mut sum, thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
         }
         sum
     })

@@ -4,6 +4,7 @@
 use crate::Outcome;
 use crate::load::Clients;
 use crate::process::{Cores, Group, now};
+use crate::provider::ANSWER;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -132,6 +133,7 @@ impl Kind {
             ("{user}", user.to_owned()),
             ("{places}", PLACES.to_string()),
             ("{queue}", QUEUE.to_string()),
+            ("{half of the queue}", (QUEUE / 2).to_string()),
             ("{queue less a tenth}", (QUEUE - QUEUE / 10).to_string()),
         ];
         Ok(places.iter().fold(text.to_owned(), |text, (place, value)| text.replace(place, value)))
@@ -168,7 +170,7 @@ impl Contender {
         let mut group =
             Group::start(&self.program, &self.kind.arguments(&file), cores.contender, &home.join("output"))?;
         let deadline = now() + PATIENCE;
-        while answers(address).await != Some(200) {
+        while answers(address).await.is_none() {
             if !group.alive() || now() > deadline {
                 return Err(format!("{} does not answer; it printed: {}", self.kind.name(), group.last_words()).into());
             }
@@ -178,13 +180,13 @@ impl Contender {
     }
 }
 
-/// The status of one answer, without a trace in any ledger.
-async fn answers(address: SocketAddr) -> Option<u16> {
+/// One whole answer of a provider, without a trace in any ledger.
+async fn answers(address: SocketAddr) -> Option<()> {
     let mut stream = TcpStream::connect(address).await.ok()?;
     stream.write_all(b"GET / HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n").await.ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).await.ok()?;
-    text.split(' ').nth(1)?.parse().ok()
+    (text.starts_with("HTTP/1.1 200 ") && text.len() > ANSWER).then_some(())
 }
 
 impl Running {
@@ -215,13 +217,13 @@ routes:
     match: { path: \"/*\" }
     pool: main
     timeout: 8s
-    retry: { attempt_timeout: 1s, refused: [429, 503], hedge: { after: p95, budget: 0.05 } }
+    retry: { attempts: 5, attempt_timeout: 1s, refused: [429, 503], hedge: { after: p95, budget: 0.05 } }
 ";
 
 const SLUICE_PROVIDER: &str = "  p{index}:
     url: \"http://{address}\"
     timeouts: { connect: 250ms }
-    circuit_breaker: { recovery_timeout: 500ms, max_recovery_timeout: 5s, slow_call: 200ms }
+    circuit_breaker: { failure_threshold: 3, recovery_timeout: 500ms, max_recovery_timeout: 1s, slow_call: 200ms }
     health_check: { path: /health, interval: 1s, timeout: 500ms }
 ";
 
@@ -323,21 +325,23 @@ backend main
   balance leastconn
   http-request set-priority-class int(-10) if { req.hdr(x-priority) high }
   http-request set-priority-class int(10) if { req.hdr(x-priority) low }
-  # It has no bound of its own on what waits for a backend; a tenth is kept for what is urgent.
+  # What waits for a backend has no bound of its own, and none by class: with one bound for all, what is not urgent fills
+  # the queue and keeps the rest out.
   http-request return status 503 hdr retry-after 1 if { queue(main) ge {queue} }
   http-request return status 503 hdr retry-after 1 if !{ req.hdr(x-priority) high } { queue(main) ge {queue less a tenth} }
+  http-request return status 503 hdr retry-after 1 if { req.hdr(x-priority) low } { queue(main) ge {half of the queue} }
 {providers}";
 
 const CADDY: &str = "\
 {
   admin off
   auto_https off
-  persist_config off
   log {
     level FATAL
   }
 }
-http://127.0.0.1:{port} {
+http://:{port} {
+  bind 127.0.0.1
   reverse_proxy{providers} {
     lb_policy least_conn
     lb_try_duration 8s

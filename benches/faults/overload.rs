@@ -20,7 +20,7 @@ pub(crate) struct Overload {
     pub(crate) kind: Kind,
     /// Answers a second that the providers can give, asked directly.
     pub(crate) capacity: f64,
-    /// Successes a second, against that.
+    /// Successes a second while it lasted, against that.
     pub(crate) goodput: f64,
     /// For each of [`CLASSES`]: the share of patient clients that succeeded, and the p99 of those in milliseconds.
     pub(crate) classes: [(f64, f64); 3],
@@ -64,7 +64,8 @@ impl Overload {
         };
         let refused = |shot: &&Shot| matches!(shot.ended, Ended::Answered(status) if status != 200);
         let mut refusals: Vec<Duration> = shots.iter().filter(refused).map(|shot| shot.took).collect();
-        let succeeded = shots.iter().filter(|shot| shot.is_success()).count();
+        let in_time = |shot: &&Shot| shot.is_success() && shot.at + shot.took < start + span;
+        let succeeded = shots.iter().filter(in_time).count();
         let lost = |shot: &&Shot| matches!(shot.ended, Ended::Broken | Ended::Left);
         Ok(Overload {
             kind: contender.kind,

@@ -73,9 +73,9 @@ pub(crate) struct Trial {
     pub(crate) method: &'static str,
     /// Who was asked.
     pub(crate) kind: Kind,
-    /// The share of requests that succeeded, from the fault's beginning.
+    /// The share of requests that succeeded, of those that had not ended when the fault began.
     pub(crate) success: f64,
-    /// Times of all requests from then on, whatever came of them: p50, p99 and the longest, in milliseconds.
+    /// Times of all of these, whatever came of them: p50, p99 and the longest, in milliseconds.
     pub(crate) times: [f64; 3],
     /// From the fault's beginning to the last request that failed, in seconds.
     pub(crate) last_error: Option<f64>,
@@ -194,7 +194,8 @@ impl Trial {
         fault.happen(&providers, to).await;
         let shots = asking.await?;
 
-        let (early, late): (Vec<Shot>, Vec<Shot>) = shots.iter().partition(|shot| shot.at < from);
+        // What was under way at that moment is hit as well.
+        let (early, late): (Vec<Shot>, Vec<Shot>) = shots.iter().partition(|shot| shot.at + shot.took < from);
         let mut times: Vec<Duration> = late.iter().map(|shot| shot.took).collect();
         let failed = late.iter().filter(|shot| !shot.is_success());
         let bad = |place| fault.is_outage() || place == 0;

@@ -99,8 +99,9 @@ impl Cooldown {
     /// Until when the provider is left alone, if it is.
     #[must_use]
     pub fn until(&self, now: Instant) -> Option<Instant> {
-        let until = Phase::unpack(self.word.load(Ordering::Relaxed)).until;
-        (until > self.since_base(now)).then(|| self.instant(until))
+        // As instants: `now` in whole microseconds would be up to one too late.
+        let until = self.instant(Phase::unpack(self.word.load(Ordering::Relaxed)).until);
+        (until > now).then_some(until)
     }
 
     fn since_base(&self, now: Instant) -> u64 {
@@ -321,6 +322,18 @@ mod tests {
 
     fn milliseconds(status: u16, fields: &[(&str, &str)]) -> Option<u128> {
         asked(status, fields).map(|wait| wait.as_millis())
+    }
+
+    #[test]
+    fn a_cooldown_lasts_to_its_last_nanosecond() {
+        let start = clock::now();
+        let cooldown = Cooldown::new(start);
+        let until = cooldown.rejected(Some(SECOND), MAX, start);
+        assert_eq!(
+            cooldown.until(until.checked_sub(Duration::from_nanos(1)).expect("later than the beginning")),
+            Some(until)
+        );
+        assert_eq!(cooldown.until(until), None);
     }
 
     #[test]

@@ -492,8 +492,8 @@ impl<'a> Trip<'a> {
                 _ => Err(verdict::stop(&failed, &self.trail)),
             };
         };
-        let now = lent.now;
-        match self.may_go_on(kind, lent.replay.is_whole(), self.deadline.saturating_duration_since(now), now) {
+        let time = self.deadline.saturating_duration_since(lent.now);
+        match self.may_go_on(kind, lent.replay.is_whole(), time, lent.now) {
             Ok(()) => {
                 self.again = Some(kind);
                 self.refused = Some(verdict::refuse(&failed.cause));

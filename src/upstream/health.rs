@@ -140,8 +140,8 @@ impl Plan {
             Alone::Http2(sender, driver) => {
                 // The driver ends once the exchange has, by saying goodbye; a provider that does not take that loses it.
                 let answered = timeout_at(deadline.into(), self.question.over_http2(sender));
-                let driven = timeout_at(clock::after(deadline, GOODBYE).into(), driver);
-                let (answered, _) = tokio::join!(answered, driven);
+                let farewell = timeout_at(clock::after(deadline, GOODBYE).into(), driver);
+                let (answered, _) = tokio::join!(answered, farewell);
                 answered.map_err(|_| late())?
             }
         };

@@ -240,12 +240,11 @@ impl Registry {
         let before = self.pools.get(&config.name);
         let turn = before.map_or_else(Arc::default, |alive| Arc::clone(&alive.turn));
         let providers: Vec<_> = config.members.iter().map(|member| Arc::clone(&providers[member.provider])).collect();
-        let live = match before {
-            Some(alive) => Arc::clone(&alive.live),
-            None => {
-                let (members, buffers) = (next.members(config, &providers, &turn), Arc::clone(&self.buffers));
-                Live::new(config.queue.terms, members, buffers, metrics.pool(&config.name))
-            }
+        let live = if let Some(alive) = before {
+            Arc::clone(&alive.live)
+        } else {
+            let (members, buffers) = (next.members(config, &providers, &turn), Arc::clone(&self.buffers));
+            Live::new(config.queue.terms, members, buffers, metrics.pool(&config.name))
         };
         Alive { config: Arc::clone(config), live, providers, turn }
     }

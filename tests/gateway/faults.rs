@@ -2,12 +2,12 @@
 //! be had without doing anything twice: who asks for something safe notices nothing, and what a provider may have done is
 //! done by no other.
 
-use crate::world::{Gateway, Message, Peer, Provider, Wire, refusing, wait_until};
+use crate::world::{Gateway, Message, Peer, Provider, Wire, pause, refusing, wait_until};
 use socket2::SockRef;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Three providers in one pool, `alpha` wherever the test wants it.
@@ -19,6 +19,17 @@ providers:
   gamma: { url: \"http://{gamma}\" }
 pools: { main: { providers: [alpha, beta, gamma] } }
 routes: [ { name: all, match: { path: \"/*\" }, pool: main, retry: { attempt_timeout: 100ms{retry} } } ]
+";
+
+/// The same, where one failure opens a circuit, and a provider has two places.
+const DOWN: &str = "
+listeners: [ { name: web, bind: \"{web}\" } ]
+providers:
+  alpha: { url: \"http://{alpha}\", limits: { concurrency: 2 }, circuit_breaker: &circuit { failure_threshold: 1, recovery_timeout: 200ms } }
+  beta: { url: \"http://{beta}\", limits: { concurrency: 2 }, circuit_breaker: *circuit }
+  gamma: { url: \"http://{gamma}\", limits: { concurrency: 2 }, circuit_breaker: *circuit }
+pools: { main: { providers: [alpha, beta, gamma] } }
+routes: [ { name: all, match: { path: \"/*\" }, pool: main, retry: { attempts: 20 } } ]
 ";
 
 const POOLS: &str = "
@@ -100,9 +111,13 @@ fn no_duplicates(providers: &[&Provider], what: &str) {
 
 impl World {
     fn with(alpha: SocketAddr, retry: &str) -> Self {
+        World::of(&THREE.replace("{retry}", retry), alpha)
+    }
+
+    fn of(yaml: &str, alpha: SocketAddr) -> Self {
         let well = [well(), well()];
         let places = [("alpha", alpha), ("beta", well[0].address()), ("gamma", well[1].address())];
-        World { gateway: Gateway::start(&THREE.replace("{retry}", retry), &places), well }
+        World { gateway: Gateway::start(yaml, &places), well }
     }
 
     /// One client sends all of them, and gets these statuses.
@@ -117,9 +132,13 @@ impl World {
 }
 
 fn send(client: &mut Wire, method: &str, path: &str, number: usize) -> u16 {
+    begin(client, method, path, number);
+    client.answer().status()
+}
+
+fn begin(client: &mut Wire, method: &str, path: &str, number: usize) {
     let body = if method == "POST" { "content-length: 4\r\n\r\nbody" } else { "\r\n" };
     client.send(format!("{method} {path} HTTP/1.1\r\nhost: a\r\nnumber: {number}\r\n{body}"));
-    client.answer().status()
 }
 
 // --- one of three ---
@@ -269,6 +288,86 @@ fn clients_do_not_notice_a_provider_that_goes_under_load() {
         over.store(true, Ordering::SeqCst);
     });
     assert_eq!(*bad.lock().expect("nobody panics with it"), []);
+}
+
+#[test]
+fn a_provider_that_keeps_failing_is_left_alone() {
+    for (what, script) in SILENCES.into_iter().chain([REFUSALS[2]]) {
+        let alpha = Provider::scripted(script);
+        let yaml = THREE.replace("{retry}", "").replace(
+            "http://{alpha}\"",
+            "http://{alpha}\", circuit_breaker: { \
+            failure_threshold: 3, recovery_timeout: 60s, max_recovery_timeout: 60s }",
+        );
+        let world = World::of(&yaml, alpha.address());
+        assert_eq!(world.ask("GET"), [200; REQUESTS], "{what}");
+        assert_eq!(read(&alpha).len(), 3, "{what}");
+    }
+}
+
+#[test]
+fn a_provider_that_asks_for_a_pause_is_left_alone() {
+    let alpha = Provider::scripted(|peer| says(peer, "429 Too Many Requests\r\nretry-after: 60"));
+    let world = World::with(alpha.address(), "");
+    assert_eq!(world.ask("POST"), [200; REQUESTS]);
+    assert_eq!(read(&alpha).len(), 1);
+}
+
+// --- all three ---
+
+#[test]
+fn an_outage_of_seconds_costs_nobody_an_error_and_no_provider_more_than_it_can_do() {
+    for method in ["GET", "POST"] {
+        let sockets: Vec<_> = (0..3).map(|_| refusing()).collect();
+        let at = |index: usize| sockets[index].1;
+        let places = [("alpha", at(0)), ("beta", at(1)), ("gamma", at(2))];
+        let gateway = Gateway::start(DOWN, &places);
+        let mut clients: Vec<Wire> = (0..REQUESTS).map(|_| gateway.connect()).collect();
+        for (number, client) in clients.iter_mut().enumerate() {
+            begin(client, method, "/", number);
+        }
+        wait_until("all of them to wait", || gateway.metric("sluice_queue_depth", &[]) as usize >= REQUESTS - 3);
+        let (busy, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let back: Vec<Provider> = sockets
+            .into_iter()
+            .map(|(socket, _)| {
+                let (busy, most) = (Arc::clone(&busy), Arc::clone(&most));
+                Provider::scripted_at(socket, move |peer| {
+                    while peer.request().is_some() {
+                        most.fetch_max(busy.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        // Long enough for others to come, were they allowed to.
+                        pause(Duration::from_millis(5));
+                        busy.fetch_sub(1, Ordering::SeqCst);
+                        peer.answer("200 OK", "back");
+                    }
+                })
+            })
+            .collect();
+        for (number, client) in clients.iter_mut().enumerate() {
+            assert_eq!(client.answer().status(), 200, "{method} {number}");
+        }
+        no_duplicates(&back.iter().collect::<Vec<_>>(), method);
+        assert!(most.load(Ordering::SeqCst) <= 6, "{most:?} at once at three providers with two places each");
+    }
+}
+
+#[test]
+fn an_outage_of_minutes_fails_fast_and_asks_nobody() {
+    let sockets: Vec<_> = (0..3).map(|_| refusing()).collect();
+    let at = |index: usize| sockets[index].1;
+    let places = [("alpha", at(0)), ("beta", at(1)), ("gamma", at(2))];
+    let gateway = Gateway::start(&DOWN.replace("recovery_timeout: 200ms", "recovery_timeout: 60s"), &places);
+    let mut client = gateway.connect();
+    assert_eq!(send(&mut client, "GET", "/", 0), 502, "it finds out that all of them are down");
+    let attempts = gateway.metric("sluice_attempts_total", &[]);
+    for number in 1..REQUESTS {
+        begin(&mut client, "GET", "/", number);
+        let answer = client.answer();
+        assert_eq!((answer.status(), answer.json()["reason"].as_str()), (503, Some("no_provider")));
+        let wait = answer.value("retry-after").and_then(|wait| wait.parse::<u32>().ok());
+        assert!(wait.is_some_and(|wait| (1..=66).contains(&wait)), "{wait:?}");
+    }
+    assert_eq!(gateway.metric("sluice_attempts_total", &[]) as usize, attempts as usize);
 }
 
 // --- another pool ---

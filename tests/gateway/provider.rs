@@ -66,7 +66,10 @@ pub(crate) fn silent() -> (Vec<Socket>, SocketAddr) {
 impl Provider {
     /// A provider that does nothing by itself: the test takes each connection with [`Provider::accept`].
     pub(crate) fn by_hand() -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        Provider::on(TcpListener::bind(("127.0.0.1", 0)).expect("a free port"))
+    }
+
+    fn on(listener: TcpListener) -> Self {
         let address = listener.local_addr().expect("a bound socket");
         listener.set_nonblocking(true).expect("a socket option");
         Provider { address, listener, seen: Arc::default() }
@@ -75,7 +78,17 @@ impl Provider {
     /// A provider that follows `script` on each connection, in a thread of its own. When the script returns, the
     /// connection is closed. A script that panics fails the test when the provider is dropped.
     pub(crate) fn scripted(script: impl Fn(&mut Peer) + Send + Sync + 'static) -> Self {
-        let provider = Provider::by_hand();
+        Provider::by_hand().following(script)
+    }
+
+    /// As [`Provider::scripted`], where a moment ago nobody listened; see [`refusing`].
+    pub(crate) fn scripted_at(socket: Socket, script: impl Fn(&mut Peer) + Send + Sync + 'static) -> Self {
+        socket.listen(128).expect("it is bound");
+        Provider::on(socket.into()).following(script)
+    }
+
+    fn following(self, script: impl Fn(&mut Peer) + Send + Sync + 'static) -> Self {
+        let provider = self;
         let (seen, script) = (Arc::clone(&provider.seen), Arc::new(script));
         let listener = provider.listener.try_clone().expect("a descriptor");
         // Blocking or not is a setting of the socket, which both handles share.

@@ -55,7 +55,7 @@ pub struct PoolTerms {
     pub min_per_second: f64,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Member {
     pub provider: usize,
     pub weight: u32,
@@ -113,6 +113,7 @@ pub struct Grant {
 pub struct Report {
     pub verdict: Verdict,
     pub head_after: Option<Duration>,
+    #[expect(clippy::option_option, reason = "as in the gateway: asked to wait or not, with a hint or without")]
     pub cooldown: Option<Option<Duration>>,
 }
 

@@ -1,6 +1,7 @@
 //! One pool's queue, whose providers have a place each now and then: everybody who could be overtaken, lost, counted twice or
 //! forgotten is. Terms change under way, which they do not in the larger world.
 
+use super::story::{Story, Word};
 use fastrand::Rng;
 use sluice::clock;
 use sluice::policy::class::Class;
@@ -9,7 +10,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Clients that ask, and one pool whose providers have a place each now and then.
-pub struct World {
+pub struct World<'a> {
+    story: &'a mut Story,
     rng: Rng,
     start: Instant,
     now: Instant,
@@ -48,7 +50,7 @@ struct Waiting {
 
 // === impl World ===
 
-impl World {
+impl<'a> World<'a> {
     /// How many requests ended, and how.
     pub fn ended(&self) -> BTreeMap<&'static str, u64> {
         let counts = [self.served, self.left, self.late, self.refused, self.pushed_out];
@@ -56,8 +58,8 @@ impl World {
     }
 
     /// Lives a world to its end.
-    pub fn run(seed: u64) -> World {
-        let mut world = World::new(Rng::with_seed(seed));
+    pub fn run(seed: u64, story: &'a mut Story) -> Self {
+        let mut world = World::new(Rng::with_seed(seed), story);
         for _ in 0..STEPS {
             world.step();
             world.check();
@@ -66,7 +68,7 @@ impl World {
         world
     }
 
-    fn new(mut rng: Rng) -> World {
+    fn new(mut rng: Rng, story: &'a mut Story) -> Self {
         let (start, terms) = (clock::now(), any_terms(&mut rng));
         let mut client = |_| Client {
             share: rng.u32(1..5),
@@ -76,6 +78,7 @@ impl World {
         let clients = (0..CLIENTS).map(&mut client).collect();
         let places = rng.usize(1..20);
         World {
+            story,
             rng,
             start,
             now: start,
@@ -130,6 +133,7 @@ impl World {
             Offered::Full(refused) => {
                 assert_eq!(refused, request);
                 self.refused += 1;
+                self.note("request {} of class {} is refused", [request.into(), class.as_str().into()]);
                 return;
             }
             Offered::Placed(ticket) => ticket,
@@ -137,9 +141,11 @@ impl World {
                 assert!(evicted.class >= class, "a more urgent one was pushed out");
                 assert!(self.waiting.remove(&item).is_some(), "{item} was pushed out and did not wait");
                 self.pushed_out += 1;
+                self.note("request {} makes way for {}", [item.into(), request.into()]);
                 ticket
             }
         };
+        self.note("request {} of class {} waits", [request.into(), class.as_str().into()]);
         self.waiting.insert(request, Waiting { ticket, waiter, until });
     }
 
@@ -156,6 +162,7 @@ impl World {
     /// The configuration changes.
     fn reload(&mut self) {
         self.terms = any_terms(&mut self.rng);
+        self.note("there are {} places now", [self.terms.capacity.into(), Word::Nothing]);
         self.queue.set_terms(self.terms);
         // The next turn of a class that waits is due by its old weight, while others go on by their new ones.
         self.bound = [2 * u64::from(MOST_WEIGHT + 1); 3];
@@ -177,6 +184,7 @@ impl World {
     }
 
     fn gone(&mut self, request: u64) {
+        self.note("request {} waits no longer", [request.into(), Word::Nothing]);
         let waiting = self.waiting.remove(&request).expect("it waits");
         assert_eq!(self.queue.remove(waiting.ticket), Some(request));
         assert_eq!(self.queue.remove(waiting.ticket), None, "nobody leaves twice");
@@ -187,6 +195,7 @@ impl World {
         while self.busy.len() < self.places {
             let Some((waiter, request)) = self.queue.take() else { break };
             self.served += 1;
+            self.note("request {} of class {} is served", [request.into(), waiter.class.as_str().into()]);
             let taken = self.waiting.remove(&request).expect("it waited");
             assert_eq!(taken.waiter, waiter);
             let own = |waiting: &&Waiting| {
@@ -209,6 +218,10 @@ impl World {
             self.passed[class.index()] = 0;
             self.bound[class.index()] = bound(&self.terms)[class.index()];
         }
+    }
+
+    fn note(&mut self, what: &'static str, [one, other]: [Word; 2]) {
+        self.story.note(self.now - self.start, what, [one, other, Word::Nothing]);
     }
 
     /// What must hold after each step.

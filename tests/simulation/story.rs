@@ -13,7 +13,7 @@ pub struct Story(VecDeque<(Duration, &'static str, [Word; 3])>);
 pub enum Word {
     #[default]
     Nothing,
-    Number(usize),
+    Number(u64),
     Text(&'static str),
 }
 
@@ -43,6 +43,12 @@ impl fmt::Display for Story {
 
 impl From<usize> for Word {
     fn from(number: usize) -> Self {
+        Word::Number(number as u64)
+    }
+}
+
+impl From<u64> for Word {
+    fn from(number: u64) -> Self {
         Word::Number(number)
     }
 }

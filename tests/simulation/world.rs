@@ -14,6 +14,7 @@ use sluice::policy::pace;
 use sluice::policy::queue::{self, Ticket, Waiter};
 use sluice::policy::retry::{self, Again, Backoff, Conditions, Ended, Jitter, Methods, Skip, So};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// One world.
@@ -254,7 +255,7 @@ impl<'a> World<'a> {
                 self.laws.recover(self.now);
                 let is_due = |that: &&Request| matches!(that.phase, Phase::Waiting(..) | Phase::Pausing);
                 let due = self.requests.iter().filter(is_due).count();
-                self.allowed = Some((self.now + Duration::from_secs(1), due));
+                self.allowed = Some((self.now + SECOND, due));
             }
         }
     }
@@ -315,18 +316,16 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Somebody asks until everybody has recovered and every circuit has closed: `src/proxy/dispatch.rs` would not know.
+    /// Somebody asks until everybody has recovered and every circuit has closed.
     fn goes_on(&self) -> bool {
         let calm = self.requests.len().saturating_sub(self.terms.requests);
-        let pools = &self.gateway.pools;
+        let members = self.gateway.pools.iter().flat_map(|pool| &pool.terms.members);
         // A backup is not asked while the others are well.
-        let members = pools.iter().flat_map(|pool| &pool.terms.members).filter(|member| !member.backup);
-        let all_closed = self.laws.all_closed(members.map(|member| member.provider));
-        assert!(calm < CALM_MOST, "after {calm} requests in calm weather a circuit is not closed");
-        if calm >= CALM_LEAST && all_closed {
-            println!("calm {calm} {:?} {}", self.now - self.start, self.terms.rate);
-        }
-        calm < CALM_LEAST || !all_closed
+        let asked = members.filter(|member| !member.backup).map(|member| member.provider);
+        let all_closed = self.laws.all_closed(asked);
+        let since = self.allowed.map_or(Duration::ZERO, |(second, _)| (self.now + SECOND).duration_since(second));
+        assert!(all_closed || since < CALM_MOST, "all have been well for {since:?}, and a circuit is not closed");
+        calm < CALM_LEAST || since < SECOND || !all_closed
     }
 
     /// A first try, or another one after a pause.
@@ -351,7 +350,9 @@ impl<'a> World<'a> {
         let waiter = self.waiter(request);
         let Request { pool, client, method, ref tried, deadline, .. } = self.requests[request];
         let risky = !self.terms.retry.methods.allow(method);
-        let ask = Ask { request, waiter, key: Some(client.into()), tried, risky, deadline, waits };
+        // Who has no key goes anywhere: so everybody is asked now and then, also where no client belongs to it.
+        let key = (!request.is_multiple_of(8)).then(|| client.into());
+        let ask = Ask { request, waiter, key, tried, risky, deadline, waits };
         self.gateway.lease(pool, &ask, &mut self.rng, self.now)
     }
 
@@ -651,7 +652,8 @@ fn any_terms(rng: &mut Rng, now: Instant) -> (Terms, Vec<ProviderTerms>, Vec<Poo
     };
     let terms = Terms {
         retry,
-        attempt_timeout: Duration::from_millis(rng.u64(300..2_000)),
+        // Whoever is well keeps to it.
+        attempt_timeout: Duration::from_millis(rng.u64(1_250..2_500)),
         timeout: Duration::from_millis(rng.u64(500..6_000)),
         rate,
         requests,
@@ -701,10 +703,10 @@ fn any_pool(rng: &mut Rng, providers: usize) -> PoolTerms {
         }
     }
     let names: Vec<String> = members.iter().map(|member| format!("provider-{}", member.provider)).collect();
-    let named: Vec<(&str, u32)> =
+    let weighted: Vec<(&str, u32)> =
         names.iter().map(String::as_str).zip(members.iter().map(|member| member.weight)).collect();
     PoolTerms {
-        balance: Balance::new(rule, &named, Default::default()),
+        balance: Balance::new(rule, &weighted, Arc::default()),
         members,
         by_latency: rule == Algorithm::PeakEwma,
         queue: queue::Terms {
@@ -714,10 +716,13 @@ fn any_pool(rng: &mut Rng, providers: usize) -> PoolTerms {
         },
         timeout: Duration::from_millis(rng.u64(100..5_000)),
         ratio: f64::from(rng.u8(..5)) / 10.0,
-        min_per_second: f64::from(rng.u8(..20)),
+        min_per_second: f64::from(rng.u8(..20)) / if rng.bool() { 10.0 } else { 1.0 },
     }
 }
 
-/// Requests in calm weather, at least, and until every circuit has to be closed.
+const SECOND: Duration = Duration::from_secs(1);
+/// Requests in calm weather, at least.
 const CALM_LEAST: usize = 100;
-const CALM_MOST: usize = 20_000;
+/// By then every circuit is closed. No cooldown is longer than 5 s, no wait of a circuit than 13.2 s; then a few have to be
+/// chosen, of which a slow answer that `peak_ewma` remembers keeps requests away for some more.
+const CALM_MOST: Duration = Duration::from_secs(60);
