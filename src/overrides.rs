@@ -265,7 +265,7 @@ impl Overrides {
         match self.store.write(Shelf::Overrides, &steps) {
             Ok(()) => state.unsaved.clear(),
             Err(error) => {
-                tracing::warn!(%error, "a change of the overrides is kept in memory only, until the store can be written")
+                tracing::warn!(%error, "overrides changed in memory only, until the store can be written");
             }
         }
     }
