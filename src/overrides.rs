@@ -253,7 +253,8 @@ impl Overrides {
     /// Writes what is not written yet, `changed` among it.
     fn save(&self, state: &mut State, changed: impl IntoIterator<Item = Target>) {
         state.unsaved.extend(changed);
-        if !state.loaded {
+        // Before it is read, writing would take the place of what is there; once it is another's, that one writes.
+        if !state.loaded || state.released {
             return;
         }
         let step = |target: &Target| match state.all.get(target) {
@@ -263,7 +264,9 @@ impl Overrides {
         let steps: Vec<_> = state.unsaved.iter().map(step).collect();
         match self.store.write(Shelf::Overrides, &steps) {
             Ok(()) => state.unsaved.clear(),
-            Err(error) => tracing::warn!(%error, "an override holds, and is kept in memory only"),
+            Err(error) => {
+                tracing::warn!(%error, "overrides changed in memory only, until the store can be written");
+            }
         }
     }
 }

@@ -460,6 +460,10 @@ async fn what_is_alive_is_shown_in_the_shapes_of_the_contract() {
         "latency": { "p50": 0.25, "p95": 0.5, "p99": null },
         "cooldown_until": "1970-01-01T00:00:01.000Z",
         "limits": { "concurrency": 64, "rate": 500.0 },
+        "learned": {
+            "status": "normal", "consecutive_429s": null, "reduction_pct": 0, "rate": 500.0, "concurrency": 64,
+            "evidence": [],
+        },
         "attempts": { "first": 9, "retry": 1, "hedge": 0 },
     });
     for (path, kind, name, one) in [

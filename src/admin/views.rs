@@ -40,6 +40,15 @@ pub(super) fn provider(provider: &ProviderView) -> Value {
         "latency": { "p50": p50, "p95": p95, "p99": p99 },
         "cooldown_until": provider.cooldown_until.map(timestamp),
         "limits": { "concurrency": provider.concurrency, "rate": provider.rate },
+        // Nothing is learned from rejections yet: what holds is what the file says.
+        "learned": {
+            "status": "normal",
+            "consecutive_429s": null,
+            "reduction_pct": 0,
+            "rate": provider.rate,
+            "concurrency": provider.concurrency,
+            "evidence": [],
+        },
         "attempts": tries(provider.attempts),
     })
 }
