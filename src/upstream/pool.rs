@@ -581,8 +581,9 @@ impl Live {
             self.earlier.notify_one();
         } else if let Ok(runtime) = Handle::try_current() {
             alarm.running = true;
-            let ringing = Ringing { live: Arc::downgrade(self), over: false };
-            runtime.spawn(ring(ringing, Arc::clone(&self.earlier)));
+            // A runtime that is ending drops the task at once, and the task locks the alarm to say so.
+            drop(alarm);
+            runtime.spawn(ring(Ringing { live: Arc::downgrade(self), over: false }, Arc::clone(&self.earlier)));
         }
     }
 

@@ -543,3 +543,30 @@ async fn a_probe_that_is_lost_makes_room_for_the_next() {
     drop(lease.take_probe());
     assert!(other.await.expect("the next probe").probe);
 }
+
+#[test]
+fn who_begins_to_wait_for_time_to_pass_while_its_runtime_ends_holds_nobody_up() {
+    /// Asks for one more lease when its task is dropped.
+    struct Last(World);
+
+    impl Drop for Last {
+        fn drop(&mut self) {
+            drop(wait(self.0.pool().lease(&ask())));
+        }
+    }
+
+    let world = World::single("limits: { rate: 1/s, burst: 1 }", "");
+    now(world.pool().lease(&ask())).finish(WELL, clock::now());
+    let (over, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.spawn(async {
+            let _last = Last(world);
+            std::future::pending::<()>().await;
+        });
+        runtime.block_on(tokio::task::yield_now());
+        drop(runtime);
+        over.send(()).expect("somebody waits for it");
+    });
+    ended.recv_timeout(Duration::from_secs(10)).expect("the runtime ends");
+}
