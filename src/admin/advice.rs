@@ -66,8 +66,7 @@ pub(super) fn advice(balance: &BalanceView) -> Vec<String> {
 /// Members whose share of the attempts is far from their weight. Only rules that go by weight alone promise it.
 fn uneven(balance: &BalanceView) -> Vec<String> {
     let promised = matches!(balance.rule, "round_robin" | "weighted");
-    let enough = balance.members.iter().map(attempts).sum::<u64>() >= ATTEMPTS_MIN;
-    if !promised || !enough {
+    if !promised || !enough(balance) {
         return Vec::new();
     }
     let far = |(member, share): (&MemberView, Option<Share>)| {
@@ -83,14 +82,15 @@ fn uneven(balance: &BalanceView) -> Vec<String> {
 
 /// Members that are much slower than the fastest, where the rule does not look at that.
 fn slow(balance: &BalanceView) -> Option<String> {
-    if matches!(balance.rule, "peak_ewma" | "least_connections" | "consistent_hash") {
+    let looked_at = matches!(balance.rule, "peak_ewma" | "least_connections" | "consistent_hash");
+    if looked_at || !enough(balance) {
         return None;
     }
     let median = |member: &MemberView| member.provider.latency[0].map(|median| (median, member.provider.name.clone()));
     let known: Vec<(Duration, String)> = balance.members.iter().filter_map(median).collect();
     let (fastest, slowest) = (known.iter().min()?, known.iter().max()?);
     let times = slowest.0.as_secs_f64() / fastest.0.as_secs_f64().max(1e-6);
-    (times >= SLOWER).then(|| {
+    (times >= SLOWER && slowest.0 >= SLOW_AT_ALL).then(|| {
         let (slow, fast) = (&slowest.1, &fastest.1);
         format!("{slow} takes {times:.0} times as long as {fast}: `balance: peak_ewma` would send it less")
     })
@@ -111,6 +111,11 @@ fn regular(balance: &BalanceView) -> usize {
     balance.members.iter().filter(|member| !member.backup).count().max(1)
 }
 
+/// Whether there were attempts enough to tell something by.
+fn enough(balance: &BalanceView) -> bool {
+    balance.members.iter().map(attempts).sum::<u64>() >= ATTEMPTS_MIN
+}
+
 fn attempts(member: &MemberView) -> u64 {
     member.provider.attempts.iter().sum()
 }
@@ -129,11 +134,14 @@ const SATURATED: f64 = 0.9;
 /// A share that is further from the weight than this is uneven.
 const UNEVEN: f64 = 0.25;
 
-/// Fewer attempts say nothing about shares.
+/// Fewer attempts say nothing about shares, nor about who is slow.
 const ATTEMPTS_MIN: u64 = 100;
 
 /// So many times as slow as the fastest is much slower.
 const SLOWER: f64 = 3.0;
+
+/// What takes less than this is not slow, however fast the others are.
+const SLOW_AT_ALL: Duration = Duration::from_millis(2);
 
 #[cfg(test)]
 mod tests {
@@ -178,6 +186,14 @@ mod tests {
         assert_eq!(advice(&even), [""; 0]);
         let few = pool("round_robin", vec![member("alpha", 1, 9), member("beta", 1, 1)]);
         assert_eq!(advice(&few), [""; 0]);
+        let timed = |median, member: MemberView| {
+            let latency = [Some(Duration::from_micros(median)); 3];
+            MemberView { provider: ProviderView { latency, ..member.provider }, weight: 1, backup: false }
+        };
+        let just_begun = [timed(10_000, member("alpha", 1, 9)), timed(500_000, member("beta", 1, 9))];
+        assert_eq!(advice(&pool("round_robin", just_begun.into())), [""; 0]);
+        let fast = [timed(100, member("alpha", 1, 900)), timed(1_900, member("beta", 1, 900))];
+        assert_eq!(advice(&pool("round_robin", fast.into())), [""; 0]);
         let by_latency = pool("peak_ewma", vec![member("alpha", 1, 9_000), member("beta", 1, 1_000)]);
         assert_eq!(advice(&by_latency), [""; 0]);
     }

@@ -40,6 +40,14 @@ fn status(gateway: &Gateway) -> u16 {
     send(gateway, "/").answer().status()
 }
 
+/// Sends a request, and waits until what came of it was told to whom it concerns: a client may have its answer a moment
+/// before that.
+fn status_settled(gateway: &Gateway) -> u16 {
+    let status = status(gateway);
+    wait_until("all leases to be given back", || look(gateway, "queues/main")["in_flight"] == 0);
+    status
+}
+
 /// A metric that counts whole things.
 fn metric(gateway: &Gateway, family: &str, labels: &[(&str, &str)]) -> u64 {
     let value = gateway.metric(family, labels).to_string();
@@ -113,7 +121,7 @@ fn a_circuit_shows_why_it_opened_and_can_be_forced_and_left_to_itself() {
     let alpha = Provider::answering(BROKEN);
     let provider = "circuit_breaker: { failure_threshold: 2, recovery_timeout: 60s }";
     let gateway = Gateway::before_with(&alpha, Extra { provider, ..Extra::default() });
-    assert_eq!((status(&gateway), status(&gateway)), (500, 500));
+    assert_eq!((status_settled(&gateway), status_settled(&gateway)), (500, 500));
     let circuit = look(&gateway, "circuit-breakers/alpha");
     assert_eq!(
         (&circuit["state"], &circuit["forced"], &circuit["failures"]),
@@ -234,7 +242,7 @@ routes: [ { name: all, match: { path: \"/*\" }, pool: main } ]
     };
     wait_until("its address to be a member", || listed("providers", "name"));
     assert!(listed("circuit_breakers", "provider"));
-    assert_eq!(status(&gateway), 200);
+    assert_eq!(status_settled(&gateway), 200);
     let attempts = || metric(&gateway, "sluice_attempts_total", &[("provider", &member), ("outcome", "success")]);
     assert_eq!(attempts(), 1);
     order(&gateway, "POST /api/v1/circuit-breakers/alpha/open");
@@ -246,7 +254,7 @@ routes: [ { name: all, match: { path: \"/*\" }, pool: main } ]
     assert_eq!(status(&gateway), 503);
     order(&gateway, "POST /api/v1/providers/alpha/undrain");
     gateway.reload().expect("applied");
-    assert_eq!(status(&gateway), 200);
+    assert_eq!(status_settled(&gateway), 200);
     assert_eq!(attempts(), 2, "its series outlived the reload");
 }
 
@@ -286,7 +294,7 @@ fn a_circuit_closes_when_the_head_of_an_answer_is_there_and_not_at_the_end_of_it
     });
     let provider = "circuit_breaker: { failure_threshold: 1, recovery_timeout: 10ms, success_threshold: 1 }";
     let gateway = Gateway::before_with(&alpha, Extra { provider, ..Extra::default() });
-    assert_eq!(status(&gateway), 500);
+    assert_eq!(status_settled(&gateway), 500);
     let mut stream = send(&gateway, "/stream");
     assert_eq!((stream.head().status(), stream.chunk()), (200, Some(b"first".to_vec())));
     wait_until("its circuit to close", || look(&gateway, "circuit-breakers/alpha")["state"] == "closed");
