@@ -6,8 +6,8 @@
 mod figures;
 
 use crate::admin::{
-    self, BalanceView, Check, CircuitView, ConfigStatus, Control, Dependency, OnDisk, ProviderView, QueueView,
-    Readiness, Rejected, Reloaded, Reloading, RetryView, Version, WaitingView,
+    self, BalanceView, Check, CircuitView, ConfigStatus, Control, DegradationView, Dependency, OnDisk, ProviderView,
+    QueueView, Readiness, Rejected, Reloaded, Reloading, RetryView, Version, WaitingView,
 };
 use crate::clock;
 use crate::config::{self, Bind, Config, Environment, Inputs, Loaded, Problems, UnknownEnvironment};
@@ -624,6 +624,10 @@ impl Control for Core {
         self.figures().retries()
     }
 
+    fn degradations(&self) -> Vec<DegradationView> {
+        self.figures().degradations()
+    }
+
     fn dependencies(&self) -> Vec<Dependency> {
         let store = self.overrides.store();
         let (state, detail) = match store.state {
@@ -716,7 +720,7 @@ fn build(
             opened.push(port.map_err(|error| cannot_listen(&listener.name, &listener.bind, &error))?);
         }
     }
-    let snapshot = Arc::new(Snapshot::new(config, &pools, metrics));
+    let snapshot = Arc::new(Snapshot::new(config, &pools, &registry, metrics));
     Ok(Built { registry, snapshot, log, opened, terminators })
 }
 

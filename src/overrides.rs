@@ -344,6 +344,7 @@ mod tests {
                 }
                 Change::Drain(name, drained) => (name, vec![("drains", drained)]),
                 Change::Pause(name, paused) => (name, vec![("pauses", paused)]),
+                Change::Degrade(name, forced) => (name, vec![("degrades", forced.is_some())]),
             };
             if self.names.contains(&name) {
                 let told = steps.into_iter().map(|(step, holds)| (format!("{name} {step}"), holds));

@@ -7,6 +7,7 @@ use super::views;
 use crate::config::duration;
 use crate::observe::Exposition;
 use crate::overrides::{Refused, Shown};
+use crate::policy::ladder;
 use crate::policy::overrides::{Kind, Setting, Target};
 use axum::Json;
 use axum::body::{Body, HttpBody};
@@ -60,6 +61,8 @@ pub(super) fn router(control: Arc<dyn Control>) -> Router {
         .route("/api/v1/providers/{provider}", get(provider))
         .route("/api/v1/load-balancing", get(balances))
         .route("/api/v1/retry", get(retries))
+        .route("/api/v1/degradation", get(degradations))
+        .route("/api/v1/degradation/{route}", get(degradation))
         .route("/api/v1/overrides", get(overrides))
         .route("/api/v1/overrides/{kind}/{name}", delete(take_back))
         .merge(steers)
@@ -174,6 +177,17 @@ async fn retries(State(desk): State<Desk>, uri: Uri) -> Response {
     single(&desk, &uri, "", |control| Some(views::retries(&control.retries()))).await
 }
 
+async fn degradations(State(desk): State<Desk>, uri: Uri) -> Response {
+    list(&desk, &uri, "degradation", |control| control.degradations().iter().map(views::degradation).collect()).await
+}
+
+async fn degradation(State(desk): State<Desk>, uri: Uri, Path(name): Path<String>) -> Response {
+    let one = move |control: &dyn Control| {
+        control.degradations().iter().find(|route| route.route == name).map(views::degradation)
+    };
+    single(&desk, &uri, LADDER, one).await
+}
+
 /// Everything of a kind, under its name.
 async fn list(
     desk: &Desk,
@@ -276,13 +290,13 @@ async fn steer(
     setting: Option<Setting>,
 ) -> Response {
     let target = Target { kind, name };
-    let done = match (ttl(uri.query().unwrap_or("")), setting) {
-        (Err(problem), _) => Err(problem),
-        (Ok(Some(_)), None) => {
+    let done = match said_by(uri.query().unwrap_or(""), setting) {
+        Err(problem) => Err(problem),
+        Ok((Some(_), None)) => {
             Err(bad_request("nothing is set here that could end: `ttl` belongs to what is to be taken back later"))
         }
-        (Ok(ttl), Some(setting)) => made(&desk, setting, target, ttl).await.map(|shown| ("override", Some(shown))),
-        (Ok(None), None) => cleared(&desk, target).await.map(|shown| ("cleared", shown)),
+        Ok((ttl, Some(setting))) => made(&desk, setting, target, ttl).await.map(|shown| ("override", Some(shown))),
+        Ok((None, None)) => cleared(&desk, target).await.map(|shown| ("cleared", shown)),
     };
     match done {
         Ok((what, shown)) => said(what, shown.as_ref()),
@@ -292,8 +306,20 @@ async fn steer(
 
 async fn made(desk: &Desk, setting: Setting, target: Target, ttl: Option<Duration>) -> Result<Shown, Problem> {
     let name = target.name.clone();
-    let made = aside(desk, move |control| control.override_by(setting, &name, ttl)).await;
-    made.ok_or_else(|| failed(desk))?.map_err(|refused| not_done(refused, &target))
+    let made = aside(desk, move |control| {
+        let missing = missing_rung(control, setting, &name);
+        missing.map_or_else(|| Ok(control.override_by(setting, &name, ttl)), Err)
+    });
+    made.await.ok_or_else(|| failed(desk))??.map_err(|refused| not_done(refused, &target))
+}
+
+/// What is wrong with forcing a route onto a rung that its ladder does not have.
+fn missing_rung(control: &dyn Control, setting: Setting, name: &str) -> Option<Problem> {
+    let Setting::Degraded(Some(rung)) = setting else { return None };
+    let route = control.degradations().into_iter().find(|route| route.route == name)?;
+    let has: Vec<&str> = route.ladder.iter().map(|rung| rung.as_str()).collect();
+    let detail = format!("rung: the ladder of this route has no `{}`; it has {}", rung.as_str(), has.join(", "));
+    (!route.ladder.contains(&rung)).then(|| bad_request(detail))
 }
 
 async fn cleared(desk: &Desk, target: Target) -> Result<Option<Shown>, Problem> {
@@ -314,7 +340,11 @@ fn said(what: &str, shown: Option<&Shown>) -> Response {
 
 fn not_done(refused: Refused, target: &Target) -> Problem {
     match refused {
-        Refused::Unknown => unknown_name(if target.kind == Kind::Queue { "pool" } else { "provider" }),
+        Refused::Unknown => unknown_name(match target.kind {
+            Kind::Queue => "pool",
+            Kind::Degradation => LADDER,
+            Kind::Circuit | Kind::Provider => "provider",
+        }),
         Refused::Full => {
             let detail = "there are as many overrides as there may be; DELETE some of GET /api/v1/overrides";
             Problem::new(StatusCode::CONFLICT, "too_many_overrides", detail)
@@ -331,6 +361,7 @@ fn unknown_name(kind: &str) -> Problem {
         "there is no {kind} of that name; GET /api/v1/{} lists those there are",
         match kind {
             "pool" => "queues",
+            LADDER => "degradation",
             _ => "providers",
         }
     );
@@ -346,21 +377,36 @@ fn bad_request(detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "bad_request", detail)
 }
 
-/// `ttl=10m`, the only thing that a query may say: what is mistyped must not be an override for ever.
-fn ttl(query: &str) -> Result<Option<Duration>, Problem> {
+/// `ttl=10m` and, where a route is forced onto a rung, `rung=static`: all that a query may say. What is mistyped must not be
+/// an override for ever.
+fn said_by(query: &str, mut setting: Option<Setting>) -> Result<(Option<Duration>, Option<Setting>), Problem> {
     let mut ttl = None;
     for part in query.split('&').filter(|part| !part.is_empty()) {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
-        if name != "ttl" || ttl.is_some() {
-            return Err(bad_request("the query may say `ttl`, once, and nothing else: ?ttl=10m"));
+        match (name, setting) {
+            ("ttl", _) if ttl.is_none() => ttl = Some(span(value)?),
+            ("rung", Some(Setting::Degraded(None))) => {
+                let words = "rung: write `pool`, `reduced`, `stale` or `static`, or leave it out for the first one";
+                let rung = ladder::Kind::parse(value).ok_or_else(|| bad_request(words))?;
+                setting = Some(Setting::Degraded(Some(rung)));
+            }
+            (_, Some(Setting::Degraded(_))) => {
+                return Err(bad_request(
+                    "the query may say `rung` and `ttl`, each once, and nothing else: ?rung=static&ttl=10m",
+                ));
+            }
+            _ => return Err(bad_request("the query may say `ttl`, once, and nothing else: ?ttl=10m")),
         }
-        let span = duration(value).map_err(|help| bad_request(format!("ttl: {help}")))?;
-        if span.is_zero() {
-            return Err(bad_request("ttl: it would end at once; leave it out for an override without an end"));
-        }
-        ttl = Some(span);
     }
-    Ok(ttl)
+    Ok((ttl, setting))
+}
+
+fn span(text: &str) -> Result<Duration, Problem> {
+    let span = duration(text).map_err(|help| bad_request(format!("ttl: {help}")))?;
+    if span.is_zero() {
+        return Err(bad_request("ttl: it would end at once; leave it out for an override without an end"));
+    }
+    Ok(span)
 }
 
 async fn not_found(uri: Uri) -> Problem {
@@ -434,7 +480,7 @@ fn quality(range: &str) -> f32 {
 }
 
 /// What operators can do to what is alive: the path, what it is about, and what lies over that from then on.
-const STEERS: [(&str, Kind, Option<Setting>); 7] = [
+const STEERS: [(&str, Kind, Option<Setting>); 9] = [
     ("/api/v1/circuit-breakers/{provider}/open", Kind::Circuit, Some(Setting::Open)),
     ("/api/v1/circuit-breakers/{provider}/close", Kind::Circuit, Some(Setting::Closed)),
     ("/api/v1/circuit-breakers/{provider}/auto", Kind::Circuit, None),
@@ -442,7 +488,12 @@ const STEERS: [(&str, Kind, Option<Setting>); 7] = [
     ("/api/v1/providers/{provider}/undrain", Kind::Provider, None),
     ("/api/v1/queues/{pool}/pause", Kind::Queue, Some(Setting::Paused)),
     ("/api/v1/queues/{pool}/resume", Kind::Queue, None),
+    ("/api/v1/degradation/{route}/force", Kind::Degradation, Some(Setting::Degraded(None))),
+    ("/api/v1/degradation/{route}/auto", Kind::Degradation, None),
 ];
+
+/// What a name is that `/api/v1/degradation` knows.
+const LADDER: &str = "route with a ladder";
 
 /// Answers are of the moment, are what they say they are, and belong into no other page.
 const ALWAYS: [(&str, &str); 4] = [

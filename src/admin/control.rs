@@ -5,6 +5,8 @@ use crate::observe::{Exposition, Metrics};
 use crate::overrides::{self, Shown};
 use crate::policy::circuit::{self, Circuit};
 use crate::policy::class::Class;
+use crate::policy::degrade::{Degradation, Totals};
+use crate::policy::ladder::Kind;
 use crate::policy::overrides::{Setting, Target};
 use serde_json::Value;
 use std::pin::Pin;
@@ -47,6 +49,9 @@ pub trait Control: Send + Sync + 'static {
 
     /// Who tried again, who did not, and what is left to spend on it.
     fn retries(&self) -> RetryView;
+
+    /// Every route that has a ladder, in the order of the file.
+    fn degradations(&self) -> Vec<DegradationView>;
 
     /// What Sluice itself depends on.
     fn dependencies(&self) -> Vec<Dependency>;
@@ -242,6 +247,23 @@ pub struct RetryView {
 
 /// Counts by reason.
 pub type Counts = Vec<(&'static str, u64)>;
+
+/// A route that has a ladder, and when it was looked at.
+#[derive(Debug, Clone)]
+pub struct DegradationView {
+    /// Its name.
+    pub route: String,
+    /// What its rungs do, the first one first.
+    pub ladder: Vec<Kind>,
+    /// A copy.
+    pub degradation: Degradation,
+    /// What its rungs have come to so far.
+    pub totals: Totals,
+    /// By the clock that the copy goes by.
+    pub now: Instant,
+    /// The same by the wall clock.
+    pub at: SystemTime,
+}
 
 /// Something that Sluice depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,8 +13,8 @@ mod server;
 mod views;
 
 pub use control::{
-    BalanceView, Check, CircuitView, ConfigStatus, Control, Counts, Dependency, MemberView, OnDisk, ProviderView,
-    QueueView, Readiness, Rejected, Reloaded, Reloading, RetryView, Version, WaitingView,
+    BalanceView, Check, CircuitView, ConfigStatus, Control, Counts, DegradationView, Dependency, MemberView, OnDisk,
+    ProviderView, QueueView, Readiness, Rejected, Reloaded, Reloading, RetryView, Version, WaitingView,
 };
 pub use server::serve;
 

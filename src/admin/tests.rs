@@ -7,6 +7,8 @@ use crate::observe::Metrics;
 use crate::overrides::{self, Overrides, Shown, Steered};
 use crate::policy::circuit::{Circuit, State, Terms, Verdict};
 use crate::policy::class::Class;
+use crate::policy::degrade::{Degradation, Forced, Measures, Rung, Totals};
+use crate::policy::ladder::{Kind, Trigger};
 use crate::policy::overrides::{Change, Setting, Target};
 use crate::store::Embedded;
 use serde_json::{Value, json};
@@ -159,6 +161,24 @@ impl Control for Pretended {
             routes: vec![("api".into(), vec![("503", 9)], vec![("budget", 2)])],
             budgets: vec![("main".into(), Some(7.5))],
         }
+    }
+
+    fn degradations(&self) -> Vec<DegradationView> {
+        let start = clock::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let ladder = vec![Kind::Pool, Kind::Static];
+        let rungs = ladder.iter().map(|kind| Rung { kind: *kind, terms: None });
+        let mut degradation = Degradation::new(rungs.collect(), start);
+        let totals = |pool, of_static| Totals { answers: [pool, 0, 0, of_static], failed: pool };
+        let look = |degradation: &mut Degradation, totals, fall, now| {
+            degradation.look(&Measures::default(), totals, fall, now);
+        };
+        look(&mut degradation, totals(1, 2), Some((at(1), Trigger::QueueFull)), at(1));
+        look(&mut degradation, totals(1, 2), None, at(30));
+        degradation.force(Some(Forced::On(Kind::Static)), at(60));
+        look(&mut degradation, totals(1, 9), None, at(60));
+        let (now, at) = (at(61), UNIX_EPOCH + Duration::from_secs(61));
+        vec![DegradationView { route: "alpha".into(), ladder, degradation, totals: totals(1, 9), now, at }]
     }
 
     fn dependencies(&self) -> Vec<Dependency> {
@@ -491,6 +511,43 @@ async fn what_is_alive_is_shown_in_the_shapes_of_the_contract() {
         "pools": [{ "pool": "main", "budget_remaining": 7.5 }],
     });
     assert_eq!(world.get("/api/v1/retry").await.json(), retries);
+}
+
+#[tokio::test]
+async fn degraded_routes_are_listed_with_what_they_came_to() {
+    let world = World::start(&[]);
+    let answers = |pool, of_static| json!({ "pool": pool, "reduced": 0, "stale": 0, "static": of_static });
+    let route = json!({
+        "route": "alpha", "ladder": ["pool", "static"], "degraded": true, "rung": "static", "forced": "static",
+        "since": "1970-01-01T00:01:00.000Z", "why": "an operator forced it", "requests_affected": 7,
+        "answers_total": answers(1, 9), "failed_total": 1, "events": 1,
+        "past": [{
+            "since": "1970-01-01T00:00:01.000Z", "until": "1970-01-01T00:00:01.000Z", "seconds": 0.0,
+            "why": "requests failed (queue_full), and its ladder answered", "answers": answers(1, 2),
+            "requests_affected": 4, "failed": 1,
+        }],
+    });
+    assert_eq!(world.get("/api/v1/degradation").await.json(), json!({ "degradation": [route] }));
+    assert_eq!(world.get("/api/v1/degradation/alpha").await.json(), route);
+    world.get("/api/v1/degradation/beta").await.is_problem(404, "unknown_name");
+}
+
+#[tokio::test]
+async fn a_route_is_forced_onto_a_rung_and_handed_back() {
+    let world = World::start(&[]);
+    let told = || std::mem::take(&mut *world.gateway.alpha.told.lock().expect("nobody panicked"));
+    let force = async |query: &str| world.ask(&format!("POST /api/v1/degradation/alpha/force{query}"), &[], "").await;
+    assert_eq!(force("?ttl=10m").await.json()["override"]["id"], "degradation/alpha");
+    assert_eq!(force("?rung=static").await.json()["override"]["setting"], "degraded_static");
+    world.ask("POST /api/v1/degradation/alpha/auto", &[], "").await;
+    let degrade = |forced: &str| format!("Degrade(\"alpha\", {forced})");
+    assert_eq!(told(), [degrade("Some(First)"), degrade("Some(On(Static))"), degrade("None")]);
+    for query in ["?rung=stale", "?rung=cache", "?rung=static&rung=pool", "?ttl=1m&ttl=2m", "?rung", "?for=1m"] {
+        force(query).await.is_problem(400, "bad_request");
+    }
+    world.ask("POST /api/v1/degradation/alpha/auto?rung=static", &[], "").await.is_problem(400, "bad_request");
+    world.ask("POST /api/v1/degradation/beta/force?rung=stale", &[], "").await.is_problem(404, "unknown_name");
+    assert_eq!(told(), [""; 0]);
 }
 
 #[tokio::test]

@@ -2,13 +2,15 @@
 
 use super::advice::{advice, shares};
 use super::control::{
-    BalanceView, CircuitView, ConfigStatus, Counts, Dependency, ProviderView, QueueView, Readiness, Reloaded,
-    RetryView, WaitingView,
+    BalanceView, CircuitView, ConfigStatus, Counts, DegradationView, Dependency, ProviderView, QueueView, Readiness,
+    Reloaded, RetryView, WaitingView,
 };
 use crate::observe::timestamp;
 use crate::overrides::Shown;
-use crate::policy::circuit::{Forced, State};
+use crate::policy::circuit::{self, State};
 use crate::policy::class::Class;
+use crate::policy::degrade::{Forced, Totals};
+use crate::policy::ladder::Kind;
 use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -77,7 +79,7 @@ pub(super) fn circuit(view: &CircuitView) -> Value {
     json!({
         "provider": view.provider,
         "state": circuit.state().as_str(),
-        "forced": circuit.forced().map(Forced::as_str),
+        "forced": circuit.forced().map(circuit::Forced::as_str),
         "failures": circuit.failures(),
         "counts": { "successes": counts.successes, "failures": counts.failures },
         "probes": circuit.probes(),
@@ -161,6 +163,48 @@ pub(super) fn retries(view: &RetryView) -> Value {
         "routes": routes.collect::<Vec<_>>(),
         "pools": pools.collect::<Vec<_>>(),
     })
+}
+
+pub(super) fn degradation(view: &DegradationView) -> Value {
+    let degradation = &view.degradation;
+    let at = |instant: Instant| timestamp(wall(instant, view.now, view.at));
+    let spell = degradation.spell();
+    let past = degradation.past().rev().map(|spell| {
+        json!({
+            "since": at(spell.since),
+            "until": at(spell.until),
+            "seconds": spell.length().as_secs_f64(),
+            "why": spell.why.to_string(),
+            "answers": by_rung(&spell.totals),
+            "requests_affected": spell.totals.affected(),
+            "failed": spell.totals.failed,
+        })
+    });
+    json!({
+        "route": view.route,
+        "ladder": view.ladder.iter().map(|rung| rung.as_str()).collect::<Vec<_>>(),
+        "degraded": spell.is_some(),
+        "rung": degradation.kind().map(Kind::as_str),
+        "forced": degradation.forced().map(|forced| match forced {
+            Forced::First => "first",
+            Forced::On(rung) => rung.as_str(),
+        }),
+        "since": spell.map(|spell| at(spell.since)),
+        "why": spell.map(|spell| spell.why.to_string()),
+        "requests_affected": spell.map_or(0, |spell| spell.totals.affected()),
+        "answers_total": by_rung(&view.totals),
+        "failed_total": view.totals.failed,
+        "events": degradation.spells(),
+        "past": past.collect::<Vec<_>>(),
+    })
+}
+
+fn by_rung(totals: &Totals) -> Value {
+    Kind::ALL
+        .iter()
+        .map(|rung| (rung.as_str().to_owned(), totals.answers[rung.index()].into()))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 fn tries<T: Into<Value>>([first, retry, hedge]: [T; 3]) -> Value {

@@ -7,10 +7,11 @@ use super::problem::{Span, shown};
 use super::reader::Reader;
 use super::scalar;
 use super::types::{
-    ANONYMOUS, Action, Admin, BalanceRule, Bind, HeaderRules, Hedge, HedgeAfter, HostPattern, Listener, Match, Memory,
-    PathPattern, Pool, PoolQueue, Protocols, ProviderAddress, ProviderUrl, Retry, Rewrite, Route, Scheme, Token,
-    ValueMatch,
+    ANONYMOUS, Admin, BalanceRule, Bind, Fallback, HeaderRules, Hedge, HedgeAfter, HostPattern, Listener, Match,
+    Memory, PathPattern, Pool, PoolQueue, Protocols, ProviderAddress, ProviderUrl, Retry, Rewrite, Route, Rung, Scheme,
+    Token, ValueMatch,
 };
+use crate::policy::ladder::{Kind, Trigger};
 use crate::policy::retry::{Methods, Why, Wrong};
 use rustls::sign::SigningKey;
 use std::collections::{HashMap, HashSet};
@@ -178,7 +179,7 @@ pub(super) fn repeats(reader: &Reader<'_>, name: &'static str, cx: &mut Context<
         return;
     }
     let mut seen: HashSet<String> = HashSet::new();
-    let folds = matches!(name, "hosts" | "remove");
+    let folds = matches!(name, "hosts" | "remove" | "remove_headers");
     for (index, node) in items.iter().enumerate() {
         let Some(scalar) = node.scalar().filter(|scalar| !scalar.is_unknown()) else { continue };
         let text = if folds { scalar.text.to_ascii_lowercase() } else { scalar.text.to_string() };
@@ -457,8 +458,143 @@ pub(super) fn inert_in_route(own: &Reader<'_>, whole: &Reader<'_>, cx: &mut Cont
         return;
     }
     let Some(action) = ["respond", "redirect"].into_iter().find(|name| whole.has(name)) else { return };
-    for name in ["timeout", "stream_timeout", "rewrite", "class", "retry"] {
+    for name in ["timeout", "stream_timeout", "rewrite", "class", "retry", "degrade"] {
         inert(own, name, &format!("beside `{action}`"), "no provider is asked; remove it", cx);
+    }
+}
+
+/// What a rung does: one thing.
+pub(super) fn one_fallback(reader: &Reader<'_>, cx: &mut Context<'_>) -> Option<Kind> {
+    let mut written = Kind::ALL.into_iter().filter_map(|kind| Some((kind, reader.entry(kind.as_str())?)));
+    let Some((kind, first)) = written.next() else {
+        let message = format!("{}: the rung does nothing", reader.at);
+        cx.problem(reader.head, &reader.at, message, Some("write `pool`, `reduced`, `stale` or `static`".into()));
+        return None;
+    };
+    if let Some((_, second)) = written.next() {
+        let message = format!("{}: `{}` and `{}` contradict each other", reader.at, first.key, second.key);
+        let help = "a rung does one thing; make two of it".to_owned();
+        cx.problem(second.key_span, &reader.at, message, Some(help));
+    }
+    Some(kind)
+}
+
+/// Settings of a rung that have no effect, or contradict another, in a route whose own pool is `main`.
+pub(super) fn in_rung(reader: &Reader<'_>, rung: &Rung, main: usize, caches: bool, cx: &mut Context<'_>) {
+    let asks = rung.rule.kind.asks();
+    if asks {
+        inert(reader, "methods", "on a rung that asks a provider", "`retry.methods` says it; remove it", cx);
+    }
+    for (index, node, word) in known_items(reader, "on") {
+        let Some(trigger) = Trigger::parse(word) else { continue };
+        let same_pool = rung.rule.kind == Kind::Reduced && rung.what.pool().is_none();
+        let (what, help) = match trigger {
+            Trigger::Deadline if asks => {
+                ("no time is left to ask a provider", "remove it, or write it on a `stale` or `static` rung")
+            }
+            Trigger::NoProvider | Trigger::QueueFull | Trigger::QueueTimeout if same_pool => {
+                ("the same pool would say the same again", "remove it, or name another `pool` in `reduced`")
+            }
+            _ => continue,
+        };
+        let list = reader.at.key("on");
+        let at = list.item(index);
+        cx.problem(node.span, &at, format!("{at}: {what}"), Some(help.into()));
+    }
+    let is_main = rung.what.pool() == Some(main);
+    match &rung.what {
+        // A pool that is not known here may be any.
+        Fallback::Pool(_) if is_main && reader.text("pool").is_some() => {
+            refuse(
+                reader,
+                "pool",
+                "this is the route's own pool",
+                "name another; `retry` is for asking this one again",
+                cx,
+            );
+        }
+        Fallback::Reduced(reduced) => {
+            let (section, path) = (reader.child("reduced"), reader.at.key("reduced"));
+            if is_main && section.text("pool").is_some() {
+                refuse(&section, "pool", "this is the route's own pool", "it is asked anyway; remove it", cx);
+            }
+            let changes = !reduced.headers.is_empty() || reduced.path.is_some() || !reduced.json.is_empty();
+            if section.node.is_some() && !changes {
+                let message = format!("{path}: nothing of the request is reduced");
+                let help = "write `set_headers`, `remove_headers`, `path` or `json`; another pool alone is `pool:`";
+                cx.problem(section.head, &path, message, Some(help.into()));
+            }
+            json_twice(&section.child("json"), cx);
+        }
+        Fallback::Stale if !caches => {
+            let help = "write `cache` in the route, or remove the rung";
+            inert(reader, "stale", "without `cache`", help, cx);
+        }
+        Fallback::Static(_) => {
+            let section = reader.child("static");
+            if let Some(entry) = section.entry("file").filter(|_| section.has("body")) {
+                let message = format!("{}: `body` and `file` contradict each other", section.at);
+                cx.problem(entry.key_span, &section.at, message, Some("keep one of them".into()));
+            }
+        }
+        Fallback::Pool(_) | Fallback::Stale => {}
+    }
+}
+
+/// A field of JSON that is both set and removed.
+fn json_twice(reader: &Reader<'_>, cx: &mut Context<'_>) {
+    for (index, node, name) in known_items(reader, "remove") {
+        if reader.entries("set").iter().any(|entry| &*entry.key == name) {
+            let list = reader.at.key("remove");
+            let at = list.item(index);
+            let message = format!("{at}: {} is both set and removed", shown(name));
+            cx.problem(node.span, &at, message, Some("`set` replaces the field; remove it here".into()));
+        }
+    }
+}
+
+/// A rung to which no request comes: `above` has answers that are always there for all that it is for.
+pub(super) fn below(reader: &Reader<'_>, above: &[Rung], rung: &Rung, cx: &mut Context<'_>) {
+    let takes_all = |other: &Rung| {
+        let methods = match (&other.rule.methods, &rung.rule.methods) {
+            (Methods::All, _) => true,
+            (mine, Methods::These(these)) if !rung.rule.kind.asks() => these.iter().all(|method| mine.allow(method)),
+            _ => false,
+        };
+        other.rule.kind == Kind::Static && methods && other.rule.on.include(rung.rule.on)
+    };
+    // Where thresholds or an operator put the route on a rung, it begins there.
+    if rung.thresholds.is_none() && above.iter().any(takes_all) {
+        let message = format!("{}: no request comes to this rung", reader.at);
+        let help = "the `static` rung before it answers all that this one could; write this one first".to_owned();
+        cx.problem(reader.head, &reader.at, message, Some(help));
+    }
+}
+
+/// Levels that mean nothing, or that have no room between them.
+pub(super) fn levels(reader: &Reader<'_>, cx: &mut Context<'_>) {
+    let (enter, leave) = (reader.child("enter"), reader.child("leave"));
+    if !reader.has("enter") {
+        return inert(reader, "leave", "without `enter`", "write `enter` beside it, or remove it", cx);
+    }
+    if enter.node.is_some_and(|node| node.entries().is_some_and(<[Entry]>::is_empty)) {
+        let message = format!("{}: nothing says when", enter.at);
+        cx.problem(enter.head, &enter.at, message, Some("write `queue`, `latency` or `error_rate`".into()));
+    }
+    for name in ["queue", "latency", "error_rate"] {
+        if !enter.has(name) {
+            let help = format!("write `{name}` in `enter` too, or remove it");
+            inert(&leave, name, "without the same in `enter`", &help, cx);
+            continue;
+        }
+        let is_time = name == "latency";
+        let known = enter.text(name).is_some() && leave.text(name).is_some();
+        let apart =
+            if is_time { leave.duration(name) < enter.duration(name) } else { leave.number(name) < enter.number(name) };
+        if known && !apart {
+            let help = "what lies between keeps the route from going to and fro; write less";
+            refuse(&leave, name, &format!("this is not below `enter.{name}`"), help, cx);
+        }
     }
 }
 
@@ -586,10 +722,8 @@ impl CertificateNames {
 /// Pools that no route sends to, and providers in no pool: legal, and worth a word.
 pub(super) fn unused(top: &Reader<'_>, pools: &[Pool], routes: &[Placed<Arc<Route>>], cx: &mut Context<'_>) {
     let mut pool_used = vec![false; pools.len()];
-    for route in routes {
-        if let Action::Pool(index) = route.what.action
-            && let Some(used) = pool_used.get_mut(index)
-        {
+    for index in routes.iter().flat_map(|route| route.what.pools()) {
+        if let Some(used) = pool_used.get_mut(index) {
             *used = true;
         }
     }

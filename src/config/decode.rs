@@ -16,12 +16,15 @@ use super::secret::{Secret, SecretBytes};
 use super::shape::{self, Key, Kind};
 use super::types::{
     ANONYMOUS, Action, Admin, BalanceRule, Bind, BudgetTerms, Certificate, CircuitBreaker, ClassRule, Client, Commit,
-    Config, HashBy, HeaderRules, HealthCheck, Hedge, HedgeAfter, HostPattern, HostRule, Level, Listener,
-    ListenerLimits, ListenerTls, Log, LogFormat, Match, Member, Memory, PathPattern, Pool, PoolQueue, Protocols,
-    Provider, ProviderAddress, ProviderConnections, ProviderLimits, ProviderTimeouts, ProviderTls, ProviderUrl,
-    ProxyVersion, Rate, Retry, Rewrite, Role, Route, Scheme, Store, TlsVersion, Token, ValueMatch,
+    Config, Fallback, HashBy, HeaderRules, HealthCheck, Hedge, HedgeAfter, HostPattern, HostRule, JsonRules, Level,
+    Listener, ListenerLimits, ListenerTls, Log, LogFormat, Match, Member, Memory, PathPattern, Pool, PoolQueue,
+    Protocols, Provider, ProviderAddress, ProviderConnections, ProviderLimits, ProviderTimeouts, ProviderTls,
+    ProviderUrl, ProxyVersion, Rate, Reduced, Retry, Rewrite, Role, Route, Rung, Scheme, StaticAnswer, Store,
+    TlsVersion, Token, ValueMatch,
 };
 use crate::policy::class::Class;
+use crate::policy::degrade::{Levels, Terms};
+use crate::policy::ladder::{self, Trigger, Triggers};
 use crate::policy::retry::{Backoff, Conditions, Jitter, Methods};
 use crate::policy::{circuit, queue};
 use std::collections::{HashMap, HashSet};
@@ -650,8 +653,125 @@ fn route(
     if reader.has("pool") {
         check::in_retry(&own.child("retry"), &retry, timeout, memory, cx);
     }
-    let route = Route { name, matches, action: action?, timeout, stream_timeout, rewrite, class, retry };
+    let degrade = ladder(reader, own, action.as_ref(), pools, cx);
+    let route = Route { name, matches, action: action?, timeout, stream_timeout, rewrite, class, retry, degrade };
     named.then_some(route)
+}
+
+/// The rungs of a route that sends to a pool. Those that defaults lay under it and that mean nothing there are left out.
+fn ladder(
+    reader: &Reader<'_>,
+    own: &Reader<'_>,
+    action: Option<&Action>,
+    pools: &Defined,
+    cx: &mut Context<'_>,
+) -> Vec<Rung> {
+    let Some(&Action::Pool(main)) = action else { return Vec::new() };
+    let (list, keys) = (reader.at.key("degrade"), object_keys(reader, "degrade"));
+    let mut rungs: Vec<Rung> = Vec::new();
+    for (index, node) in reader.items("degrade").iter().enumerate() {
+        let each = Reader::new(Some(node), keys, list.item(index), head_of(node));
+        let Some(rung) = rung(&each, main, pools, cx) else { continue };
+        let (is_own, caches) = (rung.what.pool() == Some(main), reader.has("cache"));
+        if own.has("degrade") {
+            check::in_rung(&each, &rung, main, caches, cx);
+            check::below(&each, &rungs, &rung, cx);
+        } else if is_own || (rung.what == Fallback::Stale && !caches) {
+            continue;
+        }
+        rungs.push(rung);
+    }
+    rungs
+}
+
+/// One rung of a route whose own pool is `main`.
+fn rung(reader: &Reader<'_>, main: usize, pools: &Defined, cx: &mut Context<'_>) -> Option<Rung> {
+    reader.node?;
+    let kind = check::one_fallback(reader, cx)?;
+    let what = match kind {
+        ladder::Kind::Pool => {
+            let entry = reader.entry("pool")?;
+            Fallback::Pool(pools.resolve(&entry.node, "pool", "pools", &reader.at.key("pool"), cx)?)
+        }
+        ladder::Kind::Reduced => Fallback::Reduced(reduced(&reader.child("reduced"), pools, cx)),
+        ladder::Kind::Stale => Fallback::Stale,
+        ladder::Kind::Static => Fallback::Static(static_answer(&reader.child("static"), cx)),
+    };
+    check::repeats(reader, "on", cx);
+    check::repeats(reader, "methods", cx);
+    let elsewhere = what.pool().is_some_and(|pool| pool != main);
+    let on = match reader.has("on") {
+        true => texts(reader, "on").filter_map(Trigger::parse).collect(),
+        false => Triggers::standard(kind, elsewhere),
+    };
+    let methods = match reader.word("methods") {
+        "all" => Methods::All,
+        _ => Methods::These(words(reader, "methods").into_iter().map(ToOwned::to_owned).collect()),
+    };
+    let rule = ladder::Rung { kind, on, methods, max_age: reader.child("stale").duration("max_age") };
+    Some(Rung { rule, thresholds: thresholds(reader, cx), what })
+}
+
+fn reduced(reader: &Reader<'_>, pools: &Defined, cx: &mut Context<'_>) -> Reduced {
+    let at = reader.at.key("pool");
+    let pool = reader.entry("pool").and_then(|entry| pools.resolve(&entry.node, "pool", "pools", &at, cx));
+    let json = reader.child("json");
+    check::repeats(&json, "remove", cx);
+    let set = json.entries("set").iter();
+    let set = set.filter_map(|entry| Some((entry.key.to_string(), json_value(entry.node.scalar()?))));
+    Reduced {
+        pool,
+        headers: rules(reader, ["set_headers", "remove_headers"], "the provider's `host:`", cx),
+        path: reader.text("path").map(ToOwned::to_owned),
+        json: JsonRules { set: set.collect(), remove: texts(&json, "remove").map(ToOwned::to_owned).collect() },
+    }
+}
+
+/// A scalar as JSON: what is not quoted and reads as a number or a boolean is one.
+fn json_value(scalar: &Scalar) -> String {
+    let typed = scalar.plain.then(|| serde_json::from_str::<serde_json::Value>(&scalar.text).ok()).flatten();
+    match typed {
+        Some(value) if value.is_number() || value.is_boolean() => scalar.text.trim().to_owned(),
+        _ => serde_json::Value::from(&*scalar.text).to_string(),
+    }
+}
+
+fn static_answer(reader: &Reader<'_>, cx: &mut Context<'_>) -> StaticAnswer {
+    let headers = fields(reader.entries("headers"), &reader.at.key("headers"), "", cx);
+    let headers = headers.into_iter().map(|(entry, _, value)| (entry.key.to_string(), value)).collect();
+    check::answer(reader, cx);
+    let named = named_file(reader, "file", cx);
+    if named.as_ref().is_some_and(|(_, bytes)| bytes.len() > STATIC_BYTES_MAX) {
+        let what = format!("is larger than {} MiB", STATIC_BYTES_MAX >> 20);
+        file_problem(reader, "file", &what, "a static answer is held in memory; serve a smaller one".into(), cx);
+    }
+    let (file, body) = match named {
+        Some((path, bytes)) => (Some(path), bytes),
+        None => (None, reader.text("body").unwrap_or_default().as_bytes().into()),
+    };
+    StaticAnswer { status: reader.integer("status") as u16, headers, body, file }
+}
+
+/// `enter` and `leave` of a rung; half of the one where the other is not written.
+fn thresholds(reader: &Reader<'_>, cx: &mut Context<'_>) -> Option<Terms> {
+    check::levels(reader, cx);
+    if !reader.has("enter") {
+        return None;
+    }
+    let (enter, leave) = (reader.child("enter"), reader.child("leave"));
+    let share = |of: &Reader<'_>, name| of.has(name).then(|| of.number(name));
+    let time = |of: &Reader<'_>, name| of.has(name).then(|| of.duration(name));
+    let entered = Levels {
+        queue: share(&enter, "queue"),
+        latency: time(&enter, "latency"),
+        error_rate: share(&enter, "error_rate"),
+    };
+    let left = Levels {
+        queue: entered.queue.map(|level| share(&leave, "queue").unwrap_or(level / 2.0)),
+        latency: entered.latency.map(|level| time(&leave, "latency").unwrap_or(level / 2)),
+        error_rate: entered.error_rate.map(|level| share(&leave, "error_rate").unwrap_or(level / 2.0)),
+    };
+    Some(Terms { enter: entered, leave: left })
 }
 
 fn class_rule(reader: &Reader<'_>) -> ClassRule {
@@ -829,19 +949,24 @@ fn rewrite(reader: &Reader<'_>, cx: &mut Context<'_>) -> Rewrite {
 
 /// `set` and `remove`. `host` says where the Host is chosen, if it can be.
 fn header_rules(reader: &Reader<'_>, host: &str, cx: &mut Context<'_>) -> HeaderRules {
-    let set = fields(reader.entries("set"), &reader.at.key("set"), host, cx);
+    rules(reader, ["set", "remove"], host, cx)
+}
+
+/// The same, under these keys.
+fn rules(reader: &Reader<'_>, [sets, removes]: [&'static str; 2], host: &str, cx: &mut Context<'_>) -> HeaderRules {
+    let set = fields(reader.entries(sets), &reader.at.key(sets), host, cx);
     let set: Vec<(String, Secret)> = set.into_iter().map(|(_, name, value)| (name, value)).collect();
-    let list = reader.at.key("remove");
-    check::repeats(reader, "remove", cx);
+    let list = reader.at.key(removes);
+    check::repeats(reader, removes, cx);
     let names: HashSet<&str> = set.iter().map(|(name, _)| name.as_str()).collect();
     let mut remove = Vec::new();
-    for (index, node) in reader.items("remove").iter().enumerate() {
+    for (index, node) in reader.items(removes).iter().enumerate() {
         let Some(name) = node.scalar().and_then(|scalar| scalar::header_name(&scalar.text).ok()) else { continue };
         let at = list.item(index);
         check::framing(&name, node.span, &at, host, cx);
         if names.contains(name.as_str()) {
             let message = format!("{at}: {} is both set and removed", shown(&name));
-            cx.problem(node.span, &at, message, Some("`set` replaces the field; remove it here".into()));
+            cx.problem(node.span, &at, message, Some(format!("`{sets}` replaces the field; remove it here")));
         }
         remove.push(name);
     }
@@ -917,6 +1042,9 @@ fn map_keys(reader: &Reader<'_>, name: &str) -> &'static [Key] {
 }
 
 static ROUTE: Kind = Kind::Object(shape::ROUTE);
+
+/// Bytes of a file that a rung answers with: each is held in memory.
+const STATIC_BYTES_MAX: usize = 4 << 20;
 
 /// Stands in where an address was reported as wrong, or is not known.
 const ANY_FREE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);

@@ -7,12 +7,14 @@
 use super::problem::MASK;
 use super::secret::Secret;
 use super::types::{
-    Action, Admin, BalanceRule, Certificate, CircuitBreaker, ClassRule, Client, Config, HeaderRules, HealthCheck,
-    HostPattern, HostRule, Level, Listener, ListenerTls, Log, LogFormat, Match, Member, PathPattern, Pool, PoolQueue,
-    Protocols, Provider, ProviderLimits, ProviderTls, ProviderUrl, ProxyVersion, Retry, Rewrite, Role, Route,
-    TlsVersion, ValueMatch,
+    Action, Admin, BalanceRule, Certificate, CircuitBreaker, ClassRule, Client, Config, Fallback, HeaderRules,
+    HealthCheck, HostPattern, HostRule, Level, Listener, ListenerTls, Log, LogFormat, Match, Member, PathPattern, Pool,
+    PoolQueue, Protocols, Provider, ProviderLimits, ProviderTls, ProviderUrl, ProxyVersion, Reduced, Retry, Rewrite,
+    Role, Route, Rung, StaticAnswer, TlsVersion, ValueMatch,
 };
 use crate::policy::class::Class;
+use crate::policy::degrade::Levels;
+use crate::policy::ladder::Trigger;
 use crate::policy::retry::{Jitter, Methods};
 use serde_json::{Map, Value, json};
 use std::hash::{BuildHasher, RandomState};
@@ -335,12 +337,17 @@ fn route(route: &Route, config: &Config, secrets: &mut Map<String, Value>) -> Va
     let mut dump = json!({ "name": &*route.name, "match": matches(&route.matches) });
     match &route.action {
         Action::Pool(index) => {
-            dump["pool"] = config.pools.get(*index).map_or(Value::Null, |pool| json!(&*pool.name));
+            dump["pool"] = pool_name(*index, config);
             dump["timeout"] = duration(route.timeout).into();
             dump["stream_timeout"] = duration(route.stream_timeout.unwrap_or_default()).into();
             dump["rewrite"] = rewrite(&route.rewrite, &format!("{path}.rewrite"), secrets);
             dump["class"] = class(&route.class);
             dump["retry"] = retry(&route.retry);
+            if !route.degrade.is_empty() {
+                let rungs = route.degrade.iter().enumerate();
+                let rungs = rungs.map(|(at, each)| rung(each, config, &format!("{path}.degrade[{at}]"), secrets));
+                dump["degrade"] = rungs.collect();
+            }
         }
         Action::Respond { status, headers, body } => {
             let headers = fields(headers, &format!("{path}.respond.headers"), secrets);
@@ -359,6 +366,72 @@ fn class(rule: &ClassRule) -> Value {
 }
 
 /// Without what means nothing where a route has one attempt.
+fn pool_name(index: usize, config: &Config) -> Value {
+    config.pools.get(index).map_or(Value::Null, |pool| json!(&*pool.name))
+}
+
+fn rung(rung: &Rung, config: &Config, path: &str, secrets: &mut Map<String, Value>) -> Value {
+    let rule = &rung.rule;
+    let what = match &rung.what {
+        Fallback::Pool(index) => pool_name(*index, config),
+        Fallback::Reduced(what) => reduced(what, config, &format!("{path}.reduced"), secrets),
+        Fallback::Stale => json!({ "max_age": duration(rule.max_age) }),
+        Fallback::Static(answer) => static_answer(answer, &format!("{path}.static"), secrets),
+    };
+    let mut dump = json!({ rule.kind.as_str(): what });
+    dump["on"] = rule.on.iter().map(Trigger::as_str).collect();
+    if !rule.kind.asks() {
+        dump["methods"] = match &rule.methods {
+            Methods::These(methods) => json!(methods),
+            Methods::All | Methods::Idempotent => json!("all"),
+        };
+    }
+    if let Some(terms) = &rung.thresholds {
+        dump["enter"] = levels(&terms.enter);
+        dump["leave"] = levels(&terms.leave);
+    }
+    dump
+}
+
+fn reduced(reduced: &Reduced, config: &Config, path: &str, secrets: &mut Map<String, Value>) -> Value {
+    let (headers, json) = (&reduced.headers, &reduced.json);
+    let mut dump = json!({
+        "set_headers": fields(&headers.set, &format!("{path}.set_headers"), secrets),
+        "remove_headers": headers.remove,
+    });
+    if let Some(index) = reduced.pool {
+        dump["pool"] = pool_name(index, config);
+    }
+    if let Some(target) = &reduced.path {
+        dump["path"] = json!(target);
+    }
+    if !json.is_empty() {
+        let value = |text: &String| serde_json::from_str(text).unwrap_or(Value::Null);
+        dump["json"] =
+            json!({ "set": named(json.set.iter().map(|(name, text)| (&**name, value(text)))), "remove": json.remove });
+    }
+    dump
+}
+
+/// A file by its digest too: that is what changes when the file does.
+fn static_answer(answer: &StaticAnswer, path: &str, secrets: &mut Map<String, Value>) -> Value {
+    let headers = fields(&answer.headers, &format!("{path}.headers"), secrets);
+    let mut dump = json!({ "status": answer.status, "headers": headers });
+    match &answer.file {
+        Some(file) => dump["file"] = format!("{} sha256:{}", file.display(), super::hash(&answer.body)).into(),
+        None => dump["body"] = String::from_utf8_lossy(&answer.body).into(),
+    }
+    dump
+}
+
+fn levels(levels: &Levels) -> Value {
+    let mut dump = Map::new();
+    dump.extend(levels.queue.map(|level| ("queue".to_owned(), number(level))));
+    dump.extend(levels.latency.map(|level| ("latency".to_owned(), duration(level).into())));
+    dump.extend(levels.error_rate.map(|level| ("error_rate".to_owned(), number(level))));
+    dump.into()
+}
+
 fn retry(retry: &Retry) -> Value {
     let mut dump = json!({
         "attempts": retry.attempts,

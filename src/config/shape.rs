@@ -792,7 +792,12 @@ pub(super) static ROUTE: &[Key] = &[
     key("retry", Kind::Object(RETRY), Off, "What happens after a failed attempt."),
     later("cache", Kind::Object(CACHE)),
     later("rate_limit", Kind::Object(&[later("key", Kind::Text), later("rate", Kind::Rate), later("burst", INT)])),
-    later("degrade", Kind::List(&Kind::Object(RUNG), 1, 100)),
+    key(
+        "degrade",
+        Kind::List(&Kind::Object(RUNG), 1, 16),
+        Off,
+        "The ladder: what answers where the pool cannot, one rung after the other. A rung has `pool`, `reduced`, `stale` or `static`.",
+    ),
     later("jobs", Kind::Object(JOBS)),
     later("flag", Kind::Reference("flags")),
 ];
@@ -970,42 +975,92 @@ static CACHE: &[Key] = &[
 ];
 
 static RUNG: &[Key] = &[
-    later("pool", Kind::Reference("pools")),
-    later(
-        "reduced",
-        Kind::Object(&[
-            later("set_headers", Kind::Map(Names::Fields, &Kind::SecretValue)),
-            later("path", Kind::PathPrefix),
-        ]),
+    key("pool", Kind::Reference("pools"), Off, "Ask another pool: one attempt more."),
+    key("reduced", Kind::Object(REDUCED), Off, "Ask for less: the request with changes."),
+    key("stale", Kind::Object(STALE), Off, "Answer with the cache's copy, expired as it is."),
+    key("static", Kind::Object(STATIC), Off, "Answer this."),
+    key(
+        "on",
+        Kind::List(&Kind::Words(TRIGGERS), 1, 5),
+        Off,
+        "Why requests come here; without it, for every reason that makes sense.",
     ),
-    later("stale", Kind::Object(&[later("max_age", Kind::Duration)])),
-    later(
-        "static",
-        Kind::Object(&[
-            later("status", Kind::Int(200, 599)),
-            later("headers", Kind::Map(Names::Fields, &Kind::SecretValue)),
-            later("body", Kind::Text),
-        ]),
+    key(
+        "methods",
+        Kind::Either(&[Kind::Words(&[word("all")]), Kind::List(&Kind::Method, 1, 64)]),
+        Is("[GET, HEAD]"),
+        "Requests that a `stale` or `static` rung answers; the others go by `retry.methods`.",
     ),
-    later("on", Kind::List(&Kind::Text, 1, 100)),
-    later(
+    key(
         "enter",
-        Kind::Object(&[
-            later("queue", Kind::Fraction),
-            later("latency", Kind::Duration),
-            later("error_rate", Kind::Fraction),
-        ]),
+        Kind::Object(ENTER),
+        Off,
+        "Before requests fail, they begin on this rung once one of these is reached.",
     ),
-    later(
-        "leave",
-        Kind::Object(&[
-            later("queue", Kind::Fraction),
-            later("latency", Kind::Duration),
-            later("error_rate", Kind::Fraction),
-        ]),
-    ),
-    later("methods", Kind::Text),
+    key("leave", Kind::Object(LEAVE), Off, "And no longer once all are down here; without it at half of `enter`."),
     later("flag", Kind::Reference("flags")),
+];
+
+static REDUCED: &[Key] = &[
+    key("pool", Kind::Reference("pools"), Off, "Ask this pool; without it, the route's own."),
+    key(
+        "set_headers",
+        Kind::Map(Names::Fields, &Kind::SecretValue),
+        Is("{}"),
+        "Fields to set; each replaces all of its name. Never shown in logs, dumps or errors.",
+    ),
+    key("remove_headers", Kind::List(&Kind::HeaderName, 0, 1000), Is("[]"), "Fields to remove."),
+    key(
+        "path",
+        Kind::Target,
+        Off,
+        "Ask for this, behind the path of the provider's URL; without a query of its own it keeps the request's.",
+    ),
+    key(
+        "json",
+        Kind::Object(REDUCED_JSON),
+        Off,
+        "Changes to the JSON object in its body, of at most 4 MiB; a request with another body is passed over.",
+    ),
+];
+
+static REDUCED_JSON: &[Key] = &[
+    key(
+        "set",
+        Kind::Map(Names::Any, &Kind::Value),
+        Is("{}"),
+        "Its own fields to set; what is quoted here is text there.",
+    ),
+    key("remove", Kind::List(&Kind::Text, 0, 1000), Is("[]"), "Its own fields to remove."),
+];
+
+static STALE: &[Key] = &[key("max_age", Kind::Duration, Is("1h"), "How old it may be, counted from when it expired.")];
+
+static STATIC: &[Key] = &[
+    key("status", Kind::Int(200, 599), Is("200"), "The status."),
+    key(
+        "headers",
+        Kind::Map(Names::Fields, &Kind::SecretValue),
+        Is("{}"),
+        "Fields of the answer. Without a `cache-control` nobody keeps it.",
+    ),
+    key("body", Kind::Text, Is("\"\""), "Its body."),
+    key("file", Kind::File, Off, "Or the file that holds it, at most 4 MiB; read again when it changes."),
+];
+
+static TRIGGERS: &[Word] =
+    &[word("no_provider"), word("queue_full"), word("queue_timeout"), word("attempts_exhausted"), word("deadline")];
+
+static ENTER: &[Key] = &[
+    key("queue", Kind::Number(0.001, 1.0), Off, "The share of the queue's places that are taken."),
+    key("latency", Kind::Duration, Off, "What 95 of 100 recent answers do not exceed, from request to answer."),
+    key("error_rate", Kind::Number(0.001, 1.0), Off, "The share of the requests that failed in the last 10 s."),
+];
+
+static LEAVE: &[Key] = &[
+    key("queue", Kind::Number(0.0, 1.0), Off, "The same share, lower."),
+    key("latency", Kind::Duration, Off, "The same time, shorter."),
+    key("error_rate", Kind::Number(0.0, 1.0), Off, "The same share, lower."),
 ];
 
 static DEFAULTS: &[Key] = &[

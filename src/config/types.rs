@@ -5,7 +5,7 @@
 
 use super::secret::{Secret, SecretBytes};
 use crate::policy::class::Class;
-use crate::policy::{circuit, queue, retry};
+use crate::policy::{circuit, degrade, ladder, queue, retry};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
@@ -536,6 +536,8 @@ pub struct Route {
     pub class: ClassRule,
     /// What happens after a failed attempt.
     pub retry: Retry,
+    /// What answers where its pool cannot; without effect where it has none.
+    pub degrade: Vec<Rung>,
 }
 
 /// How urgent the requests of a route are, before the client's cap.
@@ -608,6 +610,65 @@ pub enum HedgeAfter {
     Quantile(f64),
     /// After so long.
     Time(Duration),
+}
+
+/// One step of a route's ladder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rung {
+    /// When it is taken; its `kind` is that of `what`.
+    pub rule: ladder::Rung,
+    /// When requests begin on it, before they fail.
+    pub thresholds: Option<degrade::Terms>,
+    /// What it does.
+    pub what: Fallback,
+}
+
+/// What a rung does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fallback {
+    /// Asks a provider of [`Config::pools`] at this index, which is not the route's own.
+    Pool(usize),
+    /// Asks a provider for less.
+    Reduced(Reduced),
+    /// Answers with a stored copy.
+    Stale,
+    /// Answers this.
+    Static(StaticAnswer),
+}
+
+/// What is changed about a request to make it a cheaper one, over what the route changes about each.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Reduced {
+    /// Index into [`Config::pools`]; `None` is the route's own.
+    pub pool: Option<usize>,
+    /// Changes to request fields.
+    pub headers: HeaderRules,
+    /// What is asked for instead; in the place of `strip_prefix` and `add_prefix` too.
+    pub path: Option<String>,
+    /// Fields of the JSON object that is its body.
+    pub json: JsonRules,
+}
+
+/// Changes to the fields of a JSON object.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct JsonRules {
+    /// Name and value, as JSON; replaces the field of the name, or is added.
+    pub set: Vec<(String, String)>,
+    /// Names.
+    pub remove: Vec<String>,
+}
+
+/// An answer that the operator wrote.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StaticAnswer {
+    /// 200 to 599.
+    pub status: u16,
+    /// In order, names as written.
+    pub headers: Vec<(String, Secret)>,
+    /// Sent with `Content-Length`; for HEAD only announced.
+    pub body: Arc<[u8]>,
+    /// Where that was read from, if not from here.
+    pub file: Option<PathBuf>,
 }
 
 /// What a request must look like.
@@ -714,6 +775,43 @@ impl Config {
     #[must_use]
     pub fn provider(&self, index: usize) -> &Arc<Provider> {
         &self.providers[index]
+    }
+}
+
+// === impl Route ===
+
+impl Route {
+    /// The pools it sends to, by their indices: its own, then those of its ladder.
+    pub fn pools(&self) -> impl Iterator<Item = usize> {
+        let own = match self.action {
+            Action::Pool(index) => Some(index),
+            Action::Respond { .. } | Action::Redirect { .. } => None,
+        };
+        own.into_iter().chain(self.degrade.iter().filter_map(|rung| rung.what.pool()))
+    }
+}
+
+// === impl Fallback ===
+
+impl Fallback {
+    /// The pool it asks, where that is not the route's own.
+    #[must_use]
+    pub fn pool(&self) -> Option<usize> {
+        match self {
+            Fallback::Pool(index) => Some(*index),
+            Fallback::Reduced(reduced) => reduced.pool,
+            Fallback::Stale | Fallback::Static(_) => None,
+        }
+    }
+}
+
+// === impl JsonRules ===
+
+impl JsonRules {
+    /// Whether they change nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.remove.is_empty()
     }
 }
 

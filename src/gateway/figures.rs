@@ -1,10 +1,13 @@
 //! What is alive, as operators see it: plain values for the admin listener and the metrics.
 
-use crate::admin::{BalanceView, CircuitView, MemberView, ProviderView, QueueView, RetryView, WaitingView};
+use crate::admin::{
+    BalanceView, CircuitView, DegradationView, MemberView, ProviderView, QueueView, RetryView, WaitingView,
+};
 use crate::clock;
-use crate::config::{Action, BalanceRule, Config};
+use crate::config::{self, Action, BalanceRule, Config};
 use crate::observe::Metrics;
 use crate::observe::metrics::ProviderFigures;
+use crate::upstream::degrade;
 use crate::upstream::pool::{self, Member, Pool, Provider};
 use crate::upstream::registry::Registry;
 use std::sync::Arc;
@@ -94,6 +97,30 @@ impl Figures {
         }
     }
 
+    pub(super) fn degradations(&self) -> Vec<DegradationView> {
+        let view = |route: &Arc<config::Route>| {
+            let degrade::View { degradation, totals } = self.degradation(route)?;
+            let ladder = route.degrade.iter().map(|rung| rung.rule.kind).collect();
+            Some(DegradationView {
+                route: route.name.to_string(),
+                ladder,
+                degradation,
+                totals,
+                now: self.now,
+                at: self.at,
+            })
+        };
+        self.config.routes.iter().filter_map(view).collect()
+    }
+
+    /// How a route is, if it has a ladder.
+    fn degradation(&self, route: &config::Route) -> Option<degrade::View> {
+        let live = self.registry.route(&route.name)?;
+        let Action::Pool(index) = route.action else { return None };
+        let pool = self.registry.find_pool(&self.config.pools[index].name);
+        Some(live.view(pool.map_or(0.0, |pool| pool.fullness()), self.now))
+    }
+
     /// Brings the metrics up to now that are not counted as things happen.
     pub(super) fn show(&self) {
         for provider in self.all_providers() {
@@ -110,6 +137,11 @@ impl Figures {
         for pool in self.pools() {
             let view = pool.view(self.now);
             self.metrics.pool(&pool.name).show(view.depth, view.capacity, self.retries_left(&pool));
+        }
+        for route in &self.config.routes {
+            if let Some(view) = self.degradation(route) {
+                self.metrics.route(&route.name).show_degraded(view.degradation.spell().is_some());
+            }
         }
     }
 

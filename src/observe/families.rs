@@ -103,6 +103,10 @@ mod table {
         "Retries that the pool could afford now, by the budget of the first route to it.");
     pub(in crate::observe) const COST: Family = Family::counter("sluice_cost_total", &["route", "provider"],
         "What attempts at providers with a cost came to, in the operator's own unit.");
+    pub(in crate::observe) const DEGRADED: Family = Family::gauge("sluice_degraded", &["route"],
+        "Whether the route is degraded (1): forced, on a rung by its thresholds, or answered by its ladder of late.");
+    pub(in crate::observe) const DEGRADED_RESPONSES: Family = Family::counter("sluice_degraded_responses_total", &["route", "rung"],
+        "Answers of the route's ladder, by rung.");
     pub(in crate::observe) const CONNECTIONS: Family = Family::gauge("sluice_connections", &["listener", "protocol"],
         "Client connections open now.");
     pub(in crate::observe) const CONNECTIONS_REFUSED: Family = Family::counter("sluice_connections_refused_total", &["listener", "reason"],
@@ -165,6 +169,8 @@ pub const ALL: &[Family] = &[
     PROVIDER_LIMIT,
     RETRY_BUDGET,
     COST,
+    DEGRADED,
+    DEGRADED_RESPONSES,
     CONNECTIONS,
     CONNECTIONS_REFUSED,
     TLS_HANDSHAKES,

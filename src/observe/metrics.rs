@@ -11,6 +11,7 @@ use super::families::{self, Family, LIMIT_KINDS, SECONDS, SHED_REASONS, STATUS_C
 use super::process::ProcessCollector;
 use crate::policy::circuit;
 use crate::policy::class::Class;
+use crate::policy::ladder;
 use crate::policy::outcome::Outcome;
 use crate::policy::retry::Skip;
 use prometheus::core::Collector;
@@ -46,6 +47,8 @@ pub struct Metrics {
     retries_skipped: IntCounterVec,
     retry_budget: GaugeVec,
     cost: CounterVec,
+    degraded: IntGaugeVec,
+    degraded_responses: IntCounterVec,
     connections: IntGaugeVec,
     connections_refused: IntCounterVec,
     tls_handshakes: IntCounterVec,
@@ -83,6 +86,8 @@ struct RouteSeries {
     // Reasons seen so far: a handful, all written in our source.
     by_reason: Mutex<Vec<(&'static str, IntCounter)>>,
     by_skip: [IntCounter; Skip::ALL.len()],
+    degraded: IntGauge,
+    by_rung: [IntCounter; ladder::Kind::ALL.len()],
     cost: CounterVec,
     // By provider, of those that cost something and were tried.
     costs: Mutex<Vec<(Box<str>, Counter)>>,
@@ -213,6 +218,8 @@ impl Metrics {
             retries_skipped: counters(&registry, families::RETRIES_SKIPPED),
             retry_budget: float_gauges(&registry, families::RETRY_BUDGET),
             cost: float_counters(&registry, families::COST),
+            degraded: gauges(&registry, families::DEGRADED),
+            degraded_responses: counters(&registry, families::DEGRADED_RESPONSES),
             connections: gauges(&registry, families::CONNECTIONS),
             connections_refused: counters(&registry, families::CONNECTIONS_REFUSED),
             tls_handshakes: counters(&registry, families::TLS_HANDSHAKES),
@@ -345,6 +352,8 @@ impl Metrics {
             retries: self.retries.clone(),
             by_reason: Mutex::default(),
             by_skip: Skip::ALL.map(|skip| self.retries_skipped.with_label_values(&[name, skip.as_str()])),
+            degraded: self.degraded.with_label_values(&[name]),
+            by_rung: ladder::Kind::ALL.map(|rung| self.degraded_responses.with_label_values(&[name, rung.as_str()])),
             cost: self.cost.clone(),
             costs: Mutex::default(),
             withdrawn: AtomicBool::new(false),
@@ -409,6 +418,10 @@ impl Metrics {
         }
         for skip in Skip::ALL {
             let _ = self.retries_skipped.remove_label_values(&[name, skip.as_str()]);
+        }
+        let _ = self.degraded.remove_label_values(&[name]);
+        for rung in ladder::Kind::ALL {
+            let _ = self.degraded_responses.remove_label_values(&[name, rung.as_str()]);
         }
         for (provider, _) in locked(&route.0.costs).iter() {
             let _ = self.cost.remove_label_values(&[name, provider]);
@@ -488,6 +501,16 @@ impl RouteMetrics {
         if let Some(place) = place {
             self.0.by_skip[place].inc();
         }
+    }
+
+    /// A rung of the route's ladder answered.
+    pub fn degraded(&self, rung: ladder::Kind) {
+        self.0.by_rung[rung.index()].inc();
+    }
+
+    /// Shows whether the route is degraded now.
+    pub fn show_degraded(&self, degraded: bool) {
+        self.0.degraded.set(i64::from(degraded));
     }
 
     /// An attempt at `provider` cost so much.

@@ -12,4 +12,6 @@ pub mod balance;
 pub mod retry;
 pub mod budget;
 pub mod outcome;
+pub mod ladder;
+pub mod degrade;
 pub mod overrides;

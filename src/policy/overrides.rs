@@ -1,10 +1,12 @@
 //! What operators changed at runtime, and until when.
 //!
-//! An override lies over what the gateway would do by itself: a circuit is forced, a provider drained, a queue paused. There
-//! is at most one for each [`Target`]; a later one takes its place. It never ends by being forgotten: only by its time, by
-//! somebody who takes it back, or by another. Times are those of the wall clock, since an override outlives the process.
+//! An override lies over what the gateway would do by itself: a circuit is forced, a provider drained, a queue paused, a route
+//! degraded. There is at most one for each [`Target`]; a later one takes its place. It never ends by being forgotten: only by
+//! its time, by somebody who takes it back, or by another. Times are those of the wall clock, since an override outlives the
+//! process.
 
 use super::circuit::Forced;
+use super::{degrade, ladder};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::SystemTime;
@@ -27,6 +29,8 @@ pub enum Kind {
     Provider,
     /// The queue of a pool.
     Queue,
+    /// The ladder of a route.
+    Degradation,
 }
 
 /// What an override does; each is for one kind of target.
@@ -40,6 +44,8 @@ pub enum Setting {
     Drained,
     /// The queue takes requests and hands out no lease.
     Paused,
+    /// Requests of the route begin on a rung of this kind; `None` is its first one.
+    Degraded(Option<ladder::Kind>),
 }
 
 /// One override.
@@ -62,6 +68,8 @@ pub enum Change<'a> {
     Drain(&'a str, bool),
     /// The queue of this pool is paused, or not.
     Pause(&'a str, bool),
+    /// This route begins on a rung, or is left to itself.
+    Degrade(&'a str, Option<degrade::Forced>),
 }
 
 /// Every override, by its target.
@@ -89,6 +97,14 @@ impl Target {
             ),
             Kind::Provider => Change::Drain(&self.name, setting == Some(Setting::Drained)),
             Kind::Queue => Change::Pause(&self.name, setting == Some(Setting::Paused)),
+            Kind::Degradation => Change::Degrade(
+                &self.name,
+                match setting {
+                    Some(Setting::Degraded(None)) => Some(degrade::Forced::First),
+                    Some(Setting::Degraded(Some(kind))) => Some(degrade::Forced::On(kind)),
+                    _ => None,
+                },
+            ),
         }
     }
 
@@ -111,7 +127,7 @@ impl fmt::Display for Target {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 3] = [Kind::Circuit, Kind::Provider, Kind::Queue];
+    pub const ALL: [Kind; 4] = [Kind::Circuit, Kind::Provider, Kind::Queue, Kind::Degradation];
 
     /// The word for it.
     #[must_use]
@@ -120,6 +136,7 @@ impl Kind {
             Kind::Circuit => "circuit",
             Kind::Provider => "provider",
             Kind::Queue => "queue",
+            Kind::Degradation => "degradation",
         }
     }
 
@@ -134,7 +151,17 @@ impl Kind {
 
 impl Setting {
     /// All of them.
-    pub const ALL: [Setting; 4] = [Setting::Open, Setting::Closed, Setting::Drained, Setting::Paused];
+    pub const ALL: [Setting; 9] = [
+        Setting::Open,
+        Setting::Closed,
+        Setting::Drained,
+        Setting::Paused,
+        Setting::Degraded(None),
+        Setting::Degraded(Some(ladder::Kind::Pool)),
+        Setting::Degraded(Some(ladder::Kind::Reduced)),
+        Setting::Degraded(Some(ladder::Kind::Stale)),
+        Setting::Degraded(Some(ladder::Kind::Static)),
+    ];
 
     /// What it is for.
     #[must_use]
@@ -143,6 +170,7 @@ impl Setting {
             Setting::Open | Setting::Closed => Kind::Circuit,
             Setting::Drained => Kind::Provider,
             Setting::Paused => Kind::Queue,
+            Setting::Degraded(_) => Kind::Degradation,
         }
     }
 
@@ -160,6 +188,11 @@ impl Setting {
             Setting::Closed => "closed",
             Setting::Drained => "drained",
             Setting::Paused => "paused",
+            Setting::Degraded(None) => "degraded",
+            Setting::Degraded(Some(ladder::Kind::Pool)) => "degraded_pool",
+            Setting::Degraded(Some(ladder::Kind::Reduced)) => "degraded_reduced",
+            Setting::Degraded(Some(ladder::Kind::Stale)) => "degraded_stale",
+            Setting::Degraded(Some(ladder::Kind::Static)) => "degraded_static",
         }
     }
 
@@ -275,6 +308,12 @@ mod tests {
         assert_eq!(Setting::Drained.of("alpha").change(None), Change::Drain("alpha", false));
         assert_eq!(Setting::Paused.of("main").change(Some(Setting::Paused)), Change::Pause("main", true));
         assert_eq!(Setting::Paused.of("main").change(None), Change::Pause("main", false));
+        let (first, on_static) = (Setting::Degraded(None), Setting::Degraded(Some(ladder::Kind::Static)));
+        let degrade = |setting| Change::Degrade("api", setting);
+        assert_eq!(first.of("api").change(Some(first)), degrade(Some(degrade::Forced::First)));
+        let forced = degrade::Forced::On(ladder::Kind::Static);
+        assert_eq!(first.of("api").change(Some(on_static)), degrade(Some(forced)));
+        assert_eq!(first.of("api").change(None), degrade(None));
     }
 
     #[test]
@@ -309,7 +348,7 @@ mod tests {
         /// Against a list that is searched from its end.
         #[test]
         fn what_holds_is_what_was_said_last_and_is_not_over(
-            steps in prop::collection::vec((0..4_usize, 0..3_u64, prop::option::of(0..40_u64), any::<bool>()), 0..40),
+            steps in prop::collection::vec((0..Setting::ALL.len(), 0..3_u64, prop::option::of(0..40_u64), any::<bool>()), 0..40),
         ) {
             let mut all = Overrides::default();
             let mut said: Vec<(Target, Option<Override>)> = Vec::new();

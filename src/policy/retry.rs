@@ -378,20 +378,32 @@ impl Skip {
 /// The first reason against it is the one that is named, in the order of [`Skip::ALL`].
 #[must_use]
 pub fn again(policy: &Policy, ended: Ended, so: &So<'_>) -> Again {
-    let harmless = so.nothing_sent || ended.did_nothing(&policy.refused);
-    let keyed = policy.idempotency_key && so.keyed;
     if !policy.on.include(ended) {
         Again::No(Skip::NotRetryable)
     } else if so.attempts_made >= policy.attempts {
         Again::No(Skip::Attempts)
-    } else if !harmless && !keyed && !policy.methods.allow(so.method) {
-        Again::No(Skip::Method)
-    } else if !so.replayable && !so.nothing_sent {
-        Again::No(Skip::Body)
-    } else if so.left.is_zero() {
-        Again::No(Skip::Deadline)
     } else {
-        Again::Yes
+        may_be_sent(policy, Some(ended), so).map_or_else(Again::No, |()| Again::Yes)
+    }
+}
+
+/// Whether a request may go to a provider (once more), wherever that is and whatever it is worth: `ended` is how its latest
+/// attempt did, `None` where there was none.
+///
+/// # Errors
+/// Why not: [`Skip::Method`], [`Skip::Body`] or [`Skip::Deadline`].
+pub fn may_be_sent(policy: &Policy, ended: Option<Ended>, so: &So<'_>) -> Result<(), Skip> {
+    let nothing_sent = so.nothing_sent || ended.is_none();
+    let harmless = nothing_sent || ended.is_some_and(|ended| ended.did_nothing(&policy.refused));
+    let keyed = policy.idempotency_key && so.keyed;
+    if !harmless && !keyed && !policy.methods.allow(so.method) {
+        Err(Skip::Method)
+    } else if !so.replayable && !nothing_sent {
+        Err(Skip::Body)
+    } else if so.left.is_zero() {
+        Err(Skip::Deadline)
+    } else {
+        Ok(())
     }
 }
 
@@ -535,6 +547,17 @@ mod tests {
         assert_eq!(again(&policy(), Ended::Status(503), &large), Again::No(Skip::Body));
         assert_eq!(again(&policy(), Ended::Refused, &large), Again::No(Skip::Body), "part of it may have been read");
         assert_eq!(again(&policy(), Ended::Connect, &So { nothing_sent: true, ..large }), Again::Yes);
+    }
+
+    #[test]
+    fn what_was_never_sent_may_be_sent_whatever_it_is() {
+        let policy = policy();
+        let waited = So { attempts_made: 0, replayable: false, ..POST };
+        assert_eq!(may_be_sent(&policy, None, &waited), Ok(()));
+        assert_eq!(may_be_sent(&policy, Some(Ended::Status(429)), &POST), Ok(()), "a status that need not be in `on`");
+        assert_eq!(may_be_sent(&policy, Some(Ended::Status(500)), &POST), Err(Skip::Method));
+        assert_eq!(may_be_sent(&policy, Some(Ended::Status(500)), &SENT), Ok(()));
+        assert_eq!(may_be_sent(&policy, None, &So { left: Duration::ZERO, ..waited }), Err(Skip::Deadline));
     }
 
     #[test]

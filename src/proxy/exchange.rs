@@ -603,6 +603,7 @@ impl<'a> Exchange<'a> {
             version: self.terms.request.head.version,
             keep_alive: self.keep_alive,
             upgrade,
+            degraded: None,
             trail: trail.as_deref(),
         };
         forward::answer_head(self.client.out(), self.answer, &back);

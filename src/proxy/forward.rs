@@ -2,13 +2,14 @@
 
 use super::frame::Request;
 use super::identity::{Identity, Peer};
-use super::{respond, rewrite};
+use super::{ladder, respond, rewrite};
 use crate::config::{HeaderRules, HostRule, Provider, Rewrite};
 use crate::http1::encode;
 use crate::http1::fields::{Fields, Known, elements, reads_as};
 use crate::http1::framing::Length;
 use crate::http1::head::{ResponseHead, Version};
 use crate::http2::heads;
+use crate::policy::ladder::Kind;
 use std::time::Duration;
 
 /// Everything that shapes a request on its way to one provider.
@@ -139,6 +140,8 @@ pub struct Back<'a> {
     pub keep_alive: bool,
     /// Whether it is the 101 that ends HTTP on this connection.
     pub upgrade: bool,
+    /// The rung that answers, where that is not the route's own pool.
+    pub degraded: Option<Kind>,
     /// Our own account of failed attempts, if there were any.
     pub trail: Option<&'a str>,
 }
@@ -151,6 +154,9 @@ pub fn answer_head(out: &mut Vec<u8>, head: &ResponseHead, back: &Back<'_>) {
     let rules = [&back.rewrite.response_headers];
     let changes = changes_any(&head.fields, rules);
     for (known, name, value) in head.fields.iter() {
+        if back.degraded.is_some() && ladder::is_lifetime(name) {
+            continue;
+        }
         // What a GET would have got: an answer to HEAD and a 304 say so. A 101 and a 204 have no body to speak of.
         let could_have = !matches!(head.status, ..200 | 204);
         let announced = known == Known::ContentLength && back.length == Length::None && could_have;
@@ -172,6 +178,9 @@ pub fn answer_head(out: &mut Vec<u8>, head: &ResponseHead, back: &Back<'_>) {
     encode::field(out, b"x-request-id", back.identity.request_id());
     if let Some(trail) = back.trail {
         encode::field(out, b"proxy-status", trail.as_bytes());
+    }
+    if let Some(rung) = back.degraded {
+        ladder::mark(out, rung);
     }
     drop_named(out, ours, rules);
     set_fields(out, &back.rewrite.response_headers);

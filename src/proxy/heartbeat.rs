@@ -95,6 +95,7 @@ impl<'a> Heartbeat<'a> {
             version: request.head.version,
             keep_alive,
             upgrade: false,
+            degraded: None,
             trail: None,
         };
         forward::answer_head(lent.client.out(), &head, &back);

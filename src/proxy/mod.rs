@@ -14,6 +14,8 @@ pub mod hedge;
 pub mod attempt;
 pub mod exchange;
 pub mod replay;
+pub mod ladder;
+pub mod reduce;
 pub mod verdict;
 pub mod forward;
 pub mod respond;

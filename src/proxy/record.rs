@@ -24,6 +24,8 @@ pub struct Record<'a> {
     pub reason: Option<&'static str>,
     /// What went wrong, for operators.
     pub error: Option<String>,
+    /// The rung that answered.
+    pub degraded: Option<&'static str>,
     started: Instant,
     at: SystemTime,
     /// When the last attempt ended; an answer is complete by then.
@@ -66,6 +68,7 @@ impl<'a> Record<'a> {
             status: None,
             reason: None,
             error: None,
+            degraded: None,
             started,
             at: if logged { clock::wall() } else { SystemTime::UNIX_EPOCH },
             ended: None,
@@ -145,7 +148,7 @@ impl<'a> Record<'a> {
             provider: self.provider.as_deref(),
             attempts: &self.attempts,
             cache: None,
-            degraded: None,
+            degraded: self.degraded,
             reason: self.reason,
             error: self.error.as_deref(),
         });

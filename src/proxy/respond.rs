@@ -13,6 +13,7 @@ use crate::http1::encode;
 use crate::http1::framing::Length;
 use crate::http1::head::{ResponseHead, Version};
 use crate::net::side::Side;
+use crate::policy::ladder::Trigger;
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -123,6 +124,26 @@ impl Refusal {
         self.row().reason
     }
 
+    /// Which rungs are for it; `None` where it is the request's own fault, or an operator's word.
+    pub fn trigger(self) -> Option<Trigger> {
+        match self {
+            Refusal::NoProvider => Some(Trigger::NoProvider),
+            Refusal::QueueFull => Some(Trigger::QueueFull),
+            Refusal::QueueTimeout => Some(Trigger::QueueTimeout),
+            Refusal::Unreachable | Refusal::TimedOut | Refusal::NoStream => Some(Trigger::AttemptsExhausted),
+            Refusal::Deadline => Some(Trigger::Deadline),
+            Refusal::BadRequest
+            | Refusal::HeadTimeout
+            | Refusal::BodyTimeout
+            | Refusal::HeadTooLarge
+            | Refusal::BodyTooLarge
+            | Refusal::NoRoute
+            | Refusal::WrongMethod
+            | Refusal::Cancelled
+            | Refusal::Internal => None,
+        }
+    }
+
     /// The table.
     fn row(self) -> Row {
         let row = |status, reason, title, error| Row { status, reason, title, error };
@@ -226,13 +247,18 @@ impl Refused {
         self
     }
 
+    /// Our member of `Proxy-Status` (RFC 9209): why, and what the attempts came to.
+    pub fn proxy_status(&self) -> String {
+        let row = self.refusal.row();
+        let trail = self.trail.as_ref().map_or_else(String::new, |trail| format!(": {trail}"));
+        let details = quoted(&format!("{}{trail}", row.reason));
+        format!("sluice; error={}; details={details}", self.error.unwrap_or(row.error))
+    }
+
     fn fields(&self, row: Row) -> Vec<u8> {
         let mut fields = Vec::new();
         encode::field(&mut fields, b"content-type", b"application/problem+json");
-        let trail = self.trail.as_ref().map_or_else(String::new, |trail| format!(": {trail}"));
-        let details = quoted(&format!("{}{trail}", row.reason));
-        let status = format!("sluice; error={}; details={details}", self.error.unwrap_or(row.error));
-        encode::field(&mut fields, b"proxy-status", status.as_bytes());
+        encode::field(&mut fields, b"proxy-status", self.proxy_status().as_bytes());
         if let Some(allow) = &self.allow {
             encode::field(&mut fields, b"allow", allow.as_bytes());
         }
@@ -308,6 +334,7 @@ impl Kept {
             version: errand.request.head.version,
             keep_alive,
             upgrade: false,
+            degraded: None,
             trail: Some(&trail),
         };
         forward::answer_head(client.out(), head, &back);

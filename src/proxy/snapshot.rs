@@ -1,12 +1,14 @@
 //! One applied configuration, compiled: what a request sees from its beginning to its end.
 
 use super::client::Clients;
+use super::ladder::Ladder;
 use super::route::Routes;
 use crate::config::{self, Action, Bind, Config};
 use crate::observe::families::UNROUTED;
 use crate::observe::metrics::{Metrics, RouteMetrics};
 use crate::policy::retry;
 use crate::upstream::pool::Pool;
+use crate::upstream::registry::Registry;
 use std::sync::Arc;
 
 /// Replaced whole by a reload, never changed. A request holds the one it began with.
@@ -33,6 +35,8 @@ pub struct Route {
     pub retry: retry::Policy,
     /// Where it sends requests, if it does.
     pub pool: Option<Arc<Pool>>,
+    /// What answers where that cannot.
+    pub ladder: Option<Ladder>,
     /// Its series.
     pub metrics: RouteMetrics,
 }
@@ -40,16 +44,22 @@ pub struct Route {
 // === impl Snapshot ===
 
 impl Snapshot {
-    /// Compiles `config` over the living `pools`, which are in its order.
-    pub fn new(config: Arc<Config>, pools: &[Arc<Pool>], metrics: &Metrics) -> Self {
-        let route = |route: &Arc<config::Route>| Route {
-            config: Arc::clone(route),
-            retry: policy(&route.retry),
-            pool: match route.action {
-                Action::Pool(index) => Some(Arc::clone(&pools[index])),
+    /// Compiles `config` over the living `pools`, which are in its order, and what else is alive in `registry`.
+    pub fn new(config: Arc<Config>, pools: &[Arc<Pool>], registry: &Registry, metrics: &Metrics) -> Self {
+        let route = |route: &Arc<config::Route>| {
+            let pool = match route.action {
+                Action::Pool(index) => Some(&pools[index]),
                 Action::Respond { .. } | Action::Redirect { .. } => None,
-            },
-            metrics: metrics.route(&route.name),
+            };
+            Route {
+                config: Arc::clone(route),
+                retry: policy(&route.retry),
+                pool: pool.map(Arc::clone),
+                ladder: pool
+                    .zip(registry.route(&route.name))
+                    .map(|(own, live)| Ladder::compile(route, own, pools, live)),
+                metrics: metrics.route(&route.name),
+            }
         };
         Snapshot {
             index: Routes::compile(&config.routes),

@@ -12,6 +12,7 @@ pub mod line;
 mod sync;
 pub mod buffers;
 pub mod breaker;
+pub mod degrade;
 pub mod health;
 pub mod discover;
 pub mod endpoint;

@@ -442,6 +442,11 @@ impl Pool {
         }
     }
 
+    /// The share of the places in its queue that are taken.
+    pub fn fullness(&self) -> f64 {
+        self.live.line.waiting() as f64 / self.config.queue.terms.capacity.max(1) as f64
+    }
+
     /// Who is in it now, also those that were discovered since the file was read.
     pub fn members(&self) -> Arc<Members> {
         self.live.members.load_full()

@@ -1,6 +1,7 @@
 //! What is alive, found again by name after a reload.
 
 use super::buffers::Buffers;
+use super::degrade;
 use super::discover::{self, Family, Found, Search};
 use super::endpoint::Endpoint;
 use super::health::Checks;
@@ -13,6 +14,7 @@ use crate::config::{self, BalanceRule, Config};
 use crate::observe::metrics::Metrics;
 use crate::overrides::Steered;
 use crate::policy::balance::{Algorithm, Balance};
+use crate::policy::degrade::Rung;
 use crate::policy::overrides::{Change, Kind, Target};
 use crate::policy::pace::Pace;
 use std::collections::HashMap;
@@ -31,6 +33,8 @@ pub struct Registry {
     /// Those of them whose addresses are members.
     families: HashMap<Arc<str>, Arc<Family>>,
     pools: HashMap<Arc<str>, Alive>,
+    /// Routes that have a ladder, with the rungs they are to have once this registry is current.
+    routes: HashMap<Arc<str>, (Vec<Rung>, Arc<degrade::Live>)>,
     buffers: Arc<Buffers>,
     /// `memory.buffers`.
     total: usize,
@@ -113,6 +117,13 @@ impl Registry {
             Arc::new(Pool::new(Arc::clone(pool), live))
         });
         let pools = pools.collect();
+        for route in config.routes.iter().filter(|route| !route.degrade.is_empty()) {
+            let rungs = rungs(route);
+            let live = self.route(&route.name);
+            let live =
+                live.unwrap_or_else(|| Arc::new(degrade::Live::new(Arc::clone(&route.name), rungs.clone(), now)));
+            next.routes.insert(Arc::clone(&route.name), (rungs, live));
+        }
         Ok((next, pools))
     }
 
@@ -122,6 +133,9 @@ impl Registry {
         let _upkeep = self.enter();
         self.buffers.set_total(self.total);
         self.settle(&before.everyone(), &before.checks, now);
+        for (rungs, live) in self.routes.values() {
+            live.follow(rungs.clone(), now);
+        }
         let Some(Upkeep { runtime, found }) = &self.upkeep else { return };
         for (name, family) in &self.families {
             let url = &self.providers[name].config.url;
@@ -234,6 +248,12 @@ impl Registry {
         Some(Pool::new(Arc::clone(&alive.config), Arc::clone(&alive.live)))
     }
 
+    /// The degradation of the route with this name, if it has a ladder.
+    #[must_use]
+    pub fn route(&self, name: &str) -> Option<Arc<degrade::Live>> {
+        self.routes.get(name).map(|(_, live)| Arc::clone(live))
+    }
+
     /// The live state of this provider, if there is one.
     fn state(&self, provider: &config::Provider, now: Instant) -> Arc<State> {
         if let Some(alive) = self.providers.get(&provider.name) {
@@ -300,6 +320,7 @@ impl Steered for Registry {
         match target.kind {
             Kind::Circuit | Kind::Provider => self.providers.contains_key(&*target.name),
             Kind::Queue => self.pools.contains_key(&*target.name),
+            Kind::Degradation => self.routes.contains_key(&*target.name),
         }
     }
 
@@ -311,15 +332,18 @@ impl Steered for Registry {
             Change::Pause(name, paused) => {
                 self.pools.get(name).inspect(|alive| alive.live.set_paused(paused, clock::now()));
             }
+            Change::Degrade(name, forced) => {
+                self.routes.get(name).inspect(|(_, live)| live.force(forced, clock::now()));
+            }
         }
     }
 }
 
 impl Default for Registry {
     fn default() -> Self {
-        let (endpoints, providers, families, pools) = Default::default();
+        let (endpoints, providers, families, pools, routes) = Default::default();
         let (checks, upkeep, buffers) = (Mutex::default(), None, Buffers::new(0));
-        Registry { endpoints, providers, families, pools, buffers, total: 0, checks, upkeep }
+        Registry { endpoints, providers, families, pools, routes, buffers, total: 0, checks, upkeep }
     }
 }
 
@@ -330,6 +354,10 @@ fn lines_of(state: &Arc<State>, pools: &[(&Alive, Arc<Members>)]) -> Vec<Weak<Li
     let leaving = state.lines().into_iter().filter(|line| line.upgrade().is_some_and(|line| !is_kept(&line)));
     let own = pools.iter().filter(|(_, members)| is_in(members)).map(|(alive, _)| Arc::downgrade(&alive.live));
     own.chain(leaving).collect()
+}
+
+fn rungs(route: &config::Route) -> Vec<Rung> {
+    route.degrade.iter().map(|rung| Rung { kind: rung.rule.kind, terms: rung.thresholds }).collect()
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
