@@ -7,9 +7,10 @@
 //! What belongs to one listener (its limits, the peers it trusts) is left out: the client is taken to be a stranger.
 //! Values of fields that the configuration sets are never shown, nor is anything that came from `${…}`.
 
-use crate::config::{self, Action, Config, Environment, HostPattern, PathPattern};
+use crate::config::{self, Action, Config, Environment, Fallback, HostPattern, PathPattern};
 use crate::http1::fields::Fields;
 use crate::http1::head::{HeadError, RequestHead, Scan};
+use crate::policy::ladder::Trigger;
 use crate::policy::retry::Ended;
 use crate::proxy::client::{Caller, Clients};
 use crate::proxy::forward::{self, Onward};
@@ -239,6 +240,11 @@ impl<'a> Case<'a> {
             None => "; then only idle timeouts".to_owned(),
         };
         page.line("timeout", &format!("{} until the answer begins{stream}", text(&shown["timeout"])));
+        let rungs: Vec<_> = (0..route.degrade.len()).map(|at| self.rung(route, at, &shown["degrade"][at])).collect();
+        page.list("ladder", &rungs);
+        if route.degrade.iter().any(|rung| rung.rule.kind.asks()) {
+            page.line("", "the last fifth of the timeout is kept for those that ask a provider");
+        }
         if self.request.upgrade {
             page.line("upgrade", "asked for; if the provider answers 101, bytes pass both ways");
         }
@@ -304,6 +310,33 @@ impl<'a> Case<'a> {
             [] => format!("{method} may not be sent twice"),
             some => format!("{method} may not be sent twice; only after {} it goes elsewhere", some.join(", ")),
         }
+    }
+
+    /// The rung at `at` of a route's ladder: what it does, whether for this request, when.
+    fn rung(&self, route: &config::Route, at: usize, shown: &Value) -> String {
+        let (rung, method) = (&route.degrade[at], self.request.method);
+        let mut said = match &rung.what {
+            Fallback::Pool(_) => format!("pool {}", plain(&shown["pool"])),
+            Fallback::Reduced(_) => reduced(&shown["reduced"]),
+            Fallback::Stale => format!("stale, until {} after it expired", plain(&shown["stale"]["max_age"])),
+            Fallback::Static(answer) => {
+                format!("static {}, {} bytes", plain(&shown["static"]["status"]), answer.body.len())
+            }
+        };
+        let rule = &rung.rule;
+        if rule.kind.asks() && !route.retry.methods.allow(method) {
+            said.extend([", for ", method, " where nobody can have acted on it"]);
+        } else if !rule.kind.asks() && !rule.methods.allow(method) {
+            said.extend([", not for ", method]);
+        }
+        let whatever = Trigger::ALL.iter().all(|trigger| rule.on.has(*trigger));
+        said.extend(["; after ", if whatever { "any failure" } else { &plain(&shown["on"]) }]);
+        if let Some(levels) = shown["enter"].as_object() {
+            let level = |(name, level): (&String, &Value)| format!("{name} {}", plain(level));
+            let levels: Vec<String> = levels.iter().map(level).collect();
+            said.extend(["; at once from ", &levels.join(" or ")]);
+        }
+        said
     }
 
     /// What one provider would see.
@@ -464,6 +497,29 @@ fn difference(some: &Fields, others: &Fields, by_value: bool) -> Vec<String> {
         !namesakes.any(|other| !by_value || other == *value)
     };
     some.iter().filter(missing).map(|(_, name, _)| String::from_utf8_lossy(name).to_lowercase()).collect()
+}
+
+/// What a `reduced` rung changes, by names alone.
+fn reduced(shown: &Value) -> String {
+    let names = |what: &str, of: &Value| {
+        let names: Vec<&str> = match of {
+            Value::Object(map) => map.keys().map(String::as_str).collect(),
+            other => other.as_array().into_iter().flatten().map(text).collect(),
+        };
+        (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")))
+    };
+    let json = &shown["json"];
+    let path = shown.get("path").map(|path| format!("asks for {}", plain(path)));
+    let pool = shown.get("pool").map(|pool| format!("in pool {}", plain(pool)));
+    let parts = [
+        path,
+        names("sets", &shown["set_headers"]),
+        names("removes", &shown["remove_headers"]),
+        names("sets in the JSON", &json["set"]),
+        names("removes from the JSON", &json["remove"]),
+        pool,
+    ];
+    format!("reduced: {}", parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
 }
 
 /// The names of field lines.
@@ -627,6 +683,46 @@ provider    beta http://beta.example
 "
         );
         assert_eq!(code, 0);
+    }
+
+    #[test]
+    fn the_ladder_of_a_route_is_told_rung_by_rung() {
+        let file = "
+listeners: [{ name: web, bind: \"127.0.0.1:0\" }]
+providers: { alpha: { url: \"http://127.0.0.1:9001\" }, spare: { url: \"http://127.0.0.1:9002\" } }
+pools: { main: { providers: [alpha] }, last_resort: { providers: [spare] } }
+routes:
+  - name: api
+    pool: main
+    degrade:
+      - pool: last_resort
+      - reduced: { set_headers: { x-mode: hunter2 }, path: /lite, json: { set: { model: small }, remove: [tools] } }
+        enter: { queue: 0.8, latency: 2s }
+      - static: { status: 503, headers: { x-secret: hunter2 }, body: sorry }
+        on: [queue_full, deadline]
+      - static: { body: \"${HOST_NAME}\" }
+        methods: all
+";
+        let ladder = |method| {
+            let (_, text) = run(file, method, "/x", &[], false);
+            let start = text.find("\nladder ").expect("a ladder") + 1;
+            text[start..=text.find("\n\nprovider ").expect("a provider")].to_owned()
+        };
+        assert_eq!(
+            ladder("GET"),
+            "\
+ladder      pool last_resort; after no_provider, queue_full, queue_timeout, attempts_exhausted
+            reduced: asks for /lite, sets x-mode, sets in the JSON model, removes from the JSON tools; after attempts_exhausted; at once from queue 0.8 or latency 2s
+            static 503, 5 bytes; after queue_full, deadline
+            static 200, 14 bytes; after any failure
+            the last fifth of the timeout is kept for those that ask a provider
+"
+        );
+        let posted = ladder("POST");
+        let said: Vec<&str> = posted.lines().filter_map(|line| line.split("; after").next()).collect();
+        assert_eq!(said[0], "ladder      pool last_resort, for POST where nobody can have acted on it");
+        assert_eq!(said[2], "            static 503, 5 bytes, not for POST");
+        assert_eq!(said[3], "            static 200, 14 bytes");
     }
 
     #[test]
