@@ -292,8 +292,17 @@ fn a_dump_read_again_is_the_same_configuration() {
                  providers: { a: { url: \"h2c://a\", limits: { rate: 500/s }, cost: 0.5, health_check: {}, discover: dns }, b: { url: \"h2c://b\" } }\n\
                  pools:\n  even: { balance: round_robin, providers: [a, b], queue: { capacity: 0 } }\n  odd: { balance: { consistent_hash: { by: ip } }, providers: [a, { name: b, backup: true }] }\n\
                  routes:\n  - { name: a, match: { path: /a }, pool: even, timeout: 1s, retry: { attempts: 1, methods: all } }\n  - { name: b, pool: odd, class: { header: x-p }, retry: { hedge: { after: p99.9 }, commit: { bytes: 0 } } }\n";
+    let ladder = "listeners: [{ name: web, bind: \"127.0.0.1:0\" }]\n\
+                  providers: { a: { url: \"h2c://a\" }, b: { url: \"h2c://b\" } }\n\
+                  pools: { main: { providers: [a] }, spare: { providers: [b] } }\n\
+                  routes:\n  - name: a\n    pool: main\n    degrade:\n\
+                  \x20     - { pool: spare, enter: { queue: 0.8, latency: 2s, error_rate: 0.25 } }\n\
+                  \x20     - reduced: { pool: spare, path: \"/lite?a=b\", remove_headers: [x-a], json: { set: { a: 1, b: \"1\", c: true }, remove: [d] } }\n\
+                  \x20     - { reduced: { path: /lite } }\n\
+                  \x20     - { static: { status: 503, body: sorry }, methods: all, on: [deadline] }\n\
+                  \x20     - { static: {} }\n";
     let file = fs::read_to_string(folder("valid").join("more_predicates_is_not_a_conflict.yaml")).expect("readable");
-    for text in [&*file, lease] {
+    for text in [&*file, lease, ladder] {
         let first = config::effective(&load_text(text).unwrap_or_else(|problems| panic!("{problems}")).config);
         let mut again = first.clone();
         again.as_object_mut().expect("a mapping").remove("secrets");

@@ -330,7 +330,8 @@ impl<'a> Case<'a> {
             said.extend([", not for ", method]);
         }
         let whatever = Trigger::ALL.iter().all(|trigger| rule.on.has(*trigger));
-        said.extend(["; after ", if whatever { "any failure" } else { &plain(&shown["on"]) }]);
+        let on = if whatever { "any failure".to_owned() } else { plain(&shown["on"]) };
+        said.extend(["; after ", &on]);
         if let Some(levels) = shown["enter"].as_object() {
             let level = |(name, level): (&String, &Value)| format!("{name} {}", plain(level));
             let levels: Vec<String> = levels.iter().map(level).collect();

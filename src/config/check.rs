@@ -563,8 +563,9 @@ pub(super) fn below(reader: &Reader<'_>, above: &[Rung], rung: &Rung, cx: &mut C
         };
         other.rule.kind == Kind::Static && methods && other.rule.on.include(rung.rule.on)
     };
-    // Where thresholds or an operator put the route on a rung, it begins there.
-    if rung.thresholds.is_none() && above.iter().any(takes_all) {
+    let known = |name| known_items(reader, name).count() == reader.items(name).len();
+    // Where thresholds put the route on a rung, it begins there.
+    if rung.thresholds.is_none() && known("on") && known("methods") && above.iter().any(takes_all) {
         let message = format!("{}: no request comes to this rung", reader.at);
         let help = "the `static` rung before it answers all that this one could; write this one first".to_owned();
         cx.problem(reader.head, &reader.at, message, Some(help));
@@ -667,7 +668,8 @@ pub(super) fn field_twice(
 /// A body where the status allows none.
 pub(super) fn answer(reader: &Reader<'_>, cx: &mut Context<'_>) {
     let without = matches!(reader.text("status"), Some("204" | "205" | "304"));
-    let Some(entry) = reader.entry("body").filter(|_| without && reader.text("body") != Some("")) else { return };
+    let body = reader.entry("body").filter(|_| reader.text("body") != Some("")).or_else(|| reader.entry("file"));
+    let Some(entry) = body.filter(|_| without) else { return };
     let message = format!("{}: an answer of this status has no body", reader.at);
     cx.problem(entry.key_span, &reader.at.key("body"), message, Some("remove it, or choose another status".into()));
 }

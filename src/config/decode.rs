@@ -700,9 +700,10 @@ fn rung(reader: &Reader<'_>, main: usize, pools: &Defined, cx: &mut Context<'_>)
     check::repeats(reader, "on", cx);
     check::repeats(reader, "methods", cx);
     let elsewhere = what.pool().is_some_and(|pool| pool != main);
-    let on = match reader.has("on") {
-        true => texts(reader, "on").filter_map(Trigger::parse).collect(),
-        false => Triggers::standard(kind, elsewhere),
+    let on = if reader.has("on") {
+        texts(reader, "on").filter_map(Trigger::parse).collect()
+    } else {
+        Triggers::standard(kind, elsewhere)
     };
     let methods = match reader.word("methods") {
         "all" => Methods::All,

@@ -313,7 +313,7 @@ impl Walk {
             return Share { attempts: 1, time: left / (follow + 1) };
         }
         let kept = if follow == 0 { Duration::ZERO } else { left / KEPT };
-        Share { attempts, time: left - kept }
+        Share { attempts, time: left.saturating_sub(kept) }
     }
 }
 

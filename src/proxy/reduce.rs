@@ -6,16 +6,12 @@
 use super::frame::Request;
 use crate::config::{self, JsonRules, Rewrite};
 use crate::http1::framing::Length;
-use crate::upstream::pool::Pool;
 use serde::de::IgnoredAny;
 use std::borrow::Cow;
-use std::sync::Arc;
 
-/// What is changed about a request, and who is asked.
+/// What is changed about a request.
 #[derive(Debug)]
 pub struct Reduced {
-    /// Who.
-    pub pool: Arc<Pool>,
     /// The route's changes and these, together: this is what goes with the request.
     pub rewrite: Rewrite,
     path: Option<(String, Option<String>)>,
@@ -37,13 +33,13 @@ pub enum Body {
 
 impl Reduced {
     /// Lays `reduced` over the `route`'s changes.
-    pub fn compile(route: &Rewrite, reduced: &config::Reduced, pool: Arc<Pool>) -> Self {
+    pub fn compile(route: &Rewrite, reduced: &config::Reduced) -> Self {
         let split = |target: &String| match target.split_once('?') {
             Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
             None => (target.clone(), None),
         };
         let (rewrite, path) = (rewrite(route, reduced), reduced.path.as_ref().map(split));
-        Reduced { pool, rewrite, path, json: reduced.json.clone() }
+        Reduced { rewrite, path, json: reduced.json.clone() }
     }
 
     /// The request as it goes on, with its body `changed` where that is.
@@ -174,6 +170,8 @@ const DIGESTS: [&str; 4] = ["content-digest", "repr-digest", "digest", "content-
 mod tests {
     use super::*;
     use crate::config::{HeaderRules, Secret};
+    use crate::http1::head::RequestHead;
+    use crate::proxy::frame;
     use proptest::prelude::*;
     use serde_json::{Map, Value, json};
 
@@ -248,6 +246,62 @@ mod tests {
         let laid = rewrite(&route, &reduced);
         assert_eq!(laid.strip_prefix, None);
         assert!(laid.headers.remove.contains(&"content-digest".to_owned()), "it would not agree any more");
+    }
+
+    /// What a provider would be asked for a request with this head and body: path, query, length and body.
+    fn asked(reduced: &Reduced, head: &str, body: &[u8]) -> (String, Option<String>, Length, Body) {
+        let (mut parsed, mut scratch) = (RequestHead::default(), String::new());
+        parsed.parse(head.as_bytes(), 20).expect("a head");
+        let request = frame::check(&parsed, &mut scratch).expect("a request");
+        let changed = reduced.body(&request, body);
+        let sent = reduced.request(&request, if let Body::Changed(body) = &changed { Some(body) } else { None });
+        (sent.path.to_owned(), sent.query.map(ToOwned::to_owned), sent.length, changed)
+    }
+
+    fn reduced(path: Option<&str>, json: JsonRules) -> Reduced {
+        let reduced = config::Reduced { path: path.map(ToOwned::to_owned), json, ..config::Reduced::default() };
+        Reduced::compile(&Rewrite::default(), &reduced)
+    }
+
+    #[test]
+    fn a_path_takes_the_place_of_the_requests_and_a_query_only_where_it_has_one() {
+        let head = "GET /items?q=1 HTTP/1.1\r\nhost: a\r\n\r\n";
+        let target = |path| {
+            let (path, query, ..) = asked(&reduced(path, JsonRules::default()), head, b"");
+            (path, query.unwrap_or_default())
+        };
+        assert_eq!(target(None), ("/items".to_owned(), "q=1".to_owned()));
+        assert_eq!(target(Some("/lite")), ("/lite".to_owned(), "q=1".to_owned()));
+        assert_eq!(target(Some("/lite?few=1")), ("/lite".to_owned(), "few=1".to_owned()));
+    }
+
+    #[test]
+    fn a_body_is_changed_with_its_length_or_the_request_is_unfit() {
+        let reduced = reduced(None, rules(&[("n", "1")], &[]));
+        let post = |fields: &str, body: &str| {
+            let head = format!("POST / HTTP/1.1\r\nhost: a\r\n{fields}\r\n");
+            let (_, _, length, body) = asked(&reduced, &head, body.as_bytes());
+            (length, body)
+        };
+        let changed = Body::Changed(br#"{"n":1}"#.to_vec());
+        assert_eq!(post("content-length: 2\r\n", "{}"), (Length::Exact(7), changed.clone()));
+        assert_eq!(post("transfer-encoding: chunked\r\n", "{}"), (Length::Exact(7), changed));
+        assert_eq!(post("", ""), (Length::None, Body::Same), "nothing is there to change");
+        assert_eq!(post("content-length: 2\r\n", "[]"), (Length::Exact(2), Body::Unfit));
+        let coded = "content-encoding: gzip\r\ncontent-length: 2\r\n";
+        assert_eq!(post(coded, "{}").1, Body::Unfit);
+        let long = format!("{{\"a\":\"{}\"}}", "x".repeat(JSON_BYTES_MAX));
+        assert_eq!(post(&format!("content-length: {}\r\n", long.len()), &long).1, Body::Unfit);
+    }
+
+    #[test]
+    fn a_request_of_which_no_json_is_asked_goes_on_with_any_body() {
+        let (.., length, body) = asked(
+            &reduced(Some("/lite"), JsonRules::default()),
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\n",
+            b"a=b",
+        );
+        assert_eq!((length, body), (Length::Exact(3), Body::Same));
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

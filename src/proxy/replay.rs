@@ -41,6 +41,11 @@ impl Replay {
         Replay { room, held, ..Replay::default() }
     }
 
+    /// A body that is whole, and sent in the place of the client's, once; `held` accounts for it.
+    pub fn of(body: Vec<u8>, held: Option<Held>) -> Self {
+        Replay { kept: body, held, ..Replay::default() }
+    }
+
     /// Whether everything that was read is kept, so that the request can be sent again.
     pub fn is_whole(&self) -> bool {
         !self.leaky
@@ -253,6 +258,20 @@ mod tests {
             assert!(!replay.is_whole());
             assert_eq!((replay.kept.capacity(), buffers.used()), (0, 0));
         }
+    }
+
+    #[tokio::test]
+    async fn a_body_in_the_place_of_the_clients_is_sent_whole() {
+        let (mut client, _far) = client().await;
+        let (mut read, _buffers) = replay(BODY.len(), 1 << 20);
+        poll_fn(|cx| client.poll_body(cx)).await.expect("the client is there");
+        while !Side::Http1(&mut client).body_is_done() {
+            assert!(read_ahead(&mut client, &mut read).await);
+        }
+        let mut other = Replay::of(b"other".to_vec(), None);
+        assert_eq!(send(&mut client, &mut other, usize::MAX).await, b"other");
+        assert_eq!((other.is_whole(), other.kept.capacity()), (false, 0), "it was for this attempt alone");
+        assert_eq!(read.copy(), BODY, "the next may have the client's again");
     }
 
     #[tokio::test]

@@ -93,6 +93,7 @@ const PATHS: [&str; 14] = [
     "/api/v1/providers",
     "/api/v1/load-balancing",
     "/api/v1/retry",
+    "/api/v1/degradation",
     "/api/v1/overrides",
 ];
 

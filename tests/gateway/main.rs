@@ -14,6 +14,7 @@ mod clients; // curl, wrk, a WebSocket library, a browser
 mod clients_http2; // curl, nghttp, h2load, a browser and a WebSocket library over TLS
 mod clients_named; // clients of the configuration: keys, addresses, classes, their own limits
 mod crowd; // many who wait, and then something happens to all of them
+mod degrade; // what operators see of a ladder, and do to it
 mod drain; // what is under way ends, nothing new begins
 mod exchange; // a request and its answer: framing, order, streams, interim and early answers
 mod figures; // queues, circuits and providers as operators see and steer them
