@@ -260,12 +260,6 @@ impl Ladder {
         &self.rungs
     }
 
-    /// Whether one of them answers where no provider can be had: then nobody has to wait until one may be probed.
-    #[must_use]
-    pub fn is_for_no_provider(&self) -> bool {
-        self.rungs.iter().any(|rung| rung.on.has(Trigger::NoProvider))
-    }
-
     /// Rungs from `from` on that ask a provider.
     fn askers(&self, from: usize) -> u32 {
         self.rungs.iter().skip(from).filter(|rung| rung.kind.asks()).count() as u32
@@ -292,7 +286,9 @@ impl Walk {
         self.at
     }
 
-    /// The rung to which a way that has ended for this `reason` leads; nothing changes.
+    /// The rung to which a way that has ended for this `reason` leads; nothing changes. While one is there for
+    /// [`Trigger::NoProvider`], nobody has to wait until a provider may be probed; while one is there for
+    /// [`Trigger::AttemptsExhausted`], an answer by which a provider says that it cannot is not the client's.
     #[must_use]
     pub fn peek(&self, ladder: &Ladder, reason: Trigger, so: &So<'_>) -> Option<usize> {
         ladder.first(self.below, |rung| rung.on.has(reason) && rung.can_answer(so))

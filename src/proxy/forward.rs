@@ -354,3 +354,61 @@ fn set_fields(out: &mut Vec<u8>, rules: &HeaderRules) {
 
 /// Room made for a head before it is written.
 const HEAD_EXPECTED: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    /// The fields, sorted, that a client gets of an answer with these.
+    fn fields(said: &str, degraded: Option<Kind>, rewrite: &Rewrite) -> Vec<String> {
+        let mut head = ResponseHead::default();
+        head.parse(format!("HTTP/1.1 200 OK\r\ndate: now\r\n{said}\r\n").as_bytes(), 20).expect("a head");
+        let identity = Identity::new(&head.fields, false, (0, 0));
+        let back = Back {
+            rewrite,
+            identity: &identity,
+            length: Length::None,
+            version: Version::Http11,
+            keep_alive: true,
+            upgrade: false,
+            degraded,
+            trail: None,
+        };
+        let mut out = Vec::new();
+        answer_head(&mut out, &head, &back);
+        let text = String::from_utf8(out).expect("text");
+        let ours = ["HTTP/1.1", "date:", "via:", "x-request-id:"];
+        let lines = text.lines().filter(|line| !line.is_empty() && !ours.iter().any(|ours| line.starts_with(ours)));
+        let mut lines: Vec<String> = lines.map(ToOwned::to_owned).collect();
+        lines.sort_unstable();
+        lines
+    }
+
+    const KEPT: &str = "Cache-Control: max-age=60\r\nCDN-Cache-Control: max-age=60\r\nExpires: later\r\nAge: 3\r\n";
+
+    #[test]
+    fn what_a_rung_answers_says_so_and_is_kept_by_nobody() {
+        let none = Rewrite::default();
+        let reduced = fields(KEPT, Some(Kind::Reduced), &none);
+        assert_eq!(reduced, ["Age: 3", "cache-control: no-store", "sluice-degraded: reduced"]);
+        let stale = fields(KEPT, Some(Kind::Stale), &none);
+        assert_eq!(stale, ["Age: 3", "cache-control: no-cache", "sluice-degraded: stale"]);
+        assert_eq!(fields(KEPT, None, &none).len(), 4, "an ordinary answer stays what it is");
+    }
+
+    #[test]
+    fn a_provider_cannot_call_its_own_answer_degraded_where_ours_is() {
+        let fields = fields("Sluice-Degraded: static\r\n", Some(Kind::Pool), &Rewrite::default());
+        assert_eq!(fields, ["cache-control: no-store", "sluice-degraded: pool"]);
+    }
+
+    #[test]
+    fn the_operators_word_on_a_lifetime_is_the_last() {
+        let response_headers =
+            HeaderRules { set: vec![("cache-control".into(), Secret::new("max-age=5"))], remove: Vec::new() };
+        let rewrite = Rewrite { response_headers, ..Rewrite::default() };
+        let fields = fields(KEPT, Some(Kind::Pool), &rewrite);
+        assert_eq!(fields, ["Age: 3", "cache-control: max-age=5", "sluice-degraded: pool"]);
+    }
+}

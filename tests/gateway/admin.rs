@@ -79,7 +79,7 @@ fn admin(sluice: &Sluice, token: &str, line: &str, body: &str) -> String {
 }
 
 /// What there is to look at.
-const PATHS: [&str; 14] = [
+const PATHS: [&str; 15] = [
     "/",
     "/metrics",
     "/health/ready?verbose",
