@@ -2,7 +2,7 @@
 //!
 //! `SLUICE_UPDATE_EXPECTED=1 cargo test --test config` rewrites the expectations; read the difference before keeping it.
 
-use sluice::config::{self, Environment, Loaded, Problems};
+use sluice::config::{self, Environment, Fallback, Loaded, Problems};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -284,6 +284,29 @@ fn every_file_that_was_read_is_listed_and_no_other() {
     assert_eq!(problems.inputs.named().collect::<Vec<_>>(), [Path::new("none")]);
     let unread = load_text(&format!("{WHOLE}x: [ \"${{file:none}}\"\n")).expect_err("not YAML");
     assert_eq!(unread.inputs.named().collect::<Vec<_>>(), [Path::new("none")], "also where the file breaks off");
+}
+
+#[test]
+fn a_ladder_is_read_as_it_is_meant() {
+    let loaded = parse(&folder("valid").join("degrade.yaml")).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(loaded.config.files, [Path::new("sorry.html")], "a change of it is a reload");
+    let rungs = |name: &str| {
+        let route = loaded.config.routes.iter().find(|route| &*route.name == name).expect("a route");
+        route.degrade.iter().map(|rung| rung.rule.kind.as_str()).collect::<Vec<_>>()
+    };
+    assert_eq!(rungs("whole"), ["pool", "reduced", "reduced", "static", "static"]);
+    assert_eq!(rungs("inherits"), ["pool", "static"]);
+    assert_eq!(rungs("own"), ["static"], "defaults name the pool that is the route's own");
+    assert_eq!(rungs("answers"), [""; 0]);
+    let rung = &loaded.config.routes[0].degrade[1];
+    let terms = rung.thresholds.expect("thresholds");
+    let leave = (terms.leave.queue, terms.leave.latency, terms.leave.error_rate);
+    assert_eq!(leave, (Some(0.4), Some(Duration::from_millis(1500)), Some(0.25)), "half, where nothing is written");
+    let Fallback::Reduced(reduced) = &rung.what else { panic!("{rung:?}") };
+    let json: Vec<_> = reduced.json.set.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(json, ["model=\"small\"", "max_tokens=64", "stream=false", "seed=\"7\""]);
+    let Fallback::Static(answer) = &loaded.config.routes[1].degrade[1].what else { panic!("a static rung") };
+    assert_eq!((answer.status, &*answer.body), (503, &b"<h1>Back soon</h1>\n"[..]));
 }
 
 #[test]

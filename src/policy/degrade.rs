@@ -368,9 +368,9 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn queue(enter: f64, leave: f64) -> Option<Terms> {
+    fn watched(kind: Kind, enter: f64, leave: f64) -> Rung {
         let level = |level| Levels { queue: Some(level), ..Levels::default() };
-        Some(Terms { enter: level(enter), leave: level(leave) })
+        Rung { kind, terms: Some(Terms { enter: level(enter), leave: level(leave) }) }
     }
 
     fn full(queue: f64) -> Measures {
@@ -381,8 +381,8 @@ mod tests {
         Totals { answers: [0, 0, 0, of_static], failed: 0 }
     }
 
-    fn rung(kind: Kind, terms: Option<Terms>) -> Rung {
-        Rung { kind, terms }
+    fn rung(kind: Kind) -> Rung {
+        Rung { kind, terms: None }
     }
 
     /// With nothing but thresholds at work.
@@ -392,8 +392,8 @@ mod tests {
 
     #[test]
     fn a_route_enters_at_one_level_and_leaves_at_a_lower_one() {
-        let now = Instant::now();
-        let mut route = Degradation::new(vec![rung(Kind::Pool, None), rung(Kind::Static, queue(0.8, 0.4))], now);
+        let now = crate::clock::now();
+        let mut route = Degradation::new(vec![rung(Kind::Pool), watched(Kind::Static, 0.8, 0.4)], now);
         assert!(route.is_watched());
         assert_eq!((looked(&mut route, &full(0.79), now), route.rung()), (None, None));
         assert_eq!(looked(&mut route, &full(0.8), now), Some(Told::Began(Why::Queue(0.8))));
@@ -408,8 +408,8 @@ mod tests {
 
     #[test]
     fn the_lowest_rung_that_is_entered_counts() {
-        let now = Instant::now();
-        let rungs = vec![rung(Kind::Reduced, queue(0.5, 0.2)), rung(Kind::Static, queue(0.9, 0.6))];
+        let now = crate::clock::now();
+        let rungs = vec![watched(Kind::Reduced, 0.5, 0.2), watched(Kind::Static, 0.9, 0.6)];
         let mut route = Degradation::new(rungs, now);
         let mut on = |full| {
             looked(&mut route, &self::full(full), now);
@@ -424,10 +424,10 @@ mod tests {
 
     #[test]
     fn few_requests_put_a_route_nowhere_and_one_may_bring_it_back() {
-        let now = Instant::now();
+        let now = crate::clock::now();
         let level = |rate, latency| Levels { error_rate: Some(rate), latency: Some(latency), queue: None };
         let terms = Terms { enter: level(0.5, 2 * SECOND), leave: level(0.1, SECOND) };
-        let mut route = Degradation::new(vec![rung(Kind::Stale, Some(terms))], now);
+        let mut route = Degradation::new(vec![Rung { kind: Kind::Stale, terms: Some(terms) }], now);
         let bad = Measures { error_rate: Some(1.0), latency: Some(9 * SECOND), samples: MINIMUM - 1, ..full(0.0) };
         assert_eq!(looked(&mut route, &bad, now), None);
         let slow = Measures { error_rate: Some(0.0), samples: MINIMUM, ..bad };
@@ -443,8 +443,8 @@ mod tests {
 
     #[test]
     fn an_operator_is_above_thresholds_and_may_name_a_rung() {
-        let now = Instant::now();
-        let rungs = vec![rung(Kind::Pool, None), rung(Kind::Stale, None), rung(Kind::Static, queue(0.5, 0.1))];
+        let now = crate::clock::now();
+        let rungs = vec![rung(Kind::Pool), rung(Kind::Stale), watched(Kind::Static, 0.5, 0.1)];
         let mut route = Degradation::new(rungs, now);
         looked(&mut route, &full(0.5), now);
         route.force(Some(Forced::On(Kind::Stale)), now);
@@ -459,8 +459,8 @@ mod tests {
 
     #[test]
     fn what_was_forced_is_a_spell_until_it_is_handed_back() {
-        let now = Instant::now();
-        let mut route = Degradation::new(vec![rung(Kind::Static, None)], now);
+        let now = crate::clock::now();
+        let mut route = Degradation::new(vec![rung(Kind::Static)], now);
         route.force(Some(Forced::First), now + SECOND);
         let began = route.look(&full(0.0), Totals::default(), None, now + SECOND);
         assert_eq!(began, Some(Told::Began(Why::Forced)));
@@ -473,8 +473,8 @@ mod tests {
 
     #[test]
     fn requests_that_fall_make_one_spell_from_the_first_to_the_last() {
-        let now = Instant::now();
-        let mut route = Degradation::new(vec![rung(Kind::Static, None)], now);
+        let now = crate::clock::now();
+        let mut route = Degradation::new(vec![rung(Kind::Static)], now);
         let at = |seconds: u32| now + seconds * SECOND;
         let fell = |seconds| Some((at(seconds), Trigger::NoProvider));
         let look =
@@ -492,20 +492,20 @@ mod tests {
 
     #[test]
     fn a_reload_keeps_a_rung_that_stays_what_it_is() {
-        let now = Instant::now();
-        let mut route = Degradation::new(vec![rung(Kind::Stale, None), rung(Kind::Static, queue(0.5, 0.1))], now);
+        let now = crate::clock::now();
+        let mut route = Degradation::new(vec![rung(Kind::Stale), watched(Kind::Static, 0.5, 0.1)], now);
         looked(&mut route, &full(0.5), now);
-        route.set_rungs(vec![rung(Kind::Pool, None), rung(Kind::Static, queue(0.9, 0.3))]);
+        route.set_rungs(vec![rung(Kind::Pool), watched(Kind::Static, 0.9, 0.3)]);
         assert_eq!(route.rung(), Some((1, true)));
-        route.set_rungs(vec![rung(Kind::Static, queue(0.9, 0.3))]);
+        route.set_rungs(vec![watched(Kind::Static, 0.9, 0.3)]);
         assert_eq!(route.rung(), None);
         assert!(matches!(looked(&mut route, &full(0.8), now), Some(Told::Ended(_))));
     }
 
     #[test]
     fn the_history_has_a_bound() {
-        let now = Instant::now();
-        let mut route = Degradation::new(vec![rung(Kind::Static, queue(0.5, 0.1))], now);
+        let now = crate::clock::now();
+        let mut route = Degradation::new(vec![watched(Kind::Static, 0.5, 0.1)], now);
         for _ in 0..=SPELLS_MAX {
             looked(&mut route, &full(1.0), now);
             looked(&mut route, &full(0.0), now);
@@ -521,8 +521,8 @@ mod tests {
         fn between_the_levels_nothing_changes(
             enter in 0.2..1.0_f64, part in 0.1..0.9_f64, first in 0.0..1.0_f64, steps in prop::collection::vec(0.001..0.999_f64, 1..50)
         ) {
-            let (now, leave) = (Instant::now(), enter * part);
-            let mut route = Degradation::new(vec![rung(Kind::Static, queue(enter, leave))], now);
+            let (now, leave) = (crate::clock::now(), enter * part);
+            let mut route = Degradation::new(vec![watched(Kind::Static, enter, leave)], now);
             looked(&mut route, &full(first), now);
             let before = route.rung();
             for step in steps {
@@ -537,8 +537,8 @@ mod tests {
         fn spells_add_up(
             steps in prop::collection::vec((0_u64..20, 0..5_usize, 0_u64..9), 1..60)
         ) {
-            let start = Instant::now();
-            let mut route = Degradation::new(vec![rung(Kind::Stale, None), rung(Kind::Static, queue(0.8, 0.4))], start);
+            let start = crate::clock::now();
+            let mut route = Degradation::new(vec![rung(Kind::Stale), watched(Kind::Static, 0.8, 0.4)], start);
             let (mut now, mut totals, mut fall, mut level) = (start, Totals::default(), None, 0.0);
             let (mut began, mut ended) = (0, 0);
             for (wait, what, count) in steps {

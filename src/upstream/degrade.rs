@@ -249,18 +249,18 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn live(terms: Option<Terms>, now: Instant) -> Live {
+    /// A route whose second rung is entered at these levels, and left at half of them.
+    fn live(enter: Option<Levels>, now: Instant) -> Live {
+        let terms = enter.map(|enter| Terms {
+            enter,
+            leave: Levels {
+                queue: enter.queue.map(|level| level / 2.0),
+                latency: enter.latency.map(|level| level / 2),
+                error_rate: enter.error_rate.map(|level| level / 2.0),
+            },
+        });
         let rungs = vec![Rung { kind: Kind::Stale, terms: None }, Rung { kind: Kind::Static, terms }];
         Live::new("api".into(), rungs, now)
-    }
-
-    fn terms(enter: Levels) -> Option<Terms> {
-        let leave = Levels {
-            queue: enter.queue.map(|level| level / 2.0),
-            latency: enter.latency.map(|level| level / 2),
-            error_rate: enter.error_rate.map(|level| level / 2.0),
-        };
-        Some(Terms { enter, leave })
     }
 
     fn never() -> f64 {
@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn a_full_queue_degrades_and_an_emptier_one_lets_go() {
         let now = clock::now();
-        let live = live(terms(Levels { queue: Some(0.8), ..Levels::default() }), now);
+        let live = live(Some(Levels { queue: Some(0.8), ..Levels::default() }), now);
         assert_eq!(live.begin(now, || 0.9), Some(1));
         assert_eq!(live.begin(now + LOOK_EVERY / 2, never), Some(1), "the next look is not due");
         assert_eq!(live.begin(now + LOOK_EVERY, || 0.5), Some(1));
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn failures_degrade_and_trials_show_that_it_is_over() {
         let now = clock::now();
-        let live = live(terms(Levels { error_rate: Some(0.5), ..Levels::default() }), now);
+        let live = live(Some(Levels { error_rate: Some(0.5), ..Levels::default() }), now);
         for _ in 0..MINIMUM {
             assert_eq!(live.begin(now, || 0.0), None);
             live.ended(false, SECOND, now);
@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn slow_answers_degrade() {
         let now = clock::now();
-        let live = live(terms(Levels { latency: Some(2 * SECOND), ..Levels::default() }), now);
+        let live = live(Some(Levels { latency: Some(2 * SECOND), ..Levels::default() }), now);
         for _ in 0..MINIMUM {
             live.ended(true, 3 * SECOND, now);
         }
@@ -353,7 +353,7 @@ mod tests {
     #[test]
     fn a_reload_that_takes_the_thresholds_away_lets_go() {
         let now = clock::now();
-        let live = live(terms(Levels { queue: Some(0.8), ..Levels::default() }), now);
+        let live = live(Some(Levels { queue: Some(0.8), ..Levels::default() }), now);
         assert_eq!(live.begin(now, || 1.0), Some(1));
         live.follow(vec![Rung { kind: Kind::Static, terms: None }], now);
         assert_eq!((live.begin(now, never), live.word.load(Ordering::Relaxed)), (None, 0));
