@@ -5,7 +5,7 @@
 #![allow(dead_code, unreachable_pub, reason = "the file under test is used in part")]
 
 mod policy {
-    pub(crate) use sluice::policy::queue;
+    pub(crate) use sluice::policy::{flow, queue};
 }
 
 #[path = "../src/upstream"]
