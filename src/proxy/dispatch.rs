@@ -473,6 +473,8 @@ impl<'a> Trip<'a> {
             headers: &provider.headers,
             closing: errand.closing,
             deadline: self.deadline,
+            // Less by what came before: a client's own time, a wait in the queue, another attempt.
+            full: self.deadline.saturating_duration_since(since) >= route.timeout / 10 * 9,
             attempt_deadline: clock::after(since, self.retry.attempt_timeout),
             trail: &self.trail,
             elsewhere,
@@ -568,7 +570,7 @@ impl<'a> Trip<'a> {
         };
         let Some(kind) = failed.kind() else {
             return match failed.cause {
-                Cause::Exchange(Broken::Deadline) if self.kept.is_some() => self.last_answer(lent).map(Some),
+                Cause::Exchange(Broken::Deadline { .. }) if self.kept.is_some() => self.last_answer(lent).map(Some),
                 _ => Err(verdict::stop(&failed, &self.trail)),
             };
         };

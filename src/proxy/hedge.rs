@@ -5,7 +5,7 @@
 //! stream, and the scout's answer is passed on like any other. Only requests that may be sent twice and whose whole body is
 //! at hand are hedged, and a hedge never queues (Dean and Barroso, "The Tail at Scale", CACM 56(2), 2013).
 
-use super::attempt::{self, Cause, Failed};
+use super::attempt::{self, Failed};
 use super::exchange::{Broken, Ended, Terms};
 use super::forward::Onward;
 use crate::clock;
@@ -86,10 +86,10 @@ pub async fn scout(
 ) -> Result<Scout, Failed> {
     let now = clock::now();
     let (endpoint, timeouts) = (&provider.endpoint, &provider.config.timeouts);
-    let end = terms.deadline.min(terms.attempt_deadline);
+    let (end, own) = (terms.end(), clock::after(now, timeouts.connect));
     // Not on a connection that was idle: one that turned out to be dead would be the provider's failure.
-    let opened = endpoint.open(worker, timeouts.connect, clock::after(now, timeouts.connect).min(end)).await;
-    let hand = opened.map_err(|error| Failed { cause: Cause::Connect(error), committed: false })?;
+    let opened = endpoint.open(worker, timeouts.connect, own.min(end)).await;
+    let hand = opened.map_err(|error| attempt::unopened(error, own, terms))?;
     let mut sent = attempt::begin(hand, terms, onward, false)?;
     let mut answer = ResponseHead::default();
     let (mut pump, mut whole) = (Pump::default(), Whole(body));
@@ -99,10 +99,11 @@ pub async fn scout(
         let _: Flow = pump.run(&mut whole, &mut side, &|_| false, cx);
         poll_head(&mut side, &mut answer, cx)
     });
-    let patience = clock::after(clock::now(), timeouts.first_byte).min(end);
-    match tokio::time::timeout_at(patience.into(), head).await {
+    let patience = clock::after(clock::now(), timeouts.first_byte);
+    match tokio::time::timeout_at(patience.min(end).into(), head).await {
         Ok(Ok(())) => Ok(Scout { sent, answer }),
         Ok(Err(broken)) => Err(broken.into()),
+        Err(_) if end < patience => Err(terms.over().into()),
         Err(_) => Err(Broken::FirstByte.into()),
     }
 }

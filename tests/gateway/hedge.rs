@@ -112,6 +112,25 @@ fn a_second_attempt_that_fails_holds_nothing_while_the_first_goes_on() {
 }
 
 #[test]
+fn a_second_attempt_whose_time_is_cut_short_by_the_request_is_not_its_providers_failure() {
+    let (alpha, beta) = (Provider::by_hand(), Provider::by_hand());
+    let route = "timeout: 400ms, retry: { attempts: 2, hedge: { after: 100ms, budget: 1 } }";
+    let gateway = hedging(alpha.address(), beta.address(), route);
+    let mut client = gateway.connect();
+    client.send(GET);
+    let (mut first, mut second) = (alpha.accept(), beta.accept());
+    first.request();
+    second.request();
+    drop(first);
+    let answer = client.answer();
+    assert_eq!((answer.status(), &answer.json()["reason"]), (504, &"deadline".into()));
+    ended(&gateway, "alpha", "failure", 1.0);
+    ended(&gateway, "beta", "local_refusal", 1.0);
+    second.closes();
+    is_over(&gateway);
+}
+
+#[test]
 fn both_may_fail_and_there_are_no_more_attempts_than_there_may_be() {
     // Whichever of the two fails first, and however the first does.
     for (first_to_fail, how) in [("alpha", BUSY), ("alpha", ""), ("beta", BUSY), ("beta", "")] {

@@ -66,6 +66,7 @@ async fn play(request: &str, limits: Limits, scene: impl AsyncFnOnce(Stage<'_>))
         headers: &HeaderRules::default(),
         closing: &AtomicBool::new(false),
         deadline: start + seconds(limits.timeout),
+        full: true,
         attempt_deadline: start + seconds(limits.timeout),
         trail: "",
         elsewhere: &|_, _, _| Err(Skip::NotRetryable),
