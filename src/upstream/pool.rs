@@ -486,10 +486,12 @@ impl Live {
         self.finish(after, now);
     }
 
-    /// Hands out what there is to who waits, and looks after those that are left.
-    pub(super) fn dispatch(self: &Arc<Self>, now: Instant) {
+    /// Hands out what there is to who waits, and looks after those that are left. Whether anybody got something.
+    pub(super) fn dispatch(self: &Arc<Self>, now: Instant) -> bool {
         let after = self.line.dispatch(now);
+        let served = after.served();
         self.finish(after, now);
+        served
     }
 
     fn finish(self: &Arc<Self>, mut after: Aftermath<Members>, now: Instant) {
@@ -604,6 +606,8 @@ async fn ring(mut ringing: Ringing, earlier: Arc<Notify>) {
         let Some(live) = ringing.live.upgrade() else { return };
         let now = clock::now();
         locked(&live.alarm).at.take_if(|at| *at <= now);
+        // Other pools wait for the same moment, and it may be their turn.
+        live.members.load().iter().for_each(|member| member.provider.state.rested(now));
         live.dispatch(now);
     }
 }

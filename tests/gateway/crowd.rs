@@ -276,6 +276,33 @@ fn two_pools_that_share_one_place_both_go_on() {
 }
 
 #[test]
+fn two_pools_that_share_a_rate_take_turns() {
+    let beta = Provider::answering("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    let yaml = "
+listeners: [ { name: web, bind: \"{web}\" } ]
+providers: { beta: { url: \"http://{beta}\", limits: { rate: 50/s, burst: 1 } } }
+pools: { main: { providers: [beta] }, other: { providers: [beta] } }
+routes:
+  - { name: main, match: { path: /main }, pool: main, timeout: 300s }
+  - { name: other, match: { path: /other }, pool: other, timeout: 300s }
+";
+    let gateway = Gateway::start(yaml, &[("beta", beta.address())]);
+    order(&gateway, "queues/main/pause");
+    order(&gateway, "queues/other/pause");
+    let clients: Vec<_> =
+        ["/main", "/other"].map(|path| (0..60).map(|_| get(&gateway, path)).collect::<Vec<_>>()).into();
+    waiting(&gateway, "main", 60);
+    waiting(&gateway, "other", 60);
+    order(&gateway, "queues/main/resume");
+    order(&gateway, "queues/other/resume");
+    beta.wait_for_requests(60);
+    let of_main = beta.requests()[..60].iter().filter(|request| request.head.line.contains("/main")).count();
+    assert!((20..=40).contains(&of_main), "{of_main} of 60");
+    drop(clients);
+    is_over(&gateway);
+}
+
+#[test]
 fn a_pool_that_has_taken_its_memory_leaves_the_others_theirs() {
     let gate = Gate::default();
     let (alpha, gamma) = (held(&gate), held(&gate));
