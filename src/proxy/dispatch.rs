@@ -183,7 +183,7 @@ impl<'a> Trip<'a> {
             return Replay::default();
         }
         // One attempt needs no replay, but what waits is read all the same.
-        Replay::new(self.retry.replay_bytes, self.pool.hold(0))
+        Replay::new(self.retry.replay_bytes, self.pool.hold(0, self.errand.caller.part))
     }
 
     /// Leases a provider, at once or after waiting for one; the inner error is that none is to be had.
@@ -290,7 +290,7 @@ impl<'a> Trip<'a> {
         };
         match lent.replay.kept() {
             0 => Some((after, None)),
-            bytes => Some((after, Some(self.pool.hold(bytes)?))),
+            bytes => Some((after, Some(self.pool.hold(bytes, self.errand.caller.part)?))),
         }
     }
 

@@ -447,9 +447,9 @@ impl Pool {
         self.live.members.load_full()
     }
 
-    /// Bytes of a body to hold beside what waits; `None` where they cannot be had.
-    pub fn hold(&self, bytes: usize) -> Option<Held> {
-        self.live.buffers.take(bytes, &self.live.part)
+    /// Bytes of a body to hold beside what waits, for a client that holds `own`; `None` where they cannot be had.
+    pub fn hold(&self, bytes: usize, own: &Arc<Part>) -> Option<Held> {
+        self.live.buffers.take_for(bytes, &self.live.part, own)
     }
 }
 

@@ -349,6 +349,50 @@ routes:
 }
 
 #[test]
+fn a_client_that_has_taken_its_memory_leaves_the_others_of_its_pool_theirs() {
+    let gate = Gate::default();
+    let alpha = held(&gate);
+    let yaml = "
+memory: { buffers: 1MiB }
+clients: { loud: { keys: [loud-key-of-32-characters-000000] }, calm: { keys: [calm-key-of-32-characters-000000] } }
+listeners: [ { name: web, bind: \"{web}\" } ]
+providers: { alpha: { url: \"http://{alpha}\", limits: { concurrency: 1 } } }
+pools: { main: { providers: [alpha], queue: { timeout: 60s } } }
+routes: [ { name: all, match: { path: \"/*\" }, pool: main, timeout: 60s } ]
+";
+    let gateway = Gateway::start(yaml, &[("alpha", alpha.address())]);
+    let mut first = get(&gateway, "/");
+    alpha.wait_for_requests(1);
+    let post = |who: &str| {
+        let mut client = gateway.connect();
+        client.send(format!(
+            "POST /{who} HTTP/1.1\r\nHost: a\r\nX-Api-Key: {who}-key-of-32-characters-000000\r\nContent-Length: 40000\r\n\r\n"
+        ));
+        client.send(vec![b'x'; 40_000]);
+        client
+    };
+    let view = || look(&gateway, "queues/main");
+    let shed = || view()["shed"]["buffers"].as_u64().expect("a count");
+    let is_kept = |count: u64| view()["held_bytes"].as_u64() == Some(count * 40_000);
+    let mut loud = Vec::new();
+    while shed() == 0 {
+        loud.push(post("loud"));
+        let sent = loud.len() as u64;
+        wait_until("it waits or is refused", || shed() == 1 || is_kept(sent));
+    }
+    assert_eq!(loud.pop().expect("one was refused").answer().status(), 503);
+    let kept = loud.len() as u64;
+    let mut calm: Vec<_> = (0..3).map(|_| post("calm")).collect();
+    wait_until("they wait", || is_kept(kept + 3) || shed() > 1);
+    gate.open();
+    for client in [&mut first].into_iter().chain(&mut loud).chain(&mut calm) {
+        assert_eq!(client.answer().status(), 200);
+    }
+    is_over(&gateway);
+    assert_eq!(view()["held_bytes"], 0);
+}
+
+#[test]
 fn a_drain_lets_those_who_wait_have_their_turn() {
     let gate = Gate::default();
     let alpha = held(&gate);
