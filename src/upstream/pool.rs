@@ -5,7 +5,7 @@
 
 use super::buffers::{Buffers, Held, Part};
 use super::endpoint::Endpoint;
-use super::line::{Aftermath, Line, Ousted, Place, Supply};
+use super::line::{Aftermath, Line, Ousted, Place, Slot, Supply};
 use super::spending::Spending;
 use super::state::{Grant, Prospect, Purpose, State};
 use crate::clock;
@@ -16,7 +16,7 @@ use crate::policy::balance::{Balance, Field, Look};
 use crate::policy::circuit::Verdict;
 use crate::policy::class::Class;
 use crate::policy::outcome::Outcome;
-use crate::policy::queue::{Terms, Waiter};
+use crate::policy::queue::{Queue, Terms, Waiter};
 use arc_swap::ArcSwap;
 use std::fmt;
 use std::future::Future;
@@ -201,7 +201,7 @@ pub struct Label {
     pub route: Arc<str>,
     /// Its method.
     pub method: Box<str>,
-    /// Its path, without the query.
+    /// Its path, without the query; of a long one the beginning.
     pub path: Box<str>,
 }
 
@@ -399,19 +399,20 @@ impl Pool {
 
     /// Who waits, at most `limit` of them, the one that came first in front.
     pub fn waiting(&self, limit: usize, now: Instant) -> Vec<WaitingView> {
-        self.live.line.look(|queue, _| {
-            let mut all: Vec<_> = queue.iter().map(|(_, waiter, slot)| (slot.id, waiter, slot)).collect();
-            all.sort_unstable_by_key(|(id, ..)| *id);
-            let view = |(id, waiter, slot): (u64, &Waiter, &Arc<super::line::Slot<Members>>)| WaitingView {
-                id,
-                class: waiter.class,
-                waited: now.saturating_duration_since(waiter.since),
-                left: slot.wish.until.saturating_duration_since(now),
-                again: waiter.again,
-                label: slot.wish.label.clone(),
-            };
-            all.into_iter().take(limit).map(view).collect()
-        })
+        // What is copied is copied once the queue is free again.
+        let copies =
+            |queue: &Queue<Arc<Slot<Members>>>| queue.iter().map(|(_, one, slot)| (*one, Arc::clone(slot))).collect();
+        let mut all: Vec<_> = self.live.line.look(|queue, _| copies(queue));
+        all.sort_unstable_by_key(|(_, slot)| slot.id);
+        let view = |(waiter, slot): (Waiter, Arc<Slot<Members>>)| WaitingView {
+            id: slot.id,
+            class: waiter.class,
+            waited: now.saturating_duration_since(waiter.since),
+            left: slot.wish.until.saturating_duration_since(now),
+            again: waiter.again,
+            label: slot.wish.label.clone(),
+        };
+        all.into_iter().take(limit).map(view).collect()
     }
 
     /// Its queue in figures.

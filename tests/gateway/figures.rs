@@ -104,6 +104,17 @@ fn who_waits_is_seen_counted_and_sent_away() {
 }
 
 #[test]
+fn of_a_path_that_is_as_long_as_a_head_may_be_operators_see_the_beginning() {
+    let alpha = Provider::answering(HELLO);
+    let gateway = Gateway::before(&alpha);
+    order(&gateway, "POST /api/v1/queues/main/pause");
+    let _client = send(&gateway, &format!("/{}", "x".repeat(50_000)));
+    wait_for_waiting(&gateway, 1);
+    let waiting = look(&gateway, "queues/main/requests");
+    assert_eq!(waiting["requests"][0]["path"], format!("/{}", "x".repeat(255)));
+}
+
+#[test]
 fn a_paused_queue_takes_requests_and_hands_out_nothing() {
     let alpha = Provider::answering(HELLO);
     let gateway = Gateway::before(&alpha);
