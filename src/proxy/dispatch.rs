@@ -393,6 +393,9 @@ impl<'a> Trip<'a> {
         let label = || self.errand.label();
         let ask = Ask { tried, again: true, ..self.ask(now, Wait::Hedge, &label) };
         let Some(Leasing::Now(lease)) = affordable.then(|| self.pool.lease(&ask).ok()).flatten() else {
+            if affordable {
+                self.pool.spending().unspent_hedge();
+            }
             // Nothing more comes of it; the first goes on alone.
             return std::future::pending().await;
         };
@@ -606,6 +609,7 @@ impl<'a> Trip<'a> {
         if self.made == 0 {
             return Err(verdict::not_leased(refused, &self.pool.name).into());
         }
+        self.pool.spending().unspent_retry();
         let skip = match refused {
             pool::Refused::QueueTimeout { .. } => Skip::Deadline,
             _ => Skip::NoProvider,

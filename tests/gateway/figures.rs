@@ -236,6 +236,20 @@ routes:
 }
 
 #[test]
+fn a_retry_that_finds_nobody_to_go_to_costs_nothing() {
+    let alpha = Provider::answering(BROKEN);
+    let extra = Extra {
+        provider: "circuit_breaker: { failure_threshold: 1, recovery_timeout: 60s }",
+        route: "retry: { on: [500], budget: { ratio: 0, min_per_second: 0.1 } }",
+        ..Extra::default()
+    };
+    let gateway = Gateway::before_with(&alpha, extra);
+    assert_eq!(status(&gateway), 500);
+    gateway.wait_for_metric("sluice_retries_skipped_total", &[("reason", "no_provider")], 1.0);
+    assert_eq!(look(&gateway, "retry")["pools"][0]["budget_remaining"], 1.0);
+}
+
+#[test]
 fn members_that_were_discovered_are_seen_and_steered_by_their_providers_name() {
     let alpha = Provider::answering(HELLO);
     let yaml = "
