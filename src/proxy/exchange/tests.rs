@@ -151,7 +151,7 @@ async fn a_provider_has_first_byte_from_when_the_request_was_sent() {
 async fn of_first_byte_and_the_routes_timeout_the_shorter_counts() {
     play(GET, Limits { timeout: 30, ..LIMITS }, async |mut stage| {
         stage.until(sent).await;
-        assert_eq!(stage.next(0), is(30.0, "Deadline"));
+        assert_eq!(stage.next(0), is(30.0, "Deadline { full: true }"));
     })
     .await;
 }
@@ -168,7 +168,7 @@ async fn waiting_for_the_clients_body_counts_neither_for_the_route_nor_for_the_p
         // 30 s were the client's: the provider has its own time from now, and the route 30 s more.
         assert_eq!(stage.next(31), is(131.0, "FirstByte"));
         stage.exchange.terms.first_byte = Duration::from_secs(500);
-        assert_eq!(stage.next(32), is(180.0, "Deadline"));
+        assert_eq!(stage.next(32), is(180.0, "Deadline { full: true }"));
     })
     .await;
 }
