@@ -194,6 +194,7 @@ impl<'a> Trip<'a> {
     ) -> Result<Result<Lease, pool::Refused>, Stop> {
         let label = || self.errand.label();
         if self.made > 0 {
+            record.goes_on();
             if let Ok(Leasing::Now(lease)) = self.pool.lease(&self.ask(lent.now, Wait::Elsewhere, &label)) {
                 return Ok(Ok(lease));
             }
@@ -209,10 +210,10 @@ impl<'a> Trip<'a> {
             Ok(Leasing::Wait(place)) => {
                 let since = lent.now;
                 let heartbeat = Heartbeat::of(self.errand, self.pool, lent);
-                let leased = Box::pin(waiting::for_lease(place, self.errand.request, heartbeat, lent)).await?;
+                let leased = Box::pin(waiting::for_lease(place, self.errand.request, heartbeat, lent)).await;
                 self.opened = lent.opened;
                 record.queued(lent.now.saturating_duration_since(since));
-                Ok(leased)
+                leased
             }
             Err(refused) => Ok(Err(refused)),
         }
