@@ -740,6 +740,8 @@ impl<'a> Exchange<'a> {
         let moved = self.times.moved;
         let (at, missed) = match (self.phase, self.up) {
             (Phase::Head, Up::AwaitClient) if self.awaits_client() => return self.body_deadline(now),
+            // It need not wait for a 100 for ever (RFC 9110 §10.1.1), and many providers send none before they have the body.
+            (Phase::Head, Up::AwaitClient) => (clock::after(moved, self.terms.first_byte), Broken::ClientBodyTooSlow),
             (Phase::Head, Up::AwaitProvider) => (clock::after(moved, self.terms.provider_idle), Broken::Idle),
             (Phase::Head, _) => (clock::after(moved, self.terms.first_byte), Broken::FirstByte),
             // What comes soon or goes on as it is has its own end.
@@ -765,7 +767,8 @@ impl<'a> Exchange<'a> {
             let attempt = sending.map(|sending| clock::after(self.terms.attempt_deadline, sending));
             match attempt.filter(|attempt| *attempt < route) {
                 Some(attempt) => (attempt, Broken::Attempt),
-                None => (route, Broken::Deadline { full: self.terms.full }),
+                // Who was not sent all of the request had no time for it.
+                None => (route, Broken::Deadline { full: self.terms.full && self.times.sent.is_some() }),
             }
         };
         if whole < at { (whole, over) } else { (at, missed) }

@@ -420,6 +420,25 @@ fn a_client_that_waits_for_a_100_gets_that_of_the_provider_that_takes_its_body()
 }
 
 #[test]
+fn a_client_that_waits_for_a_100_and_sends_nothing_is_held_against_no_provider() {
+    let waits_too = || {
+        Provider::scripted(|peer| {
+            peer.wire.head();
+            peer.wire.rest();
+        })
+    };
+    let (alpha, beta) = (waits_too(), waits_too());
+    for (provider, route) in [("timeouts: { first_byte: 100ms }", ""), ("", "timeout: 100ms")] {
+        let gateway = two(alpha.address(), beta.address(), Extra { provider, route, ..Extra::default() });
+        let answer = ask(&gateway, "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+        assert_eq!(answer.status(), if route.is_empty() { 408 } else { 504 });
+        let ended = [("provider", "alpha"), ("outcome", "local_refusal")];
+        gateway.wait_for_metric("sluice_attempts_total", &ended, 1.0);
+        assert_eq!(beta.connections(), 0);
+    }
+}
+
+#[test]
 fn an_upgrade_goes_elsewhere_before_it_is_granted_and_never_after() {
     const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
     const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";

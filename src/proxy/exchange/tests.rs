@@ -259,11 +259,11 @@ async fn without_a_minimum_rate_a_body_may_take_its_time_as_long_as_it_comes() {
 }
 
 #[tokio::test]
-async fn a_client_that_waits_for_a_100_is_not_the_one_who_is_waited_for() {
+async fn a_client_that_waits_for_a_100_may_wait_for_as_long_as_for_an_answer() {
     let expects = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
     play(expects, LIMITS, async |mut stage| {
         stage.until(|exchange| exchange.up == Up::AwaitClient).await;
-        assert_eq!(stage.next(0), is(100.0, "FirstByte"));
+        assert_eq!(stage.next(0), is(100.0, "ClientBodyTooSlow"));
         stage.provider_sends(b"HTTP/1.1 100 Continue\r\n\r\n").await;
         stage.until(|exchange| exchange.continued).await;
         assert_eq!(stage.next(20), is(30.0, "ClientBodyTooSlow"));
