@@ -457,7 +457,7 @@ impl<'a> Trip<'a> {
         self.note(&lease.provider.name, "overtaken", took);
         record.attempted(&lease.provider, Outcome::LocalRefusal, took, now);
         self.pay(&lease.provider);
-        lease.finish(hedge::OVERTAKEN, now);
+        hedge::overtaken(lease, now);
     }
 
     /// What the exchange has to keep to, and what shapes the request, for the leased provider.

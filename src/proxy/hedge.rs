@@ -22,6 +22,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 /// An attempt without a client that has the head of its answer.
 #[derive(Debug)]
@@ -140,7 +141,7 @@ impl Hedged {
 impl Drop for Hedged {
     fn drop(&mut self) {
         if let Some(lease) = self.0.take() {
-            lease.finish(OVERTAKEN, clock::now());
+            overtaken(lease, clock::now());
         }
     }
 }
@@ -165,6 +166,8 @@ impl Source for Whole<'_> {
     }
 }
 
-/// How an attempt counts that the other of two was faster than.
-pub const OVERTAKEN: Report =
-    Report { outcome: Outcome::LocalRefusal, why: "overtaken", head_after: None, cooldown: None };
+/// Gives back the lease of an attempt that the other of two was faster than.
+pub fn overtaken(lease: Lease, now: Instant) {
+    let head_after = Some(now.saturating_duration_since(lease.since));
+    lease.finish(Report { outcome: Outcome::LocalRefusal, why: "overtaken", head_after, cooldown: None }, now);
+}

@@ -300,7 +300,8 @@ pub struct Report {
     pub outcome: Outcome,
     /// Why, for the circuit's history: `connect`, `timeout`, `reset`, `503`.
     pub why: &'static str,
-    /// From the lease to the head of the answer, where one came.
+    /// From the lease to the head of the answer, where one came; of an attempt that we gave up for another, as long as none
+    /// had come.
     pub head_after: Option<Duration>,
     /// The provider asked us to wait: `Some(None)` where it did not say how long.
     pub cooldown: Option<Option<Duration>>,
@@ -869,11 +870,13 @@ impl Lease {
         let Some(mut grant) = self.grant.take() else { return };
         let (state, config) = (&self.provider.state, &self.provider.config);
         let verdict = report.verdict(config);
-        if report.outcome == Outcome::Success {
-            state.succeeded(now);
-            if let Some(head_after) = report.head_after {
-                state.answered(head_after, now);
+        match (report.outcome, report.head_after) {
+            (Outcome::Success, head_after) => {
+                state.succeeded(now);
+                head_after.inspect(|head_after| state.answered(*head_after, now));
             }
+            (Outcome::LocalRefusal, Some(silent_for)) => state.was_silent(silent_for, now),
+            _ => {}
         }
         if let Some(hint) = report.cooldown {
             state.rejected(hint, config.limits.max_cooldown, now);
@@ -902,7 +905,7 @@ impl Report {
     fn verdict(&self, config: &config::Provider) -> Verdict {
         let slow = |head: Duration| config.circuit_breaker.slow_call.is_some_and(|slow| head > slow);
         match self.outcome {
-            Outcome::Success if self.head_after.is_some_and(slow) => Verdict::Failure("slow"),
+            Outcome::Success | Outcome::LocalRefusal if self.head_after.is_some_and(slow) => Verdict::Failure("slow"),
             Outcome::Success => Verdict::Success,
             Outcome::Failure => Verdict::Failure(self.why),
             Outcome::Rejected | Outcome::ClientGone | Outcome::LocalRefusal => Verdict::Uncounted,

@@ -301,6 +301,13 @@ impl State {
         self.quantiles.observe(head_after, now);
     }
 
+    /// No answer's head had come after so long, and nobody waits for it any more. So its latency is that or more.
+    pub(super) fn was_silent(&self, silent_for: Duration, now: Instant) {
+        if silent_for.as_secs_f64() > self.latency.value(now) {
+            self.latency.observe(silent_for, now);
+        }
+    }
+
     /// It succeeded.
     pub(super) fn succeeded(&self, now: Instant) {
         self.cooldown.succeeded(now);

@@ -69,6 +69,31 @@ fn a_second_provider_that_is_faster_answers_and_the_first_is_cut_off() {
 }
 
 #[test]
+fn a_provider_that_is_overtaken_counts_as_that_slow_at_least() {
+    let (alpha, beta) = (Provider::scripted(|peer| while peer.request().is_some() {}), Provider::answering(OK));
+    let slow = "circuit_breaker: { slow_call: 10ms, failure_threshold: 2, recovery_timeout: 60s }";
+    for (rule, provider, most) in [("balance: peak_ewma", "", 1), ("balance: round_robin", slow, 2)] {
+        let yaml = format!(
+            "
+listeners: [ {{ name: web, bind: \"{{web}}\" }} ]
+providers: {{ alpha: {{ url: \"http://{{alpha}}\", {provider} }}, beta: {{ url: \"http://{{beta}}\" }} }}
+pools: {{ main: {{ providers: [alpha, beta], {rule} }} }}
+routes: [ {{ name: all, match: {{ path: \"/*\" }}, pool: main, retry: {{ hedge: {{ after: 30ms, budget: 1 }} }} }} ]
+"
+        );
+        let gateway = Gateway::start(&yaml, &[("alpha", alpha.address()), ("beta", beta.address())]);
+        let before = alpha.requests().len();
+        let mut client = gateway.connect();
+        for _ in 0..10 {
+            client.send(GET);
+            assert_eq!(client.answer().status(), 200);
+        }
+        let asked = alpha.requests().len() - before;
+        assert!((1..=most).contains(&asked), "{rule}: alpha was asked {asked} times");
+    }
+}
+
+#[test]
 fn a_first_provider_that_begins_to_answer_ends_the_second_at_once() {
     let (alpha, beta) = (Provider::by_hand(), Provider::by_hand());
     let gateway = hedging(alpha.address(), beta.address(), SOON);
