@@ -101,7 +101,10 @@ impl<'a> Record<'a> {
     /// It waited so long for a provider.
     pub fn queued(&mut self, time: Duration) {
         self.queued += time;
-        // Where an attempt had ended before, that was not the end.
+    }
+
+    /// Another attempt is to follow: the end of the last one was not the end.
+    pub fn goes_on(&mut self) {
         self.ended = None;
     }
 

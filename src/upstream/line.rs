@@ -480,6 +480,11 @@ impl<S: Supply> Aftermath<S> {
         Aftermath { wakers: [const { None }; BATCH], count: 0, spoilt: Vec::new(), waiting: false, more: false }
     }
 
+    /// Whether anybody was given something, or sent away.
+    pub fn served(&self) -> bool {
+        self.count > 0
+    }
+
     /// Counts also who has no waker yet: what it was given was given.
     fn wake(&mut self, waker: Option<Waker>) {
         if let Some(place) = self.wakers.get_mut(self.count) {

@@ -5,7 +5,7 @@
 
 use super::buffers::{Buffers, Held, Part};
 use super::endpoint::Endpoint;
-use super::line::{Aftermath, Line, Ousted, Place, Supply};
+use super::line::{Aftermath, Line, Ousted, Place, Slot, Supply};
 use super::spending::Spending;
 use super::state::{Grant, Prospect, Purpose, State};
 use crate::clock;
@@ -16,7 +16,7 @@ use crate::policy::balance::{Balance, Field, Look};
 use crate::policy::circuit::Verdict;
 use crate::policy::class::Class;
 use crate::policy::outcome::Outcome;
-use crate::policy::queue::{Terms, Waiter};
+use crate::policy::queue::{Queue, Terms, Waiter};
 use arc_swap::ArcSwap;
 use std::fmt;
 use std::future::Future;
@@ -201,7 +201,7 @@ pub struct Label {
     pub route: Arc<str>,
     /// Its method.
     pub method: Box<str>,
-    /// Its path, without the query.
+    /// Its path, without the query; of a long one the beginning.
     pub path: Box<str>,
 }
 
@@ -300,7 +300,8 @@ pub struct Report {
     pub outcome: Outcome,
     /// Why, for the circuit's history: `connect`, `timeout`, `reset`, `503`.
     pub why: &'static str,
-    /// From the lease to the head of the answer, where one came.
+    /// From the lease to the head of the answer, where one came; of an attempt that we gave up for another, as long as none
+    /// had come.
     pub head_after: Option<Duration>,
     /// The provider asked us to wait: `Some(None)` where it did not say how long.
     pub cooldown: Option<Option<Duration>>,
@@ -399,19 +400,20 @@ impl Pool {
 
     /// Who waits, at most `limit` of them, the one that came first in front.
     pub fn waiting(&self, limit: usize, now: Instant) -> Vec<WaitingView> {
-        self.live.line.look(|queue, _| {
-            let mut all: Vec<_> = queue.iter().map(|(_, waiter, slot)| (slot.id, waiter, slot)).collect();
-            all.sort_unstable_by_key(|(id, ..)| *id);
-            let view = |(id, waiter, slot): (u64, &Waiter, &Arc<super::line::Slot<Members>>)| WaitingView {
-                id,
-                class: waiter.class,
-                waited: now.saturating_duration_since(waiter.since),
-                left: slot.wish.until.saturating_duration_since(now),
-                again: waiter.again,
-                label: slot.wish.label.clone(),
-            };
-            all.into_iter().take(limit).map(view).collect()
-        })
+        // What is copied is copied once the queue is free again.
+        let copies =
+            |queue: &Queue<Arc<Slot<Members>>>| queue.iter().map(|(_, one, slot)| (*one, Arc::clone(slot))).collect();
+        let mut all: Vec<_> = self.live.line.look(|queue, _| copies(queue));
+        all.sort_unstable_by_key(|(_, slot)| slot.id);
+        let view = |(waiter, slot): (Waiter, Arc<Slot<Members>>)| WaitingView {
+            id: slot.id,
+            class: waiter.class,
+            waited: now.saturating_duration_since(waiter.since),
+            left: slot.wish.until.saturating_duration_since(now),
+            again: waiter.again,
+            label: slot.wish.label.clone(),
+        };
+        all.into_iter().take(limit).map(view).collect()
     }
 
     /// Its queue in figures.
@@ -447,9 +449,9 @@ impl Pool {
         self.live.members.load_full()
     }
 
-    /// Bytes of a body to hold beside what waits; `None` where they cannot be had.
-    pub fn hold(&self, bytes: usize) -> Option<Held> {
-        self.live.buffers.take(bytes, &self.live.part)
+    /// Bytes of a body to hold beside what waits, for a client that holds `own`; `None` where they cannot be had.
+    pub fn hold(&self, bytes: usize, own: &Arc<Part>) -> Option<Held> {
+        self.live.buffers.take_for(bytes, &self.live.part, own)
     }
 }
 
@@ -486,10 +488,12 @@ impl Live {
         self.finish(after, now);
     }
 
-    /// Hands out what there is to who waits, and looks after those that are left.
-    pub(super) fn dispatch(self: &Arc<Self>, now: Instant) {
+    /// Hands out what there is to who waits, and looks after those that are left. Whether anybody got something.
+    pub(super) fn dispatch(self: &Arc<Self>, now: Instant) -> bool {
         let after = self.line.dispatch(now);
+        let served = after.served();
         self.finish(after, now);
+        served
     }
 
     fn finish(self: &Arc<Self>, mut after: Aftermath<Members>, now: Instant) {
@@ -604,6 +608,8 @@ async fn ring(mut ringing: Ringing, earlier: Arc<Notify>) {
         let Some(live) = ringing.live.upgrade() else { return };
         let now = clock::now();
         locked(&live.alarm).at.take_if(|at| *at <= now);
+        // Other pools wait for the same moment, and it may be their turn.
+        live.members.load().iter().for_each(|member| member.provider.state.rested(now));
         live.dispatch(now);
     }
 }
@@ -864,11 +870,13 @@ impl Lease {
         let Some(mut grant) = self.grant.take() else { return };
         let (state, config) = (&self.provider.state, &self.provider.config);
         let verdict = report.verdict(config);
-        if report.outcome == Outcome::Success {
-            state.succeeded(now);
-            if let Some(head_after) = report.head_after {
-                state.answered(head_after, now);
+        match (report.outcome, report.head_after) {
+            (Outcome::Success, head_after) => {
+                state.succeeded(now);
+                head_after.inspect(|head_after| state.answered(*head_after, now));
             }
+            (Outcome::LocalRefusal, Some(silent_for)) => state.was_silent(silent_for, now),
+            _ => {}
         }
         if let Some(hint) = report.cooldown {
             state.rejected(hint, config.limits.max_cooldown, now);
@@ -897,7 +905,7 @@ impl Report {
     fn verdict(&self, config: &config::Provider) -> Verdict {
         let slow = |head: Duration| config.circuit_breaker.slow_call.is_some_and(|slow| head > slow);
         match self.outcome {
-            Outcome::Success if self.head_after.is_some_and(slow) => Verdict::Failure("slow"),
+            Outcome::Success | Outcome::LocalRefusal if self.head_after.is_some_and(slow) => Verdict::Failure("slow"),
             Outcome::Success => Verdict::Success,
             Outcome::Failure => Verdict::Failure(self.why),
             Outcome::Rejected | Outcome::ClientGone | Outcome::LocalRefusal => Verdict::Uncounted,

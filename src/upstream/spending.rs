@@ -3,7 +3,7 @@
 use crate::config::BudgetTerms;
 use crate::policy::budget::Budget;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// The budgets of one pool.
@@ -39,10 +39,20 @@ impl Spending {
         self.hedges.withdraw(self.requests.load(Ordering::Relaxed), &terms, now)
     }
 
+    /// Gives back what was taken for a retry that found nobody to go to.
+    pub fn unspent_retry(&self) {
+        self.retries.give_back();
+    }
+
+    /// The same for a hedge.
+    pub fn unspent_hedge(&self) {
+        self.hedges.give_back();
+    }
+
     /// Retries that can be afforded now.
     pub fn retries_left(&self, terms: &BudgetTerms, now: Instant) -> f64 {
         let requests = self.requests.load(Ordering::Relaxed);
-        let budget = self.retries.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let budget = self.retries.budget();
         let fresh = Budget::new(requests, terms.min_per_second, now);
         budget.as_ref().unwrap_or(&fresh).remaining(requests, terms.ratio, terms.min_per_second, now)
     }
@@ -51,8 +61,16 @@ impl Spending {
 // === impl Purse ===
 
 impl Purse {
+    fn budget(&self) -> MutexGuard<'_, Option<Budget>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_back(&self) {
+        self.budget().as_mut().map(Budget::give_back);
+    }
+
     fn withdraw(&self, requests: u64, terms: &BudgetTerms, now: Instant) -> bool {
-        let mut budget = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut budget = self.budget();
         let budget = budget.get_or_insert_with(|| Budget::new(requests, terms.min_per_second, now));
         budget.withdraw(requests, terms.ratio, terms.min_per_second, now)
     }

@@ -45,7 +45,7 @@ pub struct State {
     attempts: [AtomicU64; 3],
     /// The lines that may wait for it.
     lines: ArcSwap<Vec<Weak<Live>>>,
-    /// Which of them is told first.
+    /// Which of them is told first: the one behind the last that was served.
     turn: AtomicUsize,
 }
 
@@ -206,6 +206,13 @@ impl State {
         }
     }
 
+    /// Time has passed that it may have been waited for. Who has it alone sees that for itself.
+    pub(super) fn rested(&self, now: Instant) {
+        if self.lines.load().len() > 1 && self.prospect(now) == Prospect::Ready {
+            self.changed();
+        }
+    }
+
     /// The lines that may wait for it, from now on.
     pub(super) fn set_lines(&self, lines: Vec<Weak<Live>>) {
         self.lines.store(Arc::new(lines));
@@ -294,6 +301,13 @@ impl State {
         self.quantiles.observe(head_after, now);
     }
 
+    /// No answer's head had come after so long, and nobody waits for it any more. So its latency is that or more.
+    pub(super) fn was_silent(&self, silent_for: Duration, now: Instant) {
+        if silent_for.as_secs_f64() > self.latency.value(now) {
+            self.latency.observe(silent_for, now);
+        }
+    }
+
     /// It succeeded.
     pub(super) fn succeeded(&self, now: Instant) {
         self.cooldown.succeeded(now);
@@ -336,10 +350,10 @@ impl Owner for State {
     /// In turn, so that none of several pools is always the first.
     fn freed(&self) {
         let (lines, now) = (self.lines.load(), clock::now());
-        let first = self.turn.fetch_add(1, Ordering::Relaxed);
-        for step in 0..lines.len() {
-            if let Some(line) = lines[first.wrapping_add(step) % lines.len()].upgrade() {
-                line.dispatch(now);
+        let first = self.turn.load(Ordering::Relaxed);
+        for at in (0..lines.len()).map(|step| first.wrapping_add(step) % lines.len()) {
+            if lines[at].upgrade().is_some_and(|line| line.dispatch(now)) {
+                self.turn.store(at + 1, Ordering::Relaxed);
             }
         }
     }

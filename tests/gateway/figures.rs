@@ -104,6 +104,17 @@ fn who_waits_is_seen_counted_and_sent_away() {
 }
 
 #[test]
+fn of_a_path_that_is_as_long_as_a_head_may_be_operators_see_the_beginning() {
+    let alpha = Provider::answering(HELLO);
+    let gateway = Gateway::before(&alpha);
+    order(&gateway, "POST /api/v1/queues/main/pause");
+    let _client = send(&gateway, &format!("/{}", "x".repeat(50_000)));
+    wait_for_waiting(&gateway, 1);
+    let waiting = look(&gateway, "queues/main/requests");
+    assert_eq!(waiting["requests"][0]["path"], format!("/{}", "x".repeat(255)));
+}
+
+#[test]
 fn a_paused_queue_takes_requests_and_hands_out_nothing() {
     let alpha = Provider::answering(HELLO);
     let gateway = Gateway::before(&alpha);
@@ -222,6 +233,20 @@ routes:
     assert_eq!(retry["costs"], json!({ "first": 4.0, "retry": 0.5, "hedge": 0.0 }));
     assert_eq!(retry["pools"][1], json!({ "pool": "other", "budget_remaining": null }), "no route leads there");
     assert!(!gateway.metrics().contains("sluice_retry_budget_remaining{pool=\"other\"}"));
+}
+
+#[test]
+fn a_retry_that_finds_nobody_to_go_to_costs_nothing() {
+    let alpha = Provider::answering(BROKEN);
+    let extra = Extra {
+        provider: "circuit_breaker: { failure_threshold: 1, recovery_timeout: 60s }",
+        route: "retry: { on: [500], budget: { ratio: 0, min_per_second: 0.1 } }",
+        ..Extra::default()
+    };
+    let gateway = Gateway::before_with(&alpha, extra);
+    assert_eq!(status(&gateway), 500);
+    gateway.wait_for_metric("sluice_retries_skipped_total", &[("reason", "no_provider")], 1.0);
+    assert_eq!(look(&gateway, "retry")["pools"][0]["budget_remaining"], 1.0);
 }
 
 #[test]
