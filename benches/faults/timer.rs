@@ -22,6 +22,7 @@ pub(crate) async fn sleep_until(at: Instant) -> Result<()> {
         it_value: Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() },
     };
     timerfd_settime(&timer, TimerfdTimerFlags::empty(), &once)?;
+    #[expect(deprecated, reason = "its successor is unsafe for those who do not own the file as this does")]
     let timer = AsyncFd::try_with_interest(timer, Interest::READABLE)?;
     timer.readable().await.map(drop)
 }

@@ -65,6 +65,9 @@ pub trait Supply {
         now: Instant,
         spoilt: &mut Vec<Self::Permit>,
     ) -> Option<Self::Permit>;
+
+    /// Whether so little of its time is left that a permit would be of no use to it.
+    fn is_late(&self, wish: &Self::Wish, now: Instant) -> bool;
 }
 
 /// Requests that wait for what a supply has.
@@ -110,6 +113,8 @@ pub enum Ousted {
     Displaced,
     /// Nobody will have room for it in time.
     Hopeless,
+    /// Whoever took it on now would not be done in time.
+    Late,
     /// An operator took it out.
     Cancelled,
 }
@@ -142,10 +147,11 @@ impl Room {
         Room { word: AtomicU64::new(0), limit: AtomicU32::new(limit) }
     }
 
-    /// Takes a place. Who has not queued takes none that somebody waits for.
-    pub fn take(&self, queued: bool) -> bool {
+    /// Takes a place, if no more than `most` are taken then. Who has not queued takes none that somebody waits for.
+    pub fn take(&self, queued: bool, most: u32) -> bool {
         let taken = |word: u64| {
-            let free = places(word) < self.limit.load(Ordering::Acquire) && (queued || wants(word) == 0);
+            let limit = self.limit.load(Ordering::Acquire).min(most);
+            let free = places(word) < limit && (queued || wants(word) == 0);
             free.then(|| word + PLACE)
         };
         self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, taken).is_ok()
@@ -202,8 +208,8 @@ fn wants(word: u64) -> u32 {
 
 impl<O: Owner> Permit<O> {
     /// Takes a place as [`Room::take`] does.
-    pub fn take(owner: &Arc<O>, queued: bool) -> Option<Self> {
-        owner.room().take(queued).then(|| Permit { owner: Arc::clone(owner) })
+    pub fn take(owner: &Arc<O>, queued: bool, most: u32) -> Option<Self> {
+        owner.room().take(queued, most).then(|| Permit { owner: Arc::clone(owner) })
     }
 
     /// Whose room it is.
@@ -312,6 +318,13 @@ impl<S: Supply> Line<S> {
         self.settle(inner);
         while inner.wanting && after.count < BATCH {
             let Some((waiter, slot)) = inner.queue.peek() else { break };
+            // Work that nobody will wait for is not begun; above all it is no probe, which would show nothing.
+            if inner.supply.is_late(&slot.wish, now) {
+                let late = inner.queue.skip();
+                after.wake(late.and_then(|(_, slot)| slot.oust(Ousted::Late)));
+                self.settle(inner);
+                continue;
+            }
             let Some(permit) = inner.supply.take(waiter, &slot.wish, now, &mut after.spoilt) else { break };
             let Some((_, slot)) = inner.queue.take() else { break };
             inner.flow.served(now);

@@ -117,6 +117,8 @@ pub struct Wish {
     wait: Wait,
     /// When it stops waiting.
     until: Instant,
+    /// When an answer is of no use to it any more.
+    deadline: Instant,
     label: Label,
 }
 
@@ -541,6 +543,7 @@ impl Live {
             risky: ask.risky,
             wait: ask.wait,
             until,
+            deadline: ask.deadline,
             label: (ask.label)(),
         };
         let (joined, after) = Place::join(&self.line, waiter, wish, now);
@@ -682,6 +685,11 @@ impl Members {
                     outlook.alarm = Some(sooner(outlook.alarm, now + SOON));
                     continue;
                 }
+                Prospect::Eased(at) => {
+                    outlook.in_service = true;
+                    outlook.alarm = Some(sooner(outlook.alarm, at));
+                    continue;
+                }
                 Prospect::Rested(at) => (&mut outlook.rested, at, true),
                 Prospect::Probe(at) => (&mut outlook.probed, at, true),
                 Prospect::Told(at) => (&mut outlook.probed, at, false),
@@ -721,6 +729,13 @@ impl Supply for Members {
             let index = self.balance.choose(&view, wish.key, fastrand::u64(..))?;
             Grant::take(&self.each[index].provider, true, now).map_err(|grant| spoilt.extend(grant)).ok()
         })
+    }
+    /// As far as the members' usual times tell: one that answers in time is enough.
+    fn is_late(&self, wish: &Wish, now: Instant) -> bool {
+        let left = wish.deadline.saturating_duration_since(now);
+        let mut known =
+            self.each.iter().filter_map(|member| member.provider.state.answers_within(left, now)).peekable();
+        known.peek().is_some() && !known.any(|in_time| in_time)
     }
 }
 
@@ -793,6 +808,7 @@ impl Waiting {
             }
             Err(Ousted::Displaced) => Err(Refused::QueueFull { retry_after: polite(live.line.look(|_, gap| gap)) }),
             Err(Ousted::Hopeless) => Err(live.members.load().outlook(now).refuse(now)),
+            Err(Ousted::Late) => Err(self.timeout(now)),
             Err(Ousted::Cancelled) => Err(Refused::Cancelled),
         }
     }
@@ -803,9 +819,12 @@ impl Waiting {
             return self.settle(decided, now);
         }
         self.over = true;
+        Err(self.timeout(now))
+    }
+
+    fn timeout(&self, now: Instant) -> Refused {
         let late = self.live.line.look(|queue, gap| gap.map(|gap| times(gap, queue.len())));
-        let waited = now.saturating_duration_since(self.since);
-        Err(Refused::QueueTimeout { retry_after: polite(late), waited })
+        Refused::QueueTimeout { retry_after: polite(late), waited: now.saturating_duration_since(self.since) }
     }
 }
 

@@ -570,3 +570,42 @@ fn who_begins_to_wait_for_time_to_pass_while_its_runtime_ends_holds_nobody_up() 
     });
     ended.recv_timeout(Duration::from_secs(10)).expect("the runtime ends");
 }
+
+/// What `world` with one provider `a` makes of a failure, after an answer that took `usual`.
+fn failed_after(world: &World, usual: Duration) {
+    now(world.pool().lease(&ask())).finish(Report { head_after: Some(usual), ..WELL }, clock::now());
+    world.fail("a", 1);
+}
+
+#[tokio::test]
+async fn a_probe_is_for_one_that_has_time_for_it() {
+    let world = World::single("circuit_breaker: { failure_threshold: 1, recovery_timeout: 200ms }", "");
+    let usual = Duration::from_millis(900);
+    failed_after(&world, usual);
+    let begun = clock::now();
+    let asked = |time| Ask { now: begun, deadline: begun + time, ..ask() };
+    assert_eq!(refused(world.pool().lease(&asked(usual / 2))), "queue_timeout", "it would not do even now");
+    // It would do now, and will not when the circuit may be probed.
+    let late = wait(world.pool().lease(&asked(usual + Duration::from_millis(100))));
+    let in_time = wait(world.pool().lease(&asked(usual * 20)));
+    assert!(in_time.await.expect("it is the probe").probe);
+    assert_eq!(late.await.expect_err("it was given a lease").as_str(), "queue_timeout");
+}
+
+#[tokio::test]
+async fn one_that_comes_back_is_not_given_all_at_once_that_waited_for_it() {
+    let terms = "circuit_breaker: { failure_threshold: 1, recovery_timeout: 10ms, success_threshold: 1 }";
+    let world = World::single(&format!("limits: {{ concurrency: 20 }}, {terms}"), "");
+    failed_after(&world, Duration::from_millis(1));
+    let probe = wait(world.pool().lease(&ask()));
+    let waiting: Vec<_> = (0..30).map(|_| wait(world.pool().lease(&ask()))).collect();
+    probe.await.expect("the circuit may be probed").finish(WELL, clock::now());
+    assert_eq!((world.in_flight("a"), world.pool().view(clock::now()).depth), (4, [0, 26, 0]));
+    // Nobody gives anything back: only time makes room.
+    let mut leases = Vec::new();
+    for waiting in waiting.into_iter().take(20) {
+        leases.push(waiting.await.expect("its turn"));
+        assert!(world.in_flight("a") <= 20);
+    }
+    assert_eq!(world.in_flight("a"), 20);
+}
