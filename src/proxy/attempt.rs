@@ -222,7 +222,7 @@ async fn open(
     lent.now = clock::now();
     opened.map_err(|cause| match cause {
         Cause::Connect(error) => unopened(error, own, terms),
-        cause => Failed { cause, committed: false },
+        Cause::Exchange(broken) => broken.into(),
     })
 }
 
@@ -283,9 +283,7 @@ impl Failed {
             Cause::Connect(_) => Outcome::Failure,
             Cause::Exchange(broken) => match broken {
                 Broken::ClientGone => Outcome::ClientGone,
-                // Of the deadlines: the provider did not have its full time, or answers longer than we care to wait. Of two
-                // times the shorter is the full one.
-                Broken::Deadline { full: true } => Outcome::Failure,
+                // Of the deadlines: the provider did not have its full time, or answers longer than we care to wait.
                 Broken::ClientBody(_)
                 | Broken::ClientBodyTooLarge
                 | Broken::ClientBodyTooSlow
@@ -298,7 +296,9 @@ impl Failed {
                 | Broken::Protocol(_)
                 | Broken::FirstByte
                 | Broken::Idle
-                | Broken::Attempt => Outcome::Failure,
+                | Broken::Attempt
+                // Of two times the shorter is the full one.
+                | Broken::Deadline { full: true } => Outcome::Failure,
             },
         }
     }
