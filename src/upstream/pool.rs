@@ -264,7 +264,8 @@ pub struct PoolView {
     pub dispatched: u64,
     /// How many are served in a second while some wait; `None` where it is not known.
     pub rate: Option<f64>,
-    /// How long a newcomer of class `normal` would wait; `None` where it is not known.
+    /// How long a newcomer of class `normal` would wait, of the client for which that is longest; `None` where it is not
+    /// known.
     pub estimated_wait: Option<Duration>,
     /// Refused so far, by reason.
     pub shed: Vec<(&'static str, u64)>,
@@ -359,12 +360,10 @@ impl Pool {
     /// # Errors
     /// See [`Refused`].
     pub fn lease(&self, ask: &Ask<'_>) -> Result<Leasing, Refused> {
-        if !ask.again {
-            self.live.spending.came();
-        }
         if self.live.line.may_pass()
             && let Some(grant) = self.live.members.load().pass(ask)
         {
+            self.live.spending.leased(ask.purpose());
             self.live.metrics.leased(ask.class, Duration::ZERO);
             return Ok(Leasing::Now(Lease::begin(grant, ask.purpose(), Duration::ZERO, None, ask.now)));
         }
@@ -419,8 +418,9 @@ impl Pool {
         let live = &self.live;
         let (depth, oldest, clients, estimate, gap) = live.line.look(|queue, gap| {
             let age = |class| queue.oldest(class).map(|since| now.saturating_duration_since(since));
-            let newcomer = waiter(Class::Normal, u32::MAX, 1, now);
-            let ahead = queue.ahead_of(&newcomer);
+            let ahead_of = |client| queue.ahead_of(&waiter(Class::Normal, client, 1, now));
+            let normal = queue.clients().filter(|(class, ..)| *class == Class::Normal);
+            let ahead = normal.map(|(_, client, _)| ahead_of(client)).max().unwrap_or_else(|| ahead_of(u32::MAX));
             let estimate = if queue.is_empty() { Some(Duration::ZERO) } else { gap.map(|gap| times(gap, ahead + 1)) };
             let depth = Class::ALL.map(|class| queue.depth(class));
             (depth, Class::ALL.map(age), queue.clients().collect(), estimate, gap)
@@ -782,6 +782,7 @@ impl Waiting {
         match decided {
             Ok(grant) => {
                 live.dispatched.fetch_add(1, Ordering::Relaxed);
+                live.spending.leased(self.purpose);
                 live.metrics.leased(self.class, queued);
                 Ok(Lease::begin(grant, self.purpose, queued, self.held.take(), now))
             }
