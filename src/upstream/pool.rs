@@ -522,13 +522,13 @@ impl Live {
         // While nobody is in service it says nothing: a line that waits for a probe moves all at once.
         let told = estimate.filter(|_| outlook.in_service);
         if let Some(late) = told.and_then(|told| told.checked_sub(left)).filter(|late| !late.is_zero()) {
-            return Err(Refused::QueueTimeout { retry_after: polite(Some(late)), waited: Duration::ZERO });
+            return Err(Refused::QueueTimeout { retry_after: members.polite(Some(late)), waited: Duration::ZERO });
         }
         let held = match ask.bytes {
             0 => None,
             bytes => {
                 let held = self.buffers.take(bytes, &self.part);
-                Some(held.ok_or(Refused::Buffers { retry_after: polite(estimate) })?)
+                Some(held.ok_or(Refused::Buffers { retry_after: members.polite(estimate) })?)
             }
         };
         let wish = Wish {
@@ -541,7 +541,7 @@ impl Live {
         };
         let (joined, after) = Place::join(&self.line, waiter, wish, now);
         self.finish(after, now);
-        let mut place = joined.map_err(|_| Refused::QueueFull { retry_after: polite(estimate) })?;
+        let mut place = joined.map_err(|_| Refused::QueueFull { retry_after: members.polite(estimate) })?;
         let decided = place.peek();
         let (live, timer, purpose, class) = (Arc::clone(self), Timer::default(), ask.purpose(), ask.class);
         let mut waiting = Waiting { live, place, since: now, until, timer, held, purpose, class, over: false };
@@ -661,6 +661,12 @@ impl Members {
         })
     }
 
+    /// When a client may come again that found too many before it: they are all gone, served or not, after the longest
+    /// wait.
+    fn polite(&self, wait: Option<Duration>) -> Duration {
+        polite(wait.map(|wait| wait.min(self.timeout)))
+    }
+
     fn outlook(&self, now: Instant) -> Outlook {
         let mut outlook = Outlook::default();
         for member in &self.each {
@@ -773,7 +779,8 @@ impl Waiting {
     pub fn give_up(mut self) -> Refused {
         self.over = true;
         let gap = self.live.line.look(|_, gap| gap);
-        self.live.count(self.class, Refused::Buffers { retry_after: polite(gap) })
+        let retry_after = self.live.members.load().polite(gap);
+        self.live.count(self.class, Refused::Buffers { retry_after })
     }
 
     fn settle(&mut self, decided: Result<Grant, Ousted>, now: Instant) -> Result<Lease, Refused> {
@@ -786,7 +793,10 @@ impl Waiting {
                 live.metrics.leased(self.class, queued);
                 Ok(Lease::begin(grant, self.purpose, queued, self.held.take(), now))
             }
-            Err(Ousted::Displaced) => Err(Refused::QueueFull { retry_after: polite(live.line.look(|_, gap| gap)) }),
+            Err(Ousted::Displaced) => {
+                let gap = live.line.look(|_, gap| gap);
+                Err(Refused::QueueFull { retry_after: live.members.load().polite(gap) })
+            }
             Err(Ousted::Hopeless) => Err(live.members.load().outlook(now).refuse(now)),
             Err(Ousted::Cancelled) => Err(Refused::Cancelled),
         }
@@ -800,7 +810,7 @@ impl Waiting {
         self.over = true;
         let late = self.live.line.look(|queue, gap| gap.map(|gap| times(gap, queue.len())));
         let waited = now.saturating_duration_since(self.since);
-        Err(Refused::QueueTimeout { retry_after: polite(late), waited })
+        Err(Refused::QueueTimeout { retry_after: self.live.members.load().polite(late), waited })
     }
 }
 

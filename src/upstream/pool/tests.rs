@@ -406,6 +406,22 @@ async fn the_first_to_wait_finds_out_whether_a_line_that_was_slow_still_is() {
 }
 
 #[tokio::test]
+async fn nobody_is_told_to_stay_away_for_longer_than_those_before_may_wait() {
+    let world = World::single("limits: { concurrency: 1 }", "capacity: 3000, timeout: 5s");
+    let mut lease = now(world.pool().lease(&ask()));
+    let waiting: Vec<_> = (0..2000).map(|_| wait(world.pool().lease(&ask()))).collect();
+    // Five milliseconds for each of these at least, so more than nine seconds for all.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut waiting = waiting.into_iter();
+    for waiting in waiting.by_ref().take(20) {
+        lease.finish(WELL, clock::now());
+        lease = waiting.await.expect("its turn");
+    }
+    let Err(Refused::QueueTimeout { retry_after, .. }) = world.pool().lease(&ask()) else { panic!("it waits") };
+    assert!((RETRY_SOONEST..=Duration::from_secs(5)).contains(&retry_after), "{retry_after:?}");
+}
+
+#[tokio::test]
 async fn bodies_of_who_waits_are_bounded_together() {
     let world = World::new(
         "memory: { buffers: 1MiB }\nproviders: { a: { url: \"http://127.0.0.1:1\", limits: { concurrency: 1 } } }\n\
