@@ -288,7 +288,8 @@ impl<'a> Case<'a> {
             Some(timeout) => format!("{} places, at most {timeout}", plain(&queue["capacity"])),
             None => "it does not wait".to_owned(),
         };
-        let heartbeat = queue["heartbeat"].as_str().map(|every| format!("; a comment every {every} to an event stream"));
+        let heartbeat =
+            queue["heartbeat"].as_str().map(|every| format!("; a comment every {every} to an event stream"));
         format!("class {class}, as {client}; {waits}{}", heartbeat.unwrap_or_default())
     }
 
