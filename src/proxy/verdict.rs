@@ -68,6 +68,9 @@ pub fn stop(failed: &Failed, trail: &str) -> Stop {
 pub fn not_leased(refused: &pool::Refused, pool: &str) -> Refused {
     let (refusal, detail) = match refused {
         pool::Refused::QueueFull { .. } => (Refusal::QueueFull, format!("The queue of pool `{pool}` is full.")),
+        pool::Refused::QueueTimeout { waited: Duration::ZERO, .. } => {
+            (Refusal::QueueTimeout, format!("No provider of pool `{pool}` would become free in time."))
+        }
         pool::Refused::QueueTimeout { .. } => {
             (Refusal::QueueTimeout, format!("No provider of pool `{pool}` became free in time."))
         }

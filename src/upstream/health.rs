@@ -162,7 +162,7 @@ impl Plan {
     fn tell(&self, found: &Result<(), Unwell>, before: Duration) {
         let (provider, path) = (&self.name, &self.check.path);
         match found {
-            Ok(()) => tracing::info!(%provider, %path, after = ?before, "the provider is well and gets requests"),
+            Ok(()) => tracing::info!(%provider, %path, after = ?before, "its checks find that the provider is well"),
             Err(reason) => {
                 tracing::warn!(%provider, %path, %reason, "the provider is not well and gets no requests; see to it, or to its `health_check`");
             }

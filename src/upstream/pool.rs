@@ -266,7 +266,8 @@ pub struct PoolView {
     pub dispatched: u64,
     /// How many are served in a second while some wait; `None` where it is not known.
     pub rate: Option<f64>,
-    /// How long a newcomer of class `normal` would wait; `None` where it is not known.
+    /// How long a newcomer of class `normal` would wait, of the client for which that is longest; `None` where it is not
+    /// known.
     pub estimated_wait: Option<Duration>,
     /// Refused so far, by reason.
     pub shed: Vec<(&'static str, u64)>,
@@ -362,12 +363,10 @@ impl Pool {
     /// # Errors
     /// See [`Refused`].
     pub fn lease(&self, ask: &Ask<'_>) -> Result<Leasing, Refused> {
-        if !ask.again {
-            self.live.spending.came();
-        }
         if self.live.line.may_pass()
             && let Some(grant) = self.live.members.load().pass(ask)
         {
+            self.live.spending.leased(ask.purpose());
             self.live.metrics.leased(ask.class, Duration::ZERO);
             return Ok(Leasing::Now(Lease::begin(grant, ask.purpose(), Duration::ZERO, None, ask.now)));
         }
@@ -423,8 +422,9 @@ impl Pool {
         let live = &self.live;
         let (depth, oldest, clients, estimate, gap) = live.line.look(|queue, gap| {
             let age = |class| queue.oldest(class).map(|since| now.saturating_duration_since(since));
-            let newcomer = waiter(Class::Normal, u32::MAX, 1, now);
-            let ahead = queue.ahead_of(&newcomer);
+            let ahead_of = |client| queue.ahead_of(&waiter(Class::Normal, client, 1, now));
+            let normal = queue.clients().filter(|(class, ..)| *class == Class::Normal);
+            let ahead = normal.map(|(_, client, _)| ahead_of(client)).max().unwrap_or_else(|| ahead_of(u32::MAX));
             let estimate = if queue.is_empty() { Some(Duration::ZERO) } else { gap.map(|gap| times(gap, ahead + 1)) };
             let depth = Class::ALL.map(|class| queue.depth(class));
             (depth, Class::ALL.map(age), queue.clients().collect(), estimate, gap)
@@ -528,13 +528,13 @@ impl Live {
         // While nobody is in service it says nothing: a line that waits for a probe moves all at once.
         let told = estimate.filter(|_| outlook.in_service);
         if let Some(late) = told.and_then(|told| told.checked_sub(left)).filter(|late| !late.is_zero()) {
-            return Err(Refused::QueueTimeout { retry_after: polite(Some(late)), waited: Duration::ZERO });
+            return Err(Refused::QueueTimeout { retry_after: members.polite(Some(late)), waited: Duration::ZERO });
         }
         let held = match ask.bytes {
             0 => None,
             bytes => {
                 let held = self.buffers.take(bytes, &self.part);
-                Some(held.ok_or(Refused::Buffers { retry_after: polite(estimate) })?)
+                Some(held.ok_or(Refused::Buffers { retry_after: members.polite(estimate) })?)
             }
         };
         let wish = Wish {
@@ -548,7 +548,7 @@ impl Live {
         };
         let (joined, after) = Place::join(&self.line, waiter, wish, now);
         self.finish(after, now);
-        let mut place = joined.map_err(|_| Refused::QueueFull { retry_after: polite(estimate) })?;
+        let mut place = joined.map_err(|_| Refused::QueueFull { retry_after: members.polite(estimate) })?;
         let decided = place.peek();
         let (live, timer, purpose, class) = (Arc::clone(self), Timer::default(), ask.purpose(), ask.class);
         let mut waiting = Waiting { live, place, since: now, until, timer, held, purpose, class, over: false };
@@ -668,6 +668,12 @@ impl Members {
             let index = self.balance.choose(&view, ask.key, fastrand::u64(..))?;
             Grant::take(&self.each[index].provider, false, ask.now).ok()
         })
+    }
+
+    /// When a client may come again that found too many before it: they are all gone, served or not, after the longest
+    /// wait.
+    fn polite(&self, wait: Option<Duration>) -> Duration {
+        polite(wait.map(|wait| wait.min(self.timeout)))
     }
 
     fn outlook(&self, now: Instant) -> Outlook {
@@ -794,7 +800,8 @@ impl Waiting {
     pub fn give_up(mut self) -> Refused {
         self.over = true;
         let gap = self.live.line.look(|_, gap| gap);
-        self.live.count(self.class, Refused::Buffers { retry_after: polite(gap) })
+        let retry_after = self.live.members.load().polite(gap);
+        self.live.count(self.class, Refused::Buffers { retry_after })
     }
 
     fn settle(&mut self, decided: Result<Grant, Ousted>, now: Instant) -> Result<Lease, Refused> {
@@ -803,10 +810,14 @@ impl Waiting {
         match decided {
             Ok(grant) => {
                 live.dispatched.fetch_add(1, Ordering::Relaxed);
+                live.spending.leased(self.purpose);
                 live.metrics.leased(self.class, queued);
                 Ok(Lease::begin(grant, self.purpose, queued, self.held.take(), now))
             }
-            Err(Ousted::Displaced) => Err(Refused::QueueFull { retry_after: polite(live.line.look(|_, gap| gap)) }),
+            Err(Ousted::Displaced) => {
+                let gap = live.line.look(|_, gap| gap);
+                Err(Refused::QueueFull { retry_after: live.members.load().polite(gap) })
+            }
             Err(Ousted::Hopeless) => Err(live.members.load().outlook(now).refuse(now)),
             Err(Ousted::Late) => Err(self.timeout(now)),
             Err(Ousted::Cancelled) => Err(Refused::Cancelled),
@@ -824,7 +835,8 @@ impl Waiting {
 
     fn timeout(&self, now: Instant) -> Refused {
         let late = self.live.line.look(|queue, gap| gap.map(|gap| times(gap, queue.len())));
-        Refused::QueueTimeout { retry_after: polite(late), waited: now.saturating_duration_since(self.since) }
+        let waited = now.saturating_duration_since(self.since);
+        Refused::QueueTimeout { retry_after: self.live.members.load().polite(late), waited }
     }
 }
 

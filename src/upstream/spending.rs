@@ -1,5 +1,6 @@
 //! What a pool spends on attempts beside the first: its budgets for retries and for hedges, and what they were spent on.
 
+use super::state::Purpose;
 use crate::config::BudgetTerms;
 use crate::policy::budget::Budget;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +10,7 @@ use std::time::Instant;
 /// The budgets of one pool.
 #[derive(Debug, Default)]
 pub struct Spending {
-    /// Requests that came, without their retries.
+    /// Requests that had a first attempt. What was refused brings nothing: an overload must not pay for retries.
     requests: AtomicU64,
     retries: Purse,
     hedges: Purse,
@@ -22,10 +23,12 @@ struct Purse(Mutex<Option<Budget>>);
 // === impl Spending ===
 
 impl Spending {
-    /// A request came.
+    /// An attempt was leased for this.
     #[inline]
-    pub fn came(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+    pub fn leased(&self, purpose: Purpose) {
+        if purpose == Purpose::First {
+            self.requests.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Takes one retry from the budget, if it can be afforded.

@@ -270,6 +270,11 @@ routes: [ { name: all, match: { path: \"/*\" }, pool: main } ]
     assert_eq!(status_settled(&gateway), 200);
     let attempts = || metric(&gateway, "sluice_attempts_total", &[("provider", &member), ("outcome", "success")]);
     assert_eq!(attempts(), 1);
+    let own = "provider=\"alpha\"";
+    assert!(!gateway.metrics().contains(own), "it would seem to be unhealthy for good: its members have the series");
+    let (status_of_one, refused) = ask(gateway.admin(), &format!("POST /api/v1/circuit-breakers/{member}/open"));
+    let detail = refused["detail"].as_str().unwrap_or_default();
+    assert!(status_of_one == 404 && detail.contains("before the `@`"), "{refused}");
     order(&gateway, "POST /api/v1/circuit-breakers/alpha/open");
     assert_eq!(look(&gateway, &format!("circuit-breakers/{member}"))["forced"], "open");
     assert_eq!(status(&gateway), 503);
@@ -281,6 +286,7 @@ routes: [ { name: all, match: { path: \"/*\" }, pool: main } ]
     gateway.reload().expect("applied");
     assert_eq!(status_settled(&gateway), 200);
     assert_eq!(attempts(), 2, "its series outlived the reload");
+    assert!(!gateway.metrics().contains(own));
 }
 
 #[test]

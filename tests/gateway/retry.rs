@@ -353,7 +353,8 @@ fn a_client_that_leaves_between_attempts_is_gone_and_nobody_is_asked_again() {
         client.send(request);
         gateway.wait_for_metric("sluice_attempts_total", &[("provider", "alpha")], 1.0);
         drop(client);
-        assert_eq!(gateway.wait_for_access_log(1)[0]["status"], 499);
+        let line = &gateway.wait_for_access_log(1)[0];
+        assert_eq!((&line["status"], &line["error"]), (&499.into(), &"client_gone".into()), "{line}");
         gateway.wait_for_metric("sluice_requests_in_flight", &[], 0.0);
         assert!(is(retries(&gateway, "503"), 0.0), "none was made");
         // In HTTP/2 as well.

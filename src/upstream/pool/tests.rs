@@ -361,10 +361,32 @@ async fn what_cannot_be_served_in_time_is_refused_at_once() {
         lease = waiting.await.expect("its turn");
     }
     let view = world.pool().view(clock::now());
-    assert!(view.rate.is_some() && view.estimated_wait.is_some(), "{view:?}");
+    // Twenty still wait, all of one client: another of that one would be served after them.
+    let (rate, estimate) = (view.rate.expect("known"), view.estimated_wait.expect("known"));
+    assert!((rate * estimate.as_secs_f64() - 21.0).abs() < 0.1, "{view:?}");
     let hurried = Ask { deadline: clock::now(), ..ask() };
     let Err(Refused::QueueTimeout { waited, retry_after }) = world.pool().lease(&hurried) else { panic!("it waits") };
     assert_eq!((waited, retry_after), (Duration::ZERO, RETRY_SOONEST));
+}
+
+#[tokio::test]
+async fn what_is_refused_brings_no_retries() {
+    let world = World::single("limits: { concurrency: 1 }", "capacity: 2, reserve_high: 0");
+    let terms = config::BudgetTerms { ratio: 1.0, min_per_second: 0.0 };
+    let spending = world.pool().spending();
+    assert!(!spending.retry(&terms, clock::now()), "it begins with nothing");
+    let lease = now(world.pool().lease(&ask()));
+    let waiting = wait(world.pool().lease(&ask()));
+    let again = wait(world.pool().lease(&Ask { again: true, ..ask() }));
+    for _ in 0..100 {
+        assert_eq!(refused(world.pool().lease(&ask())), "queue_full");
+    }
+    drop(lease);
+    drop(again.await.expect("it goes first"));
+    drop(waiting.await.expect("its turn"));
+    let affordable = (0..10).filter(|_| spending.retry(&terms, clock::now())).count();
+    // What came a moment ago is worth a little less than one each.
+    assert!((1..=2).contains(&affordable), "{affordable}");
 }
 
 #[tokio::test]
@@ -381,6 +403,22 @@ async fn the_first_to_wait_finds_out_whether_a_line_that_was_slow_still_is() {
     let hurried = || Ask { deadline: clock::now() + Duration::from_millis(1), ..ask() };
     let _first = wait(world.pool().lease(&hurried()));
     assert_eq!(refused(world.pool().lease(&hurried())), "queue_timeout");
+}
+
+#[tokio::test]
+async fn nobody_is_told_to_stay_away_for_longer_than_those_before_may_wait() {
+    let world = World::single("limits: { concurrency: 1 }", "capacity: 3000, timeout: 5s");
+    let mut lease = now(world.pool().lease(&ask()));
+    let waiting: Vec<_> = (0..2000).map(|_| wait(world.pool().lease(&ask()))).collect();
+    // Five milliseconds for each of these at least, so more than nine seconds for all.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut waiting = waiting.into_iter();
+    for waiting in waiting.by_ref().take(20) {
+        lease.finish(WELL, clock::now());
+        lease = waiting.await.expect("its turn");
+    }
+    let Err(Refused::QueueTimeout { retry_after, .. }) = world.pool().lease(&ask()) else { panic!("it waits") };
+    assert!((RETRY_SOONEST..=Duration::from_secs(5)).contains(&retry_after), "{retry_after:?}");
 }
 
 #[tokio::test]
