@@ -340,6 +340,11 @@ fn said(what: &str, shown: Option<&Shown>) -> Response {
 
 fn not_done(refused: Refused, target: &Target) -> Problem {
     match refused {
+        Refused::Unknown if target.name.contains('@') => {
+            let detail =
+                "addresses of a provider that was discovered are steered together: say the name before the `@`";
+            Problem::new(StatusCode::NOT_FOUND, "unknown_name", detail)
+        }
         Refused::Unknown => unknown_name(match target.kind {
             Kind::Queue => "pool",
             Kind::Degradation => LADDER,
