@@ -79,6 +79,8 @@ pub struct So<'a> {
     pub sendable: Result<(), Skip>,
     /// Attempts are left of those that the client itself allows.
     pub attempts_left: bool,
+    /// Its answer has begun: only what goes on behind that is of use to it, and no answer that is there as a whole.
+    pub begun: bool,
     /// How long ago the stored copy expired that could answer it, if there is one.
     pub stale_for: Option<Duration>,
 }
@@ -239,6 +241,7 @@ impl Rung {
     pub fn can_answer(&self, so: &So<'_>) -> bool {
         match self.kind {
             Kind::Pool | Kind::Reduced => so.sendable.is_ok() && so.attempts_left,
+            Kind::Stale | Kind::Static if so.begun => false,
             Kind::Stale => self.methods.allow(so.method) && so.stale_for.is_some_and(|age| age <= self.max_age),
             Kind::Static => self.methods.allow(so.method),
         }
@@ -301,6 +304,12 @@ impl Walk {
         Some(next)
     }
 
+    /// Whether a rung below asks a provider once an attempt of this way has failed: until then the request has to be kept.
+    #[must_use]
+    pub fn asks_below(&self, ladder: &Ladder) -> bool {
+        ladder.first(self.below, |rung| rung.kind.asks() && rung.on.has(Trigger::AttemptsExhausted)).is_some()
+    }
+
     /// What the way it is on may take of what is `left` until the whole time is over. `attempts` are the route's.
     #[must_use]
     pub fn share(&self, ladder: &Ladder, attempts: u32, left: Duration) -> Share {
@@ -339,10 +348,10 @@ mod tests {
         Ladder::new(kinds.iter().map(|kind| rung(*kind)).collect())
     }
 
-    const GET: So<'static> = So { method: "GET", sendable: Ok(()), attempts_left: true, stale_for: Some(SECOND) };
+    const GET: So<'static> =
+        So { method: "GET", sendable: Ok(()), attempts_left: true, begun: false, stale_for: Some(SECOND) };
     /// One that a provider may have acted on.
-    const POST: So<'static> =
-        So { method: "POST", sendable: Err(Skip::Method), attempts_left: true, stale_for: Some(SECOND) };
+    const POST: So<'static> = So { method: "POST", sendable: Err(Skip::Method), ..GET };
 
     /// The rungs that a request steps on while each way ends for this reason.
     fn walked(ladder: &Ladder, reason: Trigger, so: &So<'_>) -> Vec<usize> {
@@ -387,6 +396,26 @@ mod tests {
     fn a_client_that_allows_no_further_attempt_gets_none() {
         let spent = So { attempts_left: false, ..GET };
         assert_eq!(walked(&ladder(&Kind::ALL), Trigger::AttemptsExhausted, &spent), [2, 3]);
+    }
+
+    #[test]
+    fn an_answer_that_has_begun_goes_on_with_a_providers_only() {
+        let begun = So { begun: true, ..GET };
+        assert_eq!(walked(&ladder(&Kind::ALL), Trigger::AttemptsExhausted, &begun), [0, 1]);
+    }
+
+    #[test]
+    fn a_request_is_kept_while_a_rung_may_send_it_again() {
+        let all = ladder(&[Kind::Static, Kind::Pool, Kind::Static]);
+        let mut walk = Walk::begin(&all, None, &GET);
+        assert!(walk.asks_below(&all));
+        walk.descend(&all, Trigger::QueueFull, &GET);
+        walk.descend(&all, Trigger::QueueFull, &GET);
+        assert_eq!((walk.at(), walk.asks_below(&all)), (Some(1), false));
+        let mut only = rung(Kind::Pool);
+        only.on = Triggers::from_iter([Trigger::QueueFull]);
+        let ladder = Ladder::new(vec![only]);
+        assert!(!Walk::begin(&ladder, None, &GET).asks_below(&ladder), "after an attempt it is for nobody");
     }
 
     #[test]

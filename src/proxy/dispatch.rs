@@ -1,4 +1,7 @@
-//! From a route to an answer: lease a provider, make the attempt, report how it ended, and again elsewhere where that helps.
+//! From a route to an answer: lease a provider, make the attempt, report how it ended, and again elsewhere where that helps;
+//! where nothing does, down the route's ladder.
+
+mod descent;
 
 use super::attempt::{self, Cause, Failed, Lent};
 use super::client::{self, Caller};
@@ -17,10 +20,12 @@ use crate::clock;
 use crate::config::{self, HedgeAfter, Listener};
 use crate::http1::framing::Length;
 use crate::net::side::Side;
+use crate::policy::ladder::Trigger;
 use crate::policy::outcome::Outcome;
 use crate::policy::retry::{self, Again, Methods, Skip, So};
 use crate::upstream::buffers::Held;
 use crate::upstream::pool::{self, Ask, Label, Lease, Leasing, Pool, Provider, ProviderId, Wait};
+use descent::Descent;
 use std::fmt::Write;
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -55,11 +60,23 @@ pub struct Errand<'a> {
 #[derive(Debug)]
 struct Trip<'a> {
     errand: &'a Errand<'a>,
-    pool: &'a Pool,
     retry: &'a config::Retry,
+    /// When the whole time is over.
+    whole: Instant,
+    /// Of the way it is on: the pool that is asked,
+    pool: &'a Pool,
+    /// until when,
     deadline: Instant,
-    /// Attempts there may be in all.
+    /// how long that can be at most,
+    longest: Duration,
+    /// how many attempts there were before it,
+    begun: u32,
+    /// how many there may be in all by its end,
     ceiling: u32,
+    /// and whether even its first is paid as a retry.
+    repeats: bool,
+    /// Where it is on its route's ladder, if there is one.
+    descent: Option<Descent<'a>>,
     /// What a pool that keeps a key with its provider goes by.
     key: Option<u64>,
     made: u32,
@@ -69,12 +86,27 @@ struct Trip<'a> {
     trail: String,
     /// Why another attempt is to follow.
     again: Option<retry::Ended>,
+    /// How the latest attempt ended that brought nothing.
+    ended: Option<retry::Ended>,
     /// The latest answer, while another provider is asked for a better one.
     kept: Option<Kept>,
-    /// What the latest attempt means for the client, if it gave no answer to keep.
+    /// What the latest attempt means for the client, if it gave no answer to keep; where there was none, why.
     refused: Option<Refused>,
     /// See [`Lent::opened`].
     opened: Option<Opened>,
+}
+
+/// What is next for a request.
+#[derive(Debug)]
+enum Next {
+    /// An attempt, on the way it is on.
+    Attempt,
+    /// What its rung does.
+    Rung,
+    /// Its way has ended without an answer. Says for which rungs that is; `None` where it is for none.
+    Lost(Option<Trigger>),
+    /// Nothing: the client has its answer.
+    Done(Answered),
 }
 
 /// An attempt that ended beside the one that counts.
@@ -86,7 +118,8 @@ struct Beside {
     failed: bool,
 }
 
-/// Sends a request to providers of `pool`, one after the other, until its client has an answer or none can be had.
+/// Sends a request to providers of `pool`, one after the other, and then down the ladder of its route, until its client has
+/// an answer or none can be had.
 ///
 /// # Errors
 /// See [`Stop`].
@@ -101,15 +134,21 @@ pub async fn send(
     }
     let mut trip = Trip::new(errand, pool);
     lent.replay = trip.replay();
+    let mut next = trip.set_out(lent);
     loop {
-        let lease = match trip.lease(lent, record).await? {
-            Ok(lease) => lease,
-            Err(refused) => return trip.give_up(&refused, lent),
-        };
-        let (lease, ended) = trip.attempt(lease, lent, record).await?;
-        trip.report(lease, &ended, lent, record);
-        if let Some(answered) = trip.settle(ended, lent)? {
-            return Ok(answered);
+        next = match next {
+            Next::Attempt => match trip.lease(lent, record).await? {
+                Ok(lease) => {
+                    let (lease, ended) = trip.attempt(lease, lent, record).await?;
+                    trip.report(lease, &ended, lent, record);
+                    trip.settle(ended, lent, record)?
+                }
+                Err(refused) => trip.give_up(&refused, lent),
+            },
+            Next::Lost(why) => trip.fall(why, lent, record)?,
+            // Apart, because every request would carry the room for it.
+            Next::Rung => Box::pin(trip.step(lent, record)).await?,
+            Next::Done(answered) => return Ok(answered),
         }
     }
 }
@@ -159,17 +198,24 @@ impl<'a> Trip<'a> {
     fn new(errand: &'a Errand<'a>, pool: &'a Pool) -> Self {
         let (route, caller) = (&errand.route.config, errand.caller);
         let timeout = caller.timeout.map_or(route.timeout, |own| own.min(route.timeout));
+        let deadline = clock::after(errand.started, timeout);
         Trip {
             errand,
-            pool,
             retry: &route.retry,
-            deadline: clock::after(errand.started, timeout),
+            whole: deadline,
+            pool,
+            deadline,
+            longest: route.timeout,
+            begun: 0,
             ceiling: caller.attempts.map_or(route.retry.attempts, |own| own.min(route.retry.attempts)),
+            repeats: false,
+            descent: None,
             key: pool.hashes_by().and_then(|by| client::hash(by, errand)),
             made: 0,
             tried: Vec::new(),
             trail: String::new(),
             again: None,
+            ended: None,
             kept: None,
             refused: None,
             opened: None,
@@ -195,6 +241,8 @@ impl<'a> Trip<'a> {
         let label = || self.errand.label();
         if self.made > 0 {
             record.goes_on();
+        }
+        if self.is_retry() {
             if let Ok(Leasing::Now(lease)) = self.pool.lease(&self.ask(lent.now, Wait::Elsewhere, &label)) {
                 return Ok(Ok(lease));
             }
@@ -205,7 +253,9 @@ impl<'a> Trip<'a> {
             }
             Box::pin(waiting::watching(tokio::time::sleep(pause), lent)).await?;
         }
-        match self.pool.lease(&self.ask(lent.now, Wait::QueueForProbe, &label)) {
+        // A rung that is there for it answers sooner than a circuit that may be probed.
+        let wait = if self.may_fall(Trigger::NoProvider, lent) { Wait::Queue } else { Wait::QueueForProbe };
+        match self.pool.lease(&self.ask(lent.now, wait, &label)) {
             Ok(Leasing::Now(lease)) => Ok(Ok(lease)),
             Ok(Leasing::Wait(place)) => {
                 let since = lent.now;
@@ -227,7 +277,7 @@ impl<'a> Trip<'a> {
             share: caller.client.share,
             key: self.key,
             tried: &self.tried,
-            again: self.made > 0,
+            again: self.is_retry(),
             risky: !self.errand.route.retry.methods.allow(self.errand.request.method),
             bytes: 0,
             deadline: self.deadline,
@@ -235,6 +285,11 @@ impl<'a> Trip<'a> {
             now,
             label,
         }
+    }
+
+    /// Whether the next attempt repeats one at this pool.
+    fn is_retry(&self) -> bool {
+        self.made > self.begun || self.repeats
     }
 
     /// Makes one attempt, or two where the first is slow; with the lease of the one that counts.
@@ -249,7 +304,9 @@ impl<'a> Trip<'a> {
             self.errand.route.metrics.retried(why.as_str());
         }
         if self.made >= self.ceiling {
-            lent.replay.rewind_for_good();
+            if !self.may_ask_below() {
+                lent.replay.rewind_for_good();
+            }
         } else if let Some(hedge) = self.hedges(&lease, lent) {
             // Apart, because every request would carry the room for it.
             return Box::pin(self.hedged(lease, hedge, lent, record)).await;
@@ -260,19 +317,36 @@ impl<'a> Trip<'a> {
         let (terms, onward) = trip.terms(&lease.provider, lease.since, &elsewhere);
         let ended = attempt::attempt(lent, &terms, &onward, &lease.provider).await;
         lease.put_back(lent.probe.take());
-        self.deadline = clock::after(self.deadline, std::mem::take(&mut lent.awaited));
+        self.was_awaited(lent);
         Ok((lease, ended))
     }
 
-    /// Whether another provider is asked instead of passing on an answer with this status, after so many attempts.
-    fn may_replace(&self, status: u16, whole: bool, awaited: Duration, made: u32) -> Result<(), Skip> {
-        let now = clock::now();
-        self.may_go_on(retry::Ended::Status(status), whole, self.left(awaited, now), made, now)
+    /// The time in which the client was awaited is nobody else's.
+    fn was_awaited(&mut self, lent: &mut Lent<'_>) {
+        let awaited = std::mem::take(&mut lent.awaited);
+        self.deadline = clock::after(self.deadline, awaited);
+        self.whole = clock::after(self.whole, awaited);
     }
 
-    /// What is left of the time, where the client was awaited for so long.
-    fn left(&self, awaited: Duration, now: Instant) -> Duration {
-        clock::after(self.deadline, awaited).saturating_duration_since(now)
+    /// Whether an answer with this status is withheld instead of passed on, after so many attempts: for another provider, or
+    /// for a rung, and then says why for no other provider.
+    fn may_replace(&self, status: u16, whole: bool, awaited: Duration, made: u32) -> Result<Option<Skip>, Skip> {
+        let now = clock::now();
+        let left = clock::after(self.deadline, awaited).saturating_duration_since(now);
+        let again = self.may_go_on(retry::Ended::Status(status), whole, left, made, now);
+        again.map(|()| None).or_else(|skip| self.or_falls(skip, status, whole, awaited, made))
+    }
+
+    fn or_falls(
+        &self,
+        skip: Skip,
+        status: u16,
+        whole: bool,
+        awaited: Duration,
+        made: u32,
+    ) -> Result<Option<Skip>, Skip> {
+        let left = clock::after(self.whole, awaited).saturating_duration_since(clock::now());
+        if self.may_fall_after(status, whole, left, made) { Ok(Some(skip)) } else { Err(skip) }
     }
 
     /// After what time a second attempt is made beside this one, and what its copy of the body holds; `None` where it never
@@ -316,9 +390,12 @@ impl<'a> Trip<'a> {
                 return trip.may_replace(status, whole, awaited, trip.made + u32::from(failed));
             }
             // Another is asked already, and was paid for.
-            trip.helps(retry::Ended::Status(status), whole, trip.left(awaited, clock::now()), trip.made)?;
-            relied.store(true, Ordering::Relaxed);
-            Ok(())
+            let left = clock::after(trip.deadline, awaited).saturating_duration_since(clock::now());
+            match trip.helps(retry::Ended::Status(status), whole, left, trip.made) {
+                Ok(()) => relied.store(true, Ordering::Relaxed),
+                Err(skip) => return trip.or_falls(skip, status, whole, awaited, trip.made),
+            }
+            Ok(None)
         };
         let mut beside = None;
         let (ended, scouted) = {
@@ -356,7 +433,7 @@ impl<'a> Trip<'a> {
         };
         lease.put_back(lent.probe.take());
         lent.now = clock::now();
-        self.deadline = clock::after(self.deadline, std::mem::take(&mut lent.awaited));
+        self.was_awaited(lent);
         self.made += u32::from(begun.get().is_some());
         if let (Ok(None), None, Some(begun)) = (&scouted, &beside, begun.get()) {
             beside = Some(self.overtaken(begun, lent.now, record));
@@ -465,20 +542,22 @@ impl<'a> Trip<'a> {
         &'b self,
         provider: &'b Provider,
         since: Instant,
-        elsewhere: &'b (dyn Fn(u16, bool, Duration) -> Result<(), Skip> + Sync),
+        elsewhere: &'b (dyn Fn(u16, bool, Duration) -> Result<Option<Skip>, Skip> + Sync),
     ) -> (Terms<'b>, Onward<'b>) {
         let (errand, provider) = (self.errand, &provider.config);
         let route = &errand.route.config;
+        let (request, rewrite) = self.sent();
         let terms = Terms {
-            request: errand.request,
+            request,
             identity: errand.identity,
-            rewrite: &route.rewrite,
+            rewrite,
+            degraded: self.rung(),
             provider: &provider.name,
             headers: &provider.headers,
             closing: errand.closing,
             deadline: self.deadline,
             // Less by what came before: a client's own time, a wait in the queue, another attempt.
-            full: self.deadline.saturating_duration_since(since) >= route.timeout / 10 * 9,
+            full: self.deadline.saturating_duration_since(since) >= self.longest / 10 * 9,
             attempt_deadline: clock::after(since, self.retry.attempt_timeout),
             trail: &self.trail,
             elsewhere,
@@ -492,8 +571,8 @@ impl<'a> Trip<'a> {
             min_body_rate: errand.listener.limits.min_body_rate,
         };
         let onward = Onward {
-            request: errand.request,
-            rewrite: &route.rewrite,
+            request,
+            rewrite,
             provider,
             peer: errand.peer,
             identity: errand.identity,
@@ -512,19 +591,24 @@ impl<'a> Trip<'a> {
 
     /// The same, whatever it costs.
     fn helps(&self, ended: retry::Ended, whole: bool, left: Duration, made: u32) -> Result<(), Skip> {
-        let so = So {
-            attempts_made: made,
-            method: self.errand.request.method,
-            keyed: self.errand.request.head.fields.named(b"idempotency-key").next().is_some(),
-            replayable: whole,
-            // Who refuses a stream may have been sent part of its body before.
-            nothing_sent: ended == retry::Ended::Connect,
-            left,
-        };
-        match retry::again(&self.errand.route.retry, ended, &so) {
+        match retry::again(&self.errand.route.retry, ended, &self.state(Some(ended), whole, left, made)) {
             Again::No(skip) => Err(skip),
             Again::Yes if made >= self.ceiling => Err(Skip::Attempts),
             Again::Yes => Ok(()),
+        }
+    }
+
+    /// How far it has come.
+    fn state(&self, ended: Option<retry::Ended>, whole: bool, left: Duration, made: u32) -> So<'a> {
+        let (request, route) = (self.errand.request, self.errand.route);
+        So {
+            attempts_made: made,
+            method: request.method,
+            keyed: route.retry.idempotency_key && request.head.fields.named(b"idempotency-key").next().is_some(),
+            replayable: whole,
+            // Who refuses a stream may have been sent part of its body before.
+            nothing_sent: ended == Some(retry::Ended::Connect),
+            left,
         }
     }
 
@@ -554,44 +638,66 @@ impl<'a> Trip<'a> {
         }
     }
 
-    /// What the client gets; `None` where another provider is to be asked.
-    fn settle(&mut self, ended: Result<Ended, Failed>, lent: &mut Lent<'_>) -> Result<Option<Answered>, Stop> {
+    /// What comes of an attempt that has ended.
+    fn settle(
+        &mut self,
+        ended: Result<Ended, Failed>,
+        lent: &mut Lent<'_>,
+        record: &mut Record<'_>,
+    ) -> Result<Next, Stop> {
         let series = &self.errand.route.metrics;
         let failed = match ended {
             Ok(Ended::Answered(answered)) => {
                 answered.skipped.inspect(|skip| series.skipped(*skip));
-                return Ok(Some(answered));
+                self.answered(Some(lent.answer.status), answered.head_at.unwrap_or(lent.now), record);
+                return Ok(Next::Done(answered));
             }
             Ok(Ended::Withheld(withheld)) => {
-                self.again = Some(retry::Ended::Status(lent.answer.status));
+                let status = lent.answer.status;
                 let skipped = withheld.skipped;
                 self.keep(withheld, lent);
-                let Some(skip) = skipped else { return Ok(None) };
-                series.skipped(skip);
-                return self.last_answer(lent).map(Some);
+                return Ok(self.lost(retry::Ended::Status(status), skipped));
             }
             Err(failed) => failed,
         };
-        let Some(kind) = failed.kind() else {
-            return match failed.cause {
-                Cause::Exchange(Broken::Deadline { .. }) if self.kept.is_some() => self.last_answer(lent).map(Some),
-                _ => Err(verdict::stop(&failed, &self.trail)),
-            };
-        };
-        let time = self.deadline.saturating_duration_since(lent.now);
-        match self.may_go_on(kind, lent.replay.is_whole(), time, self.made, lent.now) {
-            Ok(()) => {
-                self.again = Some(kind);
-                self.refused = Some(verdict::refuse(&failed.cause));
-                Ok(None)
-            }
-            Err(skip) => {
-                series.skipped(skip);
-                self.note_skip(skip);
-                self.refused = Some(verdict::refuse(&failed.cause));
-                self.last_answer(lent).map(Some)
-            }
+        if failed.committed {
+            self.broke(failed.outcome() == Outcome::Failure, lent.now, record);
+            return Err(verdict::stop(&failed, &self.trail));
         }
+        if let Some(kind) = failed.kind() {
+            let time = self.deadline.saturating_duration_since(lent.now);
+            let skipped = self.may_go_on(kind, lent.replay.is_whole(), time, self.made, lent.now).err();
+            self.refused = Some(verdict::refuse(&failed.cause));
+            return Ok(self.lost(kind, skipped));
+        }
+        match failed.cause {
+            Cause::Exchange(Broken::Deadline { .. }) => {
+                self.ended = Some(retry::Ended::Timeout);
+                let why = Trigger::of_time(self.whole <= lent.now, self.made - self.begun);
+                // Time that was kept for rungs is left over where none takes it.
+                let told = if why == Trigger::Deadline { &failed.cause } else { &Cause::Exchange(Broken::Attempt) };
+                self.refused = Some(verdict::refuse(told));
+                Ok(Next::Lost(Some(why)))
+            }
+            Cause::Exchange(Broken::NoUpgrade) => {
+                self.refused = Some(verdict::refuse(&failed.cause));
+                Ok(Next::Lost(Some(Trigger::AttemptsExhausted)))
+            }
+            _ => Err(verdict::stop(&failed, &self.trail)),
+        }
+    }
+
+    /// An attempt has ended so without an answer for the client, and another follows unless it is `skipped`.
+    fn lost(&mut self, ended: retry::Ended, skipped: Option<Skip>) -> Next {
+        self.ended = Some(ended);
+        let Some(skip) = skipped else {
+            self.again = self.ended;
+            return Next::Attempt;
+        };
+        self.errand.route.metrics.skipped(skip);
+        self.note_skip(skip);
+        let passes = matches!(ended, retry::Ended::Status(status) if !Trigger::is_of_status(status));
+        Next::Lost((!passes).then_some(Trigger::AttemptsExhausted))
     }
 
     /// Keeps an answer, should there be no better one.
@@ -602,22 +708,31 @@ impl<'a> Trip<'a> {
         if self.opened.is_some() {
             self.refused = Some(verdict::no_stream(head.status));
         }
-        self.kept = withheld.body.map(|body| Kept { head, body });
+        let degraded = self.rung();
+        self.kept = withheld.body.map(|body| Kept { head, body, degraded });
     }
 
-    /// No provider is to be had any more.
-    fn give_up(&mut self, refused: &pool::Refused, lent: &mut Lent<'_>) -> Result<Answered, Stop> {
-        if self.made == 0 {
-            return Err(verdict::not_leased(refused, &self.pool.name).into());
+    /// No provider is to be had (any more).
+    fn give_up(&mut self, refused: &pool::Refused, lent: &Lent<'_>) -> Next {
+        if self.is_retry() {
+            self.pool.spending().unspent_retry();
+            let skip = match refused {
+                pool::Refused::QueueTimeout { .. } => Skip::Deadline,
+                _ => Skip::NoProvider,
+            };
+            self.errand.route.metrics.skipped(skip);
+            self.note_skip(skip);
         }
-        self.pool.spending().unspent_retry();
-        let skip = match refused {
-            pool::Refused::QueueTimeout { .. } => Skip::Deadline,
-            _ => Skip::NoProvider,
-        };
-        self.errand.route.metrics.skipped(skip);
-        self.note_skip(skip);
-        self.last_answer(lent)
+        let told = verdict::not_leased(refused, &self.pool.name);
+        let made = self.made - self.begun;
+        let why = told.refusal.trigger().map(|why| match why {
+            Trigger::QueueTimeout => Trigger::of_time(self.whole <= lent.now, made),
+            why if made == 0 => why,
+            _ => Trigger::AttemptsExhausted,
+        });
+        // What a provider did says more, and so does what was in the way first.
+        self.refused.get_or_insert(told);
+        Next::Lost(why)
     }
 
     /// Passes the last real answer on; where there was none, a problem of ours.
@@ -630,8 +745,7 @@ impl<'a> Trip<'a> {
             let status = kept.write(self.errand, &self.trail, keep_alive, &mut lent.client);
             return Ok(Answered { status, reusable: None, keep_alive, head_at: None, skipped: None });
         }
-        let refused = self.refused.take().unwrap_or_else(verdict::unkept);
-        Err(refused.trail(std::mem::take(&mut self.trail)).into())
+        Err(self.why().into())
     }
 
     fn note(&mut self, provider: &str, word: &str, took: Duration) {

@@ -20,6 +20,7 @@ use crate::net::pump::{Flow, Pump};
 use crate::net::side::Side;
 use crate::net::timer::Timer;
 use crate::net::wire::{HeadReadError, ReadError};
+use crate::policy::ladder::Kind;
 use crate::policy::retry::Skip;
 use crate::upstream::pool::Probe;
 use std::future::poll_fn;
@@ -48,11 +49,14 @@ pub struct Terms<'a> {
     pub full: bool,
     /// When this attempt's time is over, if its request was sent at once: a long upload has only the route's.
     pub attempt_deadline: Instant,
+    /// The rung that answers, where that is not the route's own pool.
+    pub degraded: Option<Kind>,
     /// What attempts before this one came to.
     pub trail: &'a str,
-    /// Whether another provider is to be asked instead of passing an answer of this status on. Is told whether the request is
-    /// still whole, and how long its client has been awaited in this exchange.
-    pub elsewhere: &'a (dyn Fn(u16, bool, Duration) -> Result<(), Skip> + Sync),
+    /// Whether an answer of this status is withheld, because another is to be had: by the next attempt, or with why there is
+    /// none by the route's ladder. Is told whether the request is still whole, and how long its client has been awaited in
+    /// this exchange.
+    pub elsewhere: &'a (dyn Fn(u16, bool, Duration) -> Result<Option<Skip>, Skip> + Sync),
     /// How small answers are held until they are whole.
     pub commit: Commit,
     /// Turns true when the answer is committed, where somebody else looks at that.
@@ -86,7 +90,7 @@ pub enum Ended {
 pub struct Withheld {
     /// Its body, where it was small and came at once.
     pub body: Option<Vec<u8>>,
-    /// Why nobody else is to be asked; `None` where somebody is.
+    /// Why no other attempt is to follow it; `None` where one is.
     pub skipped: Option<Skip>,
     /// How long the provider's connection may be kept; `None` where it must not be used again.
     pub reusable: Option<KeepFor>,
@@ -498,7 +502,8 @@ impl<'a> Exchange<'a> {
         if self.answer.status >= 400 {
             let now = clock::now();
             match (self.terms.elsewhere)(self.answer.status, self.replay.is_whole(), self.awaited(now)) {
-                Ok(()) => {
+                Ok(skipped) => {
+                    self.skipped = skipped;
                     self.phase = Phase::Withhold { until: clock::after(now, self.terms.commit.within) };
                     return Ok(());
                 }
@@ -620,7 +625,7 @@ impl<'a> Exchange<'a> {
             version: self.terms.request.head.version,
             keep_alive: self.keep_alive,
             upgrade,
-            degraded: None,
+            degraded: self.terms.degraded,
             trail: trail.as_deref(),
         };
         forward::answer_head(self.client.out(), self.answer, &back);

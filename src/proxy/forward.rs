@@ -9,6 +9,7 @@ use crate::http1::fields::{Fields, Known, elements, reads_as};
 use crate::http1::framing::Length;
 use crate::http1::head::{ResponseHead, Version};
 use crate::http2::heads;
+use crate::net::side::Side;
 use crate::policy::ladder::Kind;
 use std::time::Duration;
 
@@ -197,6 +198,13 @@ pub fn interim_head(out: &mut Vec<u8>, head: &ResponseHead, version: Version, re
         }
     }
     end_head(out, version);
+}
+
+/// Says to a client that waits for it that its body is wanted (RFC 9110 §15.2.1).
+pub fn go_on(client: &mut Side<'_>, version: Version) {
+    status_line(client.out(), version, 100, b"Continue");
+    end_head(client.out(), version);
+    client.send_interim(100);
 }
 
 /// `HTTP/1.1 status reason`; HTTP/2 says the status beside the fields.

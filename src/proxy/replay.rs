@@ -41,9 +41,9 @@ impl Replay {
         Replay { room, held, ..Replay::default() }
     }
 
-    /// A body that is whole, and sent in the place of the client's, once; `held` accounts for it.
+    /// A body that is whole, and sent in the place of the client's; `held` accounts for it.
     pub fn of(body: Vec<u8>, held: Option<Held>) -> Self {
-        Replay { kept: body, held, ..Replay::default() }
+        Replay { room: body.len(), kept: body, held, ..Replay::default() }
     }
 
     /// Whether everything that was read is kept, so that the request can be sent again.
@@ -54,6 +54,11 @@ impl Replay {
     /// How many bytes are kept.
     pub fn kept(&self) -> usize {
         self.kept.len()
+    }
+
+    /// What is kept.
+    pub fn bytes(&self) -> &[u8] {
+        &self.kept
     }
 
     /// What is kept, for an attempt beside this one.
@@ -269,8 +274,14 @@ mod tests {
             assert!(read_ahead(&mut client, &mut read).await);
         }
         let mut other = Replay::of(b"other".to_vec(), None);
+        for _ in 0..2 {
+            other.rewind();
+            assert_eq!(send(&mut client, &mut other, usize::MAX).await, b"other");
+            assert!(other.is_whole());
+        }
+        other.rewind_for_good();
         assert_eq!(send(&mut client, &mut other, usize::MAX).await, b"other");
-        assert_eq!((other.is_whole(), other.kept.capacity()), (false, 0), "it was for this attempt alone");
+        assert_eq!((other.is_whole(), other.kept.capacity()), (false, 0));
         assert_eq!(read.copy(), BODY, "the next may have the client's again");
     }
 

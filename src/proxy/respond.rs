@@ -13,7 +13,7 @@ use crate::http1::encode;
 use crate::http1::framing::Length;
 use crate::http1::head::{ResponseHead, Version};
 use crate::net::side::Side;
-use crate::policy::ladder::Trigger;
+use crate::policy::ladder::{Kind, Trigger};
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -85,6 +85,8 @@ pub struct Kept {
     pub head: ResponseHead,
     /// The whole body.
     pub body: Vec<u8>,
+    /// The rung it is of, where that was not the route's own pool.
+    pub degraded: Option<Kind>,
 }
 
 /// An answer of our own, before it is put on the wire.
@@ -322,7 +324,7 @@ impl<'a> Answer<'a> {
 impl Kept {
     /// Writes it for the client after all.
     pub fn write(&self, errand: &Errand<'_>, trail: &str, keep_alive: bool, client: &mut Side<'_>) -> u16 {
-        let Kept { head, body } = self;
+        let Kept { head, body, degraded } = self;
         let to_head = errand.request.method == "HEAD";
         let bodiless = to_head || matches!(head.status, 204 | 304);
         let length = if bodiless { Length::None } else { Length::Exact(body.len() as u64) };
@@ -334,7 +336,7 @@ impl Kept {
             version: errand.request.head.version,
             keep_alive,
             upgrade: false,
-            degraded: None,
+            degraded: *degraded,
             trail: Some(&trail),
         };
         forward::answer_head(client.out(), head, &back);

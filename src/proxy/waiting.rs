@@ -6,6 +6,7 @@
 use super::Stop;
 use super::attempt::Lent;
 use super::exchange::Broken;
+use super::forward;
 use super::frame::Request;
 use super::heartbeat::Heartbeat;
 use super::verdict;
@@ -16,6 +17,7 @@ use crate::upstream::pool::{Lease, Refused, Waiting};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 /// A client that waits.
 struct Watch<'a, 'side> {
@@ -55,6 +57,29 @@ pub async fn for_lease(
         Ok(leased) => Ok(leased),
         Err(End::NoMemory) => Ok(Err(place.give_up())),
         Err(End::Stop(stop)) => Err(stop),
+    }
+}
+
+/// Waits until the whole body of a request is kept, at most `until` then; false where that cannot be.
+///
+/// # Errors
+/// The client left, or its body is broken.
+pub async fn for_body(request: &Request<'_>, until: Instant, lent: &mut Lent<'_>) -> Result<bool, Stop> {
+    if request.expects_continue && !lent.continued && lent.client.body_read() == 0 {
+        forward::go_on(&mut lent.client, request.head.version);
+        lent.continued = true;
+    }
+    let Lent { client, replay, .. } = lent;
+    let read = poll_fn(|cx| match client.poll_flush(cx) {
+        Poll::Ready(Err(error)) => Poll::Ready(Err(ReadError::Io(error))),
+        _ => replay.poll_read_ahead(client, cx),
+    });
+    let read = tokio::time::timeout_at(until.into(), read).await;
+    lent.now = clock::now();
+    match read {
+        Ok(Ok(kept)) => Ok(kept && lent.client.body_is_done() && lent.replay.is_whole()),
+        Ok(Err(error)) => Err(stop(&error)),
+        Err(_) => Ok(false),
     }
 }
 

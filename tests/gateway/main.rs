@@ -30,6 +30,7 @@ mod heartbeat; // comments for clients that wait for an event stream
 mod handover; // the process is replaced, and what a service manager is told and gives
 mod health; // providers that are asked whether they are well, and those whose every address is a member
 mod idle; // connections that do nothing, and the limit on all of them
+mod ladder; // a route's pool cannot answer, and its ladder does
 mod listener; // what a listener bounds, and many clients at once
 mod lost; // not one request is lost, not one stream is cut
 mod lost_tls; // nor over TLS, while certificates change and processes follow each other
