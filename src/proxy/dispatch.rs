@@ -86,6 +86,8 @@ struct Trip<'a> {
     trail: String,
     /// Why another attempt is to follow.
     again: Option<retry::Ended>,
+    /// The pool that had nobody for it, if there was no attempt on that way.
+    lacking: Option<&'a Pool>,
     /// How the latest attempt ended that brought nothing.
     ended: Option<retry::Ended>,
     /// The latest answer, while another provider is asked for a better one.
@@ -215,6 +217,7 @@ impl<'a> Trip<'a> {
             tried: Vec::new(),
             trail: String::new(),
             again: None,
+            lacking: None,
             ended: None,
             kept: None,
             refused: None,
@@ -725,6 +728,7 @@ impl<'a> Trip<'a> {
         }
         let told = verdict::not_leased(refused, &self.pool.name);
         let made = self.made - self.begun;
+        self.lacking = (made == 0).then_some(self.pool);
         let why = told.refusal.trigger().map(|why| match why {
             Trigger::QueueTimeout => Trigger::of_time(self.whole <= lent.now, made),
             why if made == 0 => why,

@@ -12,8 +12,7 @@ const HEAD: &str = "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
 const PUT: &str = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-const SPARED: &str =
-    "HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\nexpires: never\r\ncontent-length: 5\r\n\r\nspare";
+const SPARED: &str = "HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\nexpires: never\r\ncontent-length: 5\r\n\r\nspare";
 const BUSY: &str = "HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nbusy";
 const SLOW_DOWN: &str = "HTTP/1.1 429 Too Many\r\ncontent-length: 4\r\n\r\nslow";
 
@@ -57,7 +56,8 @@ struct Fallen {
 fn yaml(with: With<'_>) -> String {
     let provider = if with.provider.is_empty() { String::new() } else { format!(", {}", with.provider) };
     let rungs: Vec<String> = with.rungs.iter().map(|rung| format!("{{ {rung} }}")).collect();
-    let put = [("{provider}", &*provider), ("{queue}", with.queue), ("{route}", with.route), ("{rungs}", &rungs.join(", "))];
+    let put =
+        [("{provider}", &*provider), ("{queue}", with.queue), ("{route}", with.route), ("{rungs}", &rungs.join(", "))];
     put.into_iter().fold(YAML.to_owned(), |text, (place, value)| text.replace(place, value))
 }
 
@@ -228,7 +228,9 @@ fn a_rung_is_for_the_reasons_it_names_and_the_reason_is_the_latest() {
 
 #[test]
 fn an_answer_that_is_one_passes_and_only_what_says_that_it_cannot_falls() {
-    for (status, falls) in [(200, false), (301, false), (404, false), (500, false), (429, true), (502, true), (504, true)] {
+    for (status, falls) in
+        [(200, false), (301, false), (404, false), (500, false), (429, true), (502, true), (504, true)]
+    {
         let alpha = Provider::answering(format!("HTTP/1.1 {status} So\r\ncontent-length: 2\r\n\r\nso"));
         let spare = Provider::answering(SPARED);
         let answer = ask(&once(&alpha, &spare, &[POOL]), GET);
@@ -243,9 +245,7 @@ fn nobody_waits_for_a_circuit_where_a_rung_is_for_no_provider() {
     let gateway = start(alpha.address(), spare.address(), With { provider, rungs: &[POOL], ..ONCE });
     for told in ["attempts_exhausted", "no_provider"] {
         assert_eq!(degraded(&ask(&gateway, GET)), Some("pool"));
-        wait_until("a line in the log", || {
-            gateway.access_log().last().is_some_and(|line| line["reason"] == told)
-        });
+        wait_until("a line in the log", || gateway.access_log().last().is_some_and(|line| line["reason"] == told));
     }
     assert_eq!(alpha.requests().len(), 1);
 }
@@ -255,7 +255,8 @@ fn nobody_waits_for_a_circuit_where_a_rung_is_for_no_provider() {
 #[test]
 fn what_may_have_been_acted_on_goes_to_no_other_pool() {
     let (_held, nobody) = refusing();
-    let (busy, slow, broken, ok) = (Provider::answering(BUSY), Provider::answering(SLOW_DOWN), broken(), Provider::answering(OK));
+    let (busy, slow, broken, ok) =
+        (Provider::answering(BUSY), Provider::answering(SLOW_DOWN), broken(), Provider::answering(OK));
     let cases = [
         ("503", busy.address(), "", None),
         ("reset", broken.address(), "", None),
@@ -395,13 +396,18 @@ fn asking_the_own_pool_for_less_is_paid_like_a_retry() {
 
 #[test]
 fn where_rungs_fail_too_the_latest_answer_of_a_provider_passes() {
-    let (alpha, broken, busy) = (Provider::answering(BUSY), broken(), Provider::answering("HTTP/1.1 502 No\r\ncontent-length: 2\r\n\r\nno"));
+    let (alpha, broken, busy) =
+        (Provider::answering(BUSY), broken(), Provider::answering("HTTP/1.1 502 No\r\ncontent-length: 2\r\n\r\nno"));
     let answer = ask(&once(&alpha, &broken, &[POOL]), GET);
     assert_eq!((answer.status(), &*answer.text(), degraded(&answer)), (503, "busy", None));
     assert!(told(&answer).ends_with("details=\"alpha 503 spare reset"), "{}", told(&answer));
     // A rung's answer says whose it is, also where it is a failure.
     for rungs in [&[POOL][..], &[POOL, "reduced: { path: /lite }"]] {
-        let gateway = start(alpha.address(), busy.address(), With { rungs, route: "retry: { attempts: 1, budget: { ratio: 0, min_per_second: 0 } }", ..ONCE });
+        let gateway = start(
+            alpha.address(),
+            busy.address(),
+            With { rungs, route: "retry: { attempts: 1, budget: { ratio: 0, min_per_second: 0 } }", ..ONCE },
+        );
         let answer = ask(&gateway, GET);
         assert_eq!((answer.status(), &*answer.text(), degraded(&answer)), (502, "no", Some("pool")), "{rungs:?}");
         assert_eq!(answer.head.values("cache-control"), ["no-store"]);
@@ -522,12 +528,15 @@ fn a_degraded_route_reads_a_body_before_it_sends_less_also_one_that_has_to_be_as
 
 #[test]
 fn a_forced_route_begins_on_its_rung_with_the_terms_of_its_pool() {
-    let (alpha, spare) = (Provider::answering(OK), Provider::scripted(|peer| {
-        for answer in [BUSY, SPARED] {
-            peer.request();
-            peer.wire.send(answer);
-        }
-    }));
+    let (alpha, spare) = (
+        Provider::answering(OK),
+        Provider::scripted(|peer| {
+            for answer in [BUSY, SPARED] {
+                peer.request();
+                peer.wire.send(answer);
+            }
+        }),
+    );
     let route = "retry: { attempts: 2, backoff: { initial: 1ms } }";
     let gateway = start(alpha.address(), spare.address(), With { route, rungs: &[POOL, STATIC], ..ONCE });
     order(gateway.admin(), "POST /api/v1/degradation/api/force");
@@ -602,7 +611,8 @@ fn what_an_operator_reads_in_the_log_is_one_line_for_the_beginning_and_one_for_t
         assert_eq!(client.answer().status(), 203);
     }
     order(sluice.admin(), "POST /api/v1/degradation/api/auto");
-    let lines = |message: &str| sluice.log().iter().filter(|line| line["message"] == message).cloned().collect::<Vec<_>>();
+    let lines =
+        |message: &str| sluice.log().iter().filter(|line| line["message"] == message).cloned().collect::<Vec<_>>();
     wait_until("the recovery in the log", || !lines("a route has recovered").is_empty());
     let (began, ended) = (lines("a route is degraded"), lines("a route has recovered"));
     assert_eq!((began.len(), ended.len()), (1, 1));
@@ -627,7 +637,12 @@ fn a_request_keeps_the_ladder_it_began_with_while_a_reload_removes_it() {
     client.send(GET);
     let mut provider = alpha.accept();
     provider.request();
-    gateway.rewrite(&yaml(ONCE).replace("    degrade: [  ]\n", "").replace(", other: { providers: [spare] }", "").replace(", spare: { url: \"http://{spare}\" }", ""));
+    gateway.rewrite(
+        &yaml(ONCE)
+            .replace("    degrade: [  ]\n", "")
+            .replace(", other: { providers: [spare] }", "")
+            .replace(", spare: { url: \"http://{spare}\" }", ""),
+    );
     gateway.reload().expect("a good file");
     provider.send(BUSY);
     let answer = client.answer();
@@ -647,7 +662,10 @@ fn http2_clients_fall_as_all_others_do() {
     let client = Client::connect(gateway.web());
     let answer = client.ask("POST", "/", &[], Some(b"{\"model\":1}"));
     assert_eq!((answer.status, values(&answer.fields, "sluice-degraded")), (200, vec!["reduced"]));
-    assert_eq!((text(&answer.body), spare.requests()[0].text()), ("spare".to_owned(), r#"{"model":"small"}"#.to_owned()));
+    assert_eq!(
+        (text(&answer.body), spare.requests()[0].text()),
+        ("spare".to_owned(), r#"{"model":"small"}"#.to_owned())
+    );
     order(gateway.admin(), "POST /api/v1/providers/spare/drain");
     for method in ["GET", "HEAD"] {
         let answer = client.ask(method, "/", &[], None);

@@ -111,9 +111,10 @@ impl<'a> Trip<'a> {
         let Some(descent) = &mut self.descent else { return false };
         let Some(at) = descent.walk.descend(&descent.ladder.policy, why, &so) else { return false };
         descent.fell = Some(why);
-        if self.made == self.begun && descent.ladder.policy.rungs()[at].kind.asks() {
+        let asks = descent.ladder.policy.rungs()[at].kind.asks();
+        if let Some(pool) = self.lacking.take().filter(|_| asks) {
             let semicolon = if self.trail.is_empty() { "" } else { "; " };
-            self.trail.extend([semicolon, &*self.pool.name, " ", why.as_str()]);
+            self.trail.extend([semicolon, &*pool.name, " ", why.as_str()]);
         }
         // What a rung does is no retry.
         self.again = None;
@@ -133,7 +134,7 @@ impl<'a> Trip<'a> {
             }
             Some(Rung::Reduced(pool, reduced)) => {
                 self.go_to(pool, lent.now);
-                self.affords(pool, lent.now) && self.reduce(reduced, lent).await?
+                self.reduce(reduced, lent).await? && self.affords(pool, lent.now)
             }
             // Without a copy nobody comes here.
             Some(Rung::Stale) | None => false,
