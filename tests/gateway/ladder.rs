@@ -472,6 +472,78 @@ fn a_client_that_leaves_on_a_rung_is_let_go_and_nobody_is_to_blame() {
     is_over(&gateway);
 }
 
+#[test]
+fn a_client_of_http2_that_resets_its_stream_on_a_rung_is_let_go_too() {
+    let (alpha, spare) = (Provider::answering(BUSY), Provider::by_hand());
+    let gateway = once(&alpha, &spare, &[POOL, STATIC]);
+    let client = Client::connect(gateway.web());
+    let mut call = client.begin(client.request("PUT", "/", &[]), false);
+    call.body.send_data("hello".into(), true).expect("an open stream");
+    let mut provider = spare.accept();
+    provider.request();
+    call.body.send_reset(h2::Reason::CANCEL);
+    provider.closes();
+    assert_eq!(gateway.wait_for_access_log(1)[0]["status"], 499);
+    counted(&gateway, "static", 0.0);
+    is_over(&gateway);
+}
+
+#[test]
+fn what_is_not_the_pools_fault_does_not_fall() {
+    let (alpha, spare) = (Provider::answering(OK), Provider::answering(SPARED));
+    let gateway = once(&alpha, &spare, &[POOL, "static: { body: all }, methods: all"]);
+    let answer = ask(&gateway, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n");
+    assert_eq!((answer.status(), degraded(&answer)), (400, None));
+    order(gateway.admin(), "POST /api/v1/queues/main/pause");
+    let mut client = gateway.connect();
+    client.send(GET);
+    waiting(&gateway, 1);
+    let waits = order(gateway.admin(), "GET /api/v1/queues/main/requests");
+    order(gateway.admin(), &format!("DELETE /api/v1/queues/main/requests/{}", waits["requests"][0]["id"]));
+    let answer = client.answer();
+    assert_eq!((&answer.json()["reason"], degraded(&answer)), (&json!("cancelled"), None));
+    assert_eq!(spare.connections(), 0);
+}
+
+#[test]
+fn an_upgrade_may_come_about_on_a_rung() {
+    let (alpha, spare) = (Provider::answering(BUSY), Provider::by_hand());
+    let gateway = once(&alpha, &spare, &[POOL]);
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+    let mut provider = spare.accept();
+    provider.request();
+    provider.send("HTTP/1.1 101 Go\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
+    let head = client.head();
+    assert_eq!((head.status(), head.value("sluice-degraded")), (101, Some("pool")));
+    client.send("ping");
+    provider.expect("ping");
+    provider.send("pong");
+    client.expect("pong");
+}
+
+#[test]
+fn two_attempts_side_by_side_fall_together() {
+    let (alpha, beta, spare) = (Provider::by_hand(), Provider::answering(BUSY), Provider::answering(SPARED));
+    let route = "retry: { attempts: 2, hedge: { after: 5ms, budget: 1 } }";
+    let yaml = yaml(With { route, rungs: &[POOL], ..ONCE })
+        .replace("providers: [alpha]", "providers: [alpha, { name: beta, backup: true }]")
+        .replace("providers: { alpha:", "providers: { beta: { url: \"http://{beta}\" }, alpha:");
+    let places = [("alpha", alpha.address()), ("beta", beta.address()), ("spare", spare.address())];
+    let gateway = Gateway::start(&yaml, &places);
+    let mut client = gateway.connect();
+    client.send(GET);
+    let mut first = alpha.accept();
+    first.request();
+    beta.wait_for_requests(1);
+    gateway.wait_for_metric("sluice_attempts_total", &[("provider", "beta"), ("outcome", "failure")], 1.0);
+    first.send(BUSY);
+    let answer = client.answer();
+    assert_eq!((&*answer.text(), degraded(&answer)), ("spare", Some("pool")));
+    assert!(told(&answer).ends_with("beta 503 alpha 503 spare 200"), "{}", told(&answer));
+    is_over(&gateway);
+}
+
 // --- less ---
 
 const LESS: &str = "reduced: { pool: other, json: { set: { model: small }, remove: [tools] } }";
