@@ -393,8 +393,9 @@ impl<'a> Trip<'a> {
                 return trip.may_replace(status, whole, awaited, trip.made + u32::from(failed));
             }
             // Another is asked already, and was paid for.
-            let left = clock::after(trip.deadline, awaited).saturating_duration_since(clock::now());
-            match trip.helps(retry::Ended::Status(status), whole, left, trip.made) {
+            let until = clock::after(trip.deadline, awaited);
+            let time = until.saturating_duration_since(clock::now());
+            match trip.helps(retry::Ended::Status(status), whole, time, trip.made) {
                 Ok(()) => relied.store(true, Ordering::Relaxed),
                 Err(skip) => return trip.or_falls(skip, status, whole, awaited, trip.made),
             }

@@ -201,18 +201,15 @@ impl<'a> Trip<'a> {
     /// Leaves a rung that cannot answer after all.
     fn pass_over(&mut self, lent: &Lent<'_>) -> Next {
         let Some(descent) = &self.descent else { return Next::Attempt };
-        match descent.fell {
-            Some(why) => Next::Lost(Some(why)),
-            None => {
-                // The ordinary way may be what is left, and this was not its pool.
-                let below = descent.walk.at().map(|at| at + 1);
-                let ladder = descent.ladder;
-                if let Some(own) = &self.errand.route.pool {
-                    self.go_to(own, lent.now);
-                }
-                self.begin(ladder, below, lent)
-            }
+        if descent.fell.is_some() {
+            return Next::Lost(descent.fell);
         }
+        let (ladder, below) = (descent.ladder, descent.walk.at().map(|at| at + 1));
+        // What is left may be the ordinary way, and this was not its pool.
+        if let Some(own) = &self.errand.route.pool {
+            self.go_to(own, lent.now);
+        }
+        self.begin(ladder, below, lent)
     }
 
     /// Answers with what the operator wrote.
@@ -332,7 +329,6 @@ impl<'a> Trip<'a> {
 }
 
 /// How long ago the stored copy expired that could answer this request. Nothing is stored yet.
-#[expect(clippy::unnecessary_wraps, reason = "a cache will have copies")]
 fn stale_for(_: &Errand<'_>) -> Option<Duration> {
     None
 }
