@@ -248,6 +248,14 @@ fn nobody_waits_for_a_circuit_where_a_rung_is_for_no_provider() {
         wait_until("a line in the log", || gateway.access_log().last().is_some_and(|line| line["reason"] == told));
     }
     assert_eq!(alpha.requests().len(), 1);
+    // Nor does a retry that finds nobody; and what the rung does is none.
+    let route = "retry: { attempts: 3, backoff: { initial: 1ms } }";
+    let gateway = start(alpha.address(), spare.address(), With { provider, route, rungs: &[POOL], ..ONCE });
+    assert_eq!(degraded(&ask(&gateway, GET)), Some("pool"));
+    assert_eq!((alpha.requests().len(), spare.requests().len()), (2, 3));
+    gateway.wait_for_metric("sluice_retries_skipped_total", &[("route", "api"), ("reason", "no_provider")], 1.0);
+    assert!(gateway.metric("sluice_retries_total", &[("route", "api")]) < 0.5, "no retry was made");
+    assert_eq!(gateway.wait_for_access_log(1)[0]["reason"], "attempts_exhausted");
 }
 
 // --- for whom ---
@@ -490,7 +498,7 @@ fn a_client_of_http2_that_resets_its_stream_on_a_rung_is_let_go_too() {
 
 #[test]
 fn what_is_not_the_pools_fault_does_not_fall() {
-    let (alpha, spare) = (Provider::answering(OK), Provider::answering(SPARED));
+    let (alpha, spare) = (Provider::by_hand(), Provider::answering(SPARED));
     let gateway = once(&alpha, &spare, &[POOL, "static: { body: all }, methods: all"]);
     let answer = ask(&gateway, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n");
     assert_eq!((answer.status(), degraded(&answer)), (400, None));
