@@ -701,6 +701,22 @@ fn what_an_operator_reads_in_the_log_is_one_line_for_the_beginning_and_one_for_t
 }
 
 #[test]
+fn a_request_that_a_degraded_route_has_no_answer_for_is_counted() {
+    let (_held, nobody) = refusing();
+    let (alpha, spare) = (Provider::answering(OK), Provider::answering(BUSY));
+    for (spare, status, rung) in [(nobody, 502, None), (spare.address(), 503, Some("pool"))] {
+        let gateway = start(alpha.address(), spare, With { rungs: &[POOL], ..ONCE });
+        order(gateway.admin(), "POST /api/v1/degradation/api/force");
+        let answer = ask(&gateway, GET);
+        assert_eq!((answer.status(), degraded(&answer)), (status, rung));
+        gateway.wait_for_access_log(1);
+        order(gateway.admin(), "POST /api/v1/degradation/api/auto");
+        let past = order(gateway.admin(), "GET /api/v1/degradation/api")["past"][0].clone();
+        assert_eq!((&past["requests_affected"], &past["failed"]), (&json!(1), &json!(1)), "{past}");
+    }
+}
+
+#[test]
 fn requests_that_fall_are_seen_by_whoever_looks() {
     let Fallen { gateway, .. } = &fall("no_provider", &[STATIC], refusing().1, GET);
     let shown = order(gateway.admin(), "GET /api/v1/degradation/api");
