@@ -4,6 +4,7 @@ use super::buffers::Buffers;
 use super::discover::{self, Family, Found, Search};
 use super::endpoint::Endpoint;
 use super::health::Checks;
+use super::locked;
 use super::pool::{Live, Member, Members, Pool, Provider};
 use super::resolve::System;
 use super::state::{self, State};
@@ -18,7 +19,7 @@ use crate::policy::pace::Pace;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 use tokio::runtime::{EnterGuard, Handle};
 use tokio::sync::mpsc;
@@ -330,10 +331,6 @@ fn lines_of(state: &Arc<State>, pools: &[(&Alive, Arc<Members>)]) -> Vec<Weak<Li
     let leaving = state.lines().into_iter().filter(|line| line.upgrade().is_some_and(|line| !is_kept(&line)));
     let own = pools.iter().filter(|(_, members)| is_in(members)).map(|(alive, _)| Arc::downgrade(&alive.live));
     own.chain(leaving).collect()
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn algorithm(rule: &BalanceRule) -> Algorithm {
