@@ -31,7 +31,6 @@ use process::Cores;
 use progress::Progress;
 use report::Report;
 use rows::{Fault, Stage, Timing, Trial};
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -120,9 +119,9 @@ fn run(arguments: &Arguments) -> Outcome<()> {
         return Err("interrupted".into());
     }
     if arguments.markdown {
-        print!("{}", report.markdown());
+        print!("{}", report.page().markdown());
     } else {
-        print!("{}", report.plain(colour_wanted()));
+        print!("{}", report.page().plain(table::colour_wanted()));
     }
     if let Some(place) = &arguments.svg {
         std::fs::write(place, report.svg())
@@ -236,11 +235,6 @@ impl std::str::FromStr for Scene {
             format!("there are {}, overload", names.join(", "))
         })
     }
-}
-
-/// Colours on a terminal, unless `NO_COLOR` is set to something.
-fn colour_wanted() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 const METHODS: [&str; 2] = ["GET", "POST"];

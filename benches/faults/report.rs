@@ -3,7 +3,7 @@
 use crate::contenders::Kind;
 use crate::overload::{CLASSES, Overload};
 use crate::rows::{Fault, Timing, Trial};
-use crate::table::{Cell, Table, Tone, escape, plain, thousands};
+use crate::table::{Cell, Page, Table, Tone, escape, plain, thousands};
 use std::fmt::Write as _;
 
 /// Everything one run found out.
@@ -24,38 +24,10 @@ pub(crate) struct Report {
 // === impl Report ===
 
 impl Report {
-    /// For a terminal.
-    pub(crate) fn plain(&self, colour: bool) -> String {
-        let mut text = String::from("\n");
-        for (name, value) in &self.facts {
-            let _ = writeln!(text, "{name:<12} {value}");
-        }
-        for table in self.tables() {
-            let _ = write!(text, "\n{}", table.plain(colour));
-        }
-        for warning in &self.warnings {
-            let _ = writeln!(text, "\nwarning: {warning}");
-        }
-        text
-    }
-
-    /// For a README.
-    pub(crate) fn markdown(&self) -> String {
-        let mut text = String::new();
-        for table in self.tables() {
-            let _ = writeln!(text, "{}", table.markdown());
-        }
-        let facts: Vec<String> = self.facts.iter().map(|(name, value)| format!("{name}: {value}")).collect();
-        let _ = writeln!(text, "{}.", facts.join("; "));
-        for warning in &self.warnings {
-            let _ = writeln!(text, "\nWarning: {warning}.");
-        }
-        text
-    }
-
-    fn tables(&self) -> Vec<Table> {
-        let made = [self.fault_table(), self.overload_table()];
-        made.into_iter().filter(|table| !table.rows.is_empty()).collect()
+    /// All of it in words and figures.
+    pub(crate) fn page(&self) -> Page<'_> {
+        let tables = vec![self.fault_table(), self.overload_table()];
+        Page { facts: &self.facts, tables, warnings: &self.warnings }
     }
 
     fn fault_table(&self) -> Table {

@@ -31,7 +31,6 @@ use progress::Progress;
 use report::Report;
 use rounds::{Driver, Plan, Timing};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use storm::Storm;
@@ -290,9 +289,9 @@ impl Bench {
     fn show(&mut self) -> Outcome<()> {
         self.progress.clear();
         if self.arguments.markdown {
-            print!("{}", self.report.markdown());
+            print!("{}", self.report.page().markdown());
         } else {
-            print!("{}", self.report.plain(colour_wanted()));
+            print!("{}", self.report.page().plain(table::colour_wanted()));
         }
         if let Some(place) = &self.arguments.svg {
             std::fs::write(place, self.report.svg())
@@ -368,11 +367,6 @@ impl Arguments {
 /// The rest of what an error says was shown when it happened.
 fn first_line(error: &dyn std::error::Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
-}
-
-/// Colours on a terminal, unless `NO_COLOR` is set to something.
-fn colour_wanted() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Rounds of storms; each takes several times as long as others.

@@ -5,7 +5,7 @@ use crate::idle::Idle;
 use crate::rounds::{Plan, Timing};
 use crate::spread::{ENOUGH, Spread, median_of};
 use crate::storm::{self, Storm};
-use crate::table::{Cell, Table, Tone, escape, plain, thousands};
+use crate::table::{Cell, Page, Table, Tone, escape, plain, thousands};
 use crate::workloads::Workload;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -39,41 +39,10 @@ impl Report {
         Report { facts, plan, timings, instructions, idle, storm, warnings }
     }
 
-    /// For a terminal.
-    pub(crate) fn plain(&self, colour: bool) -> String {
-        let mut text = String::from("\n");
-        for (name, value) in &self.facts {
-            let _ = writeln!(text, "{name:<12} {value}");
-        }
-        for table in self.tables() {
-            let _ = write!(text, "\n{}", table.plain(colour));
-        }
-        for warning in &self.warnings {
-            let _ = write!(text, "\nwarning: {warning}");
-        }
-        if !self.warnings.is_empty() {
-            text.push('\n');
-        }
-        text
-    }
-
-    /// For a README.
-    pub(crate) fn markdown(&self) -> String {
-        let mut text = String::new();
-        for table in self.tables() {
-            let _ = writeln!(text, "{}", table.markdown());
-        }
-        let facts: Vec<String> = self.facts.iter().map(|(name, value)| format!("{name}: {value}")).collect();
-        let _ = writeln!(text, "{}.", facts.join("; "));
-        for warning in &self.warnings {
-            let _ = writeln!(text, "\nWarning: {warning}.");
-        }
-        text
-    }
-
-    fn tables(&self) -> Vec<Table> {
-        let made = [self.timing_table(), self.instruction_table(), self.idle_table(), self.storm_table()];
-        made.into_iter().filter(|table| !table.rows.is_empty()).collect()
+    /// All of it in words and figures.
+    pub(crate) fn page(&self) -> Page<'_> {
+        let tables = vec![self.timing_table(), self.instruction_table(), self.idle_table(), self.storm_table()];
+        Page { facts: &self.facts, tables, warnings: &self.warnings }
     }
 
     fn timing_table(&self) -> Table {

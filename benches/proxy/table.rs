@@ -1,6 +1,7 @@
 //! Tables for a terminal and for a README.
 
 use std::fmt::Write as _;
+use std::io::IsTerminal;
 
 /// Cells in rows; the first two columns hold words, the others figures.
 pub(crate) struct Table {
@@ -27,6 +28,56 @@ pub(crate) enum Tone {
     Better,
     /// The whole interval is above 1.
     Worse,
+}
+
+/// What a run shows: tables, where they come from, and what to know before believing them.
+pub(crate) struct Page<'a> {
+    /// Names and values.
+    pub(crate) facts: &'a [(&'static str, String)],
+    /// Those without rows are left out.
+    pub(crate) tables: Vec<Table>,
+    /// Below it all.
+    pub(crate) warnings: &'a [String],
+}
+
+// === impl Page ===
+
+impl Page<'_> {
+    /// For a terminal.
+    pub(crate) fn plain(&self, colour: bool) -> String {
+        let mut text = String::from("\n");
+        for (name, value) in self.facts {
+            let _ = writeln!(text, "{name:<12} {value}");
+        }
+        for table in self.tables() {
+            let _ = write!(text, "\n{}", table.plain(colour));
+        }
+        for warning in self.warnings {
+            let _ = write!(text, "\nwarning: {warning}");
+        }
+        if !self.warnings.is_empty() {
+            text.push('\n');
+        }
+        text
+    }
+
+    /// For a README.
+    pub(crate) fn markdown(&self) -> String {
+        let mut text = String::new();
+        for table in self.tables() {
+            let _ = writeln!(text, "{}", table.markdown());
+        }
+        let facts: Vec<String> = self.facts.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        let _ = writeln!(text, "{}.", facts.join("; "));
+        for warning in self.warnings {
+            let _ = writeln!(text, "\nWarning: {warning}.");
+        }
+        text
+    }
+
+    fn tables(&self) -> impl Iterator<Item = &Table> {
+        self.tables.iter().filter(|table| !table.rows.is_empty())
+    }
 }
 
 // === impl Table ===
@@ -84,6 +135,11 @@ impl Tone {
 }
 
 // === small things ===
+
+/// Colours on a terminal, unless `NO_COLOR` is set to something.
+pub(crate) fn colour_wanted() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
 
 /// A cell without a colour.
 pub(crate) fn plain(text: impl Into<String>) -> Cell {

@@ -14,7 +14,7 @@ use crate::net::side::Side;
 use crate::net::stream::Stream;
 use crate::net::timer::Timer;
 use crate::policy::outcome::Outcome;
-use crate::policy::retry;
+use crate::policy::retry::{self, Methods};
 use crate::upstream::connect::{ConnectError, ConnectErrorKind};
 use crate::upstream::endpoint::{Connection, Hand};
 use crate::upstream::multiplex::Seat;
@@ -250,15 +250,10 @@ fn keep(provider: &Provider, connection: Connection, keep: KeepFor, lent: &Lent<
 fn may_send_again(broken: &Broken, used_before: bool, unsent: bool, lent: &Lent<'_>, terms: &Terms<'_>) -> bool {
     let safe = match broken {
         Broken::Refused => true,
-        Broken::Reset { silent: true } => used_before && (unsent || is_idempotent(terms.request.method)),
+        Broken::Reset { silent: true } => used_before && (unsent || Methods::Idempotent.allow(terms.request.method)),
         _ => false,
     };
     safe && lent.replay.is_whole()
-}
-
-/// RFC 9110 §9.2.2.
-fn is_idempotent(method: &str) -> bool {
-    matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
 }
 
 // === impl Sent ===

@@ -120,6 +120,19 @@ struct Beside {
     failed: bool,
 }
 
+/// A second attempt that is over or has the head of its answer, with its lease.
+type Scouted = (Lease, Result<Scout, Failed>);
+
+/// What came of two attempts at once.
+struct Pair {
+    /// How the first ended; `None` where it was given up for the second.
+    ended: Option<Result<Ended, Failed>>,
+    /// What the second has, where that is what counts or may yet.
+    scouted: Result<Option<Scouted>, Stop>,
+    /// The second, where it is over already.
+    beside: Option<Beside>,
+}
+
 /// Sends a request to providers of `pool`, one after the other, and then down the ladder of its route, until its client has
 /// an answer or none can be had.
 ///
@@ -167,6 +180,11 @@ fn is_lost(ended: &Result<Ended, Failed>) -> bool {
         Ok(ended) => matches!(ended, Ended::Withheld(_)),
         Err(failed) => failed.kind().is_some(),
     }
+}
+
+/// What is left until then, where the client was awaited for so long.
+fn left(until: Instant, awaited: Duration, now: Instant) -> Duration {
+    clock::after(until, awaited).saturating_duration_since(now)
 }
 
 // === impl Errand ===
@@ -335,7 +353,7 @@ impl<'a> Trip<'a> {
     /// for a rung, and then says why for no other provider.
     fn may_replace(&self, status: u16, whole: bool, awaited: Duration, made: u32) -> Result<Option<Skip>, Skip> {
         let now = clock::now();
-        let left = clock::after(self.deadline, awaited).saturating_duration_since(now);
+        let left = left(self.deadline, awaited, now);
         let again = self.may_go_on(retry::Ended::Status(status), whole, left, made, now);
         again.map(|()| None).or_else(|skip| self.or_falls(skip, status, whole, awaited, made))
     }
@@ -348,7 +366,7 @@ impl<'a> Trip<'a> {
         awaited: Duration,
         made: u32,
     ) -> Result<Option<Skip>, Skip> {
-        let left = clock::after(self.whole, awaited).saturating_duration_since(clock::now());
+        let left = left(self.whole, awaited, clock::now());
         if self.may_fall_after(status, whole, left, made) { Ok(Some(skip)) } else { Err(skip) }
     }
 
@@ -380,61 +398,9 @@ impl<'a> Trip<'a> {
         lent: &mut Lent<'_>,
         record: &mut Record<'_>,
     ) -> Result<(Lease, Result<Ended, Failed>), Stop> {
-        let (committed, second_failed, relied) = <(AtomicBool, AtomicBool, AtomicBool)>::default();
         let begun = OnceLock::new();
-        let (body, worker) = (lent.replay.copy(), lent.worker);
         lent.probe = lease.take_probe();
-        let tried = [&self.tried[..], &[lease.provider.id()]].concat();
-        let trip = &*self;
-        let is_good = |scout: &Scout| !trip.errand.route.retry.on.include(retry::Ended::Status(scout.answer.status));
-        let elsewhere = |status, whole, awaited| {
-            let failed = second_failed.load(Ordering::Relaxed);
-            if begun.get().is_none() || failed {
-                return trip.may_replace(status, whole, awaited, trip.made + u32::from(failed));
-            }
-            // Another is asked already, and was paid for.
-            let until = clock::after(trip.deadline, awaited);
-            let time = until.saturating_duration_since(clock::now());
-            match trip.helps(retry::Ended::Status(status), whole, time, trip.made) {
-                Ok(()) => relied.store(true, Ordering::Relaxed),
-                Err(skip) => return trip.or_falls(skip, status, whole, awaited, trip.made),
-            }
-            Ok(None)
-        };
-        let mut beside = None;
-        let (ended, scouted) = {
-            let mut second = pin!(Some(trip.second(after, &tried, &body, worker, &begun)));
-            let (ended, scouted) = {
-                let (mut terms, onward) = trip.terms(&lease.provider, lease.since, &elsewhere);
-                terms.committed = Some(&committed);
-                let mut first = pin!(attempt::attempt(lent, &terms, &onward, &lease.provider));
-                match hedge::race(first.as_mut(), second.as_mut(), &committed).await {
-                    Done::First(ended) => (Some(ended), None),
-                    Done::Second((own, Ok(scout))) if is_good(&scout) => (None, Some((own, Ok(scout)))),
-                    // The first keeps its answer back, because this one was under way.
-                    Done::Second(scouted) if relied.load(Ordering::Relaxed) => (Some(first.await), Some(scouted)),
-                    // What either holds is given back now: the first may go on for long.
-                    Done::Second((own, scouted)) => {
-                        second_failed.store(true, Ordering::Relaxed);
-                        beside = Some(trip.spend(own, scouted, clock::now(), record));
-                        (Some(first.await), None)
-                    }
-                    Done::Committed => {
-                        second.set(None);
-                        beside = begun.get().map(|begun| trip.overtaken(begun, clock::now(), record));
-                        (Some(first.await), None)
-                    }
-                }
-            };
-            // Where the first is lost and the second under way, that is what another attempt would be.
-            let goes_on = beside.is_none() && scouted.is_none() && begun.get().is_some();
-            if goes_on && ended.as_ref().is_some_and(is_lost) {
-                let second = poll_fn(|cx| hedge::poll_if_there(second.as_mut(), cx));
-                (ended, waiting::watching(second, lent).await.map(Some))
-            } else {
-                (ended, Ok(scouted))
-            }
-        };
+        let Pair { ended, scouted, mut beside } = self.both(&lease, after, &begun, lent, record).await;
         lease.put_back(lent.probe.take());
         lent.now = clock::now();
         self.was_awaited(lent);
@@ -460,6 +426,68 @@ impl<'a> Trip<'a> {
         self.go_on(scouted?, lent).await
     }
 
+    /// Two attempts until it is clear which of them counts.
+    async fn both(
+        &self,
+        lease: &Lease,
+        after: Duration,
+        begun: &OnceLock<(Arc<Provider>, Instant)>,
+        lent: &mut Lent<'_>,
+        record: &mut Record<'_>,
+    ) -> Pair {
+        let (committed, second_failed, relied) = <(AtomicBool, AtomicBool, AtomicBool)>::default();
+        let (body, worker) = (lent.replay.copy(), lent.worker);
+        let tried = [&self.tried[..], &[lease.provider.id()]].concat();
+        let is_good = |scout: &Scout| !self.errand.route.retry.on.include(retry::Ended::Status(scout.answer.status));
+        let elsewhere = |status, whole, awaited| {
+            let failed = second_failed.load(Ordering::Relaxed);
+            if begun.get().is_none() || failed {
+                return self.may_replace(status, whole, awaited, self.made + u32::from(failed));
+            }
+            // Another is asked already, and was paid for.
+            let left = left(self.deadline, awaited, clock::now());
+            match self.helps(retry::Ended::Status(status), whole, left, self.made) {
+                Ok(()) => relied.store(true, Ordering::Relaxed),
+                Err(skip) => return self.or_falls(skip, status, whole, awaited, self.made),
+            }
+            Ok(None)
+        };
+        let mut second = pin!(Some(self.second(after, &tried, &body, worker, begun)));
+        let Pair { ended, scouted, beside } = {
+            let (mut terms, onward) = self.terms(&lease.provider, lease.since, &elsewhere);
+            terms.committed = Some(&committed);
+            let mut first = pin!(attempt::attempt(lent, &terms, &onward, &lease.provider));
+            match hedge::race(first.as_mut(), second.as_mut(), &committed).await {
+                Done::First(ended) => Pair { ended: Some(ended), scouted: Ok(None), beside: None },
+                Done::Second((own, Ok(scout))) if is_good(&scout) => {
+                    Pair { ended: None, scouted: Ok(Some((own, Ok(scout)))), beside: None }
+                }
+                // The first keeps its answer back, because this one was under way.
+                Done::Second(scouted) if relied.load(Ordering::Relaxed) => {
+                    Pair { ended: Some(first.await), scouted: Ok(Some(scouted)), beside: None }
+                }
+                // What either holds is given back now: the first may go on for long.
+                Done::Second((own, scouted)) => {
+                    second_failed.store(true, Ordering::Relaxed);
+                    let beside = Some(self.spend(own, scouted, clock::now(), record));
+                    Pair { ended: Some(first.await), scouted: Ok(None), beside }
+                }
+                Done::Committed => {
+                    second.set(None);
+                    let beside = begun.get().map(|begun| self.overtaken(begun, clock::now(), record));
+                    Pair { ended: Some(first.await), scouted: Ok(None), beside }
+                }
+            }
+        };
+        // Where the first is lost and the second under way, that is what another attempt would be.
+        let is_alone = beside.is_none() && matches!(scouted, Ok(None)) && begun.get().is_some();
+        if is_alone && ended.as_ref().is_some_and(is_lost) {
+            let second = poll_fn(|cx| hedge::poll_if_there(second.as_mut(), cx));
+            return Pair { ended, scouted: waiting::watching(second, lent).await.map(Some), beside };
+        }
+        Pair { ended, scouted, beside }
+    }
+
     /// The attempt beside the first: waits until it is due, takes a lease if one is to be had, and goes as far as the head.
     async fn second(
         &self,
@@ -468,7 +496,7 @@ impl<'a> Trip<'a> {
         body: &[u8],
         worker: usize,
         begun: &OnceLock<(Arc<Provider>, Instant)>,
-    ) -> (Lease, Result<Scout, Failed>) {
+    ) -> Scouted {
         tokio::time::sleep(after).await;
         let now = clock::now();
         let affordable = self.retry.hedge.is_some_and(|hedge| self.pool.spending().hedge(hedge.budget, now));
@@ -491,7 +519,7 @@ impl<'a> Trip<'a> {
     /// Passes on the answer of a second attempt, if there is one.
     async fn go_on(
         &self,
-        scouted: Option<(Lease, Result<Scout, Failed>)>,
+        scouted: Option<Scouted>,
         lent: &mut Lent<'_>,
     ) -> Result<(Lease, Result<Ended, Failed>), Stop> {
         let (mut lease, scouted) = scouted.ok_or(Stop::Gone)?;

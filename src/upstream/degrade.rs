@@ -5,6 +5,7 @@
 //! looks again, one worker at a time and at most every [`LOOK_EVERY`]: so measures need no task of their own, and a recovery
 //! is seen by the first request after it. Where no request comes, whoever reads the figures sees it.
 
+use super::locked;
 use crate::policy::degrade::{
     Degradation, Fall, Forced, LATENCY_PART, Measures, Rung, TRIAL_EVERY, Told, Totals, WINDOW,
 };
@@ -12,7 +13,7 @@ use crate::policy::ladder::{Kind, Trigger};
 use crate::policy::load::Quantiles;
 use crate::policy::window::{Counts, Window};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The live degradation of one route that has a ladder.
@@ -157,13 +158,13 @@ impl Live {
     #[must_use]
     pub fn view(&self, queue: f64, now: Instant) -> View {
         self.change(Some(queue), now, |_| ());
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = locked(&self.state);
         View { degradation: state.degradation.clone(), totals: self.totals() }
     }
 
     /// Changes something, looks at everything, and says in the word and in the log what came of it.
     fn change(&self, queue: Option<f64>, now: Instant, act: impl FnOnce(&mut Degradation)) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = locked(&self.state);
         state.queue = queue.unwrap_or(state.queue);
         act(&mut state.degradation);
         let (measures, totals) = (self.measures(&mut state, now), self.totals());

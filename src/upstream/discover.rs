@@ -9,6 +9,7 @@
 //! up.
 
 use super::endpoint::Endpoint;
+use super::locked;
 use super::pool::Provider;
 use super::resolve::Lookup;
 use super::state::State;
@@ -17,7 +18,7 @@ use crate::observe::metrics::{Metrics, ProviderMetrics};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
@@ -165,7 +166,7 @@ impl Family {
     }
 
     fn members(&self) -> MutexGuard<'_, Vec<Relative>> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.members)
     }
 }
 

@@ -7,6 +7,7 @@
 
 use super::connect::ConnectError;
 use super::endpoint::Endpoint;
+use super::locked;
 use super::multiplex::Alone;
 use super::pool::Provider;
 use super::state::State;
@@ -23,7 +24,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
@@ -263,10 +264,6 @@ impl fmt::Display for Unwell {
             Unwell::Broken(why) => f.write_str(why),
         }
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn text(error: impl fmt::Display) -> String {

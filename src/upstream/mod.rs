@@ -21,3 +21,11 @@ pub mod idle;
 pub mod connect;
 pub mod resolve;
 pub mod tls;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks one of the room's mutexes. None is held for more than moments, and what one guards is whole between two statements:
+/// a thread that panicked with it left nothing half done.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

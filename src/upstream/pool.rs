@@ -6,6 +6,7 @@
 use super::buffers::{Buffers, Held, Part};
 use super::endpoint::Endpoint;
 use super::line::{Aftermath, Line, Ousted, Place, Slot, Supply};
+use super::locked;
 use super::spending::Spending;
 use super::state::{Grant, Prospect, Purpose, State};
 use crate::clock;
@@ -22,7 +23,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -1035,10 +1036,6 @@ fn times(gap: Duration, count: usize) -> Duration {
 /// When a client may come again: never at once, and never so late that it is lost.
 fn polite(wait: Option<Duration>) -> Duration {
     wait.unwrap_or(RETRY_SOONEST).clamp(RETRY_SOONEST, RETRY_LATEST)
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Looks for a place once more so often, where the one that was chosen had gone to somebody else. Then one that has not

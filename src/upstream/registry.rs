@@ -5,6 +5,7 @@ use super::degrade;
 use super::discover::{self, Family, Found, Search};
 use super::endpoint::Endpoint;
 use super::health::Checks;
+use super::locked;
 use super::pool::{Live, Member, Members, Pool, Provider};
 use super::resolve::System;
 use super::state::{self, State};
@@ -20,7 +21,7 @@ use crate::policy::pace::Pace;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 use tokio::runtime::{EnterGuard, Handle};
 use tokio::sync::mpsc;
@@ -358,10 +359,6 @@ fn lines_of(state: &Arc<State>, pools: &[(&Alive, Arc<Members>)]) -> Vec<Weak<Li
 
 fn rungs(route: &config::Route) -> Vec<Rung> {
     route.degrade.iter().map(|rung| Rung { kind: rung.rule.kind, terms: rung.thresholds }).collect()
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn algorithm(rule: &BalanceRule) -> Algorithm {

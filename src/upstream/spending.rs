@@ -1,10 +1,11 @@
 //! What a pool spends on attempts beside the first: its budgets for retries and for hedges, and what they were spent on.
 
+use super::locked;
 use super::state::Purpose;
 use crate::config::BudgetTerms;
 use crate::policy::budget::Budget;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
 /// The budgets of one pool.
@@ -65,7 +66,7 @@ impl Spending {
 
 impl Purse {
     fn budget(&self) -> MutexGuard<'_, Option<Budget>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0)
     }
 
     fn give_back(&self) {

@@ -3,6 +3,7 @@
 
 use super::breaker::Breaker;
 use super::line::{Owner, Permit, Room};
+use super::locked;
 use super::pool::{Live, Provider};
 use crate::clock;
 use crate::config;
@@ -12,7 +13,7 @@ use crate::policy::load::{self, PeakEwma, Quantiles, Utilisation, slow_start};
 use crate::policy::pace::{self, Pace};
 use arc_swap::ArcSwap;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 /// Tells one provider's live state from another's, for as long as the process runs.
@@ -35,6 +36,8 @@ pub struct State {
     pace: Arc<Pace>,
     cooldown: Cooldown,
     latency: PeakEwma,
+    /// The median time to a head as it was last known, in nanoseconds; 0 is never. During an outage it is remembered by this.
+    usual: AtomicU64,
     utilisation: Utilisation,
     /// Why it gets nothing new: [`UNHEALTHY`], [`DRAINING`], [`REMOVED`]; 0 is in service.
     out: AtomicU8,
@@ -120,6 +123,7 @@ impl State {
             pace,
             cooldown: Cooldown::new(now),
             latency: PeakEwma::new(now),
+            usual: AtomicU64::new(0),
             utilisation: Utilisation::new(now),
             out: AtomicU8::new(0),
             well_at: Mutex::new(None),
@@ -151,7 +155,7 @@ impl State {
 
     /// What its checks found. Where it is not well, `well_at` is when they may say otherwise at the soonest.
     pub fn set_healthy(&self, healthy: bool, well_at: Option<Instant>, now: Instant) {
-        *self.well_at.lock().unwrap_or_else(PoisonError::into_inner) = well_at;
+        *locked(&self.well_at) = well_at;
         let was = self.out.load(Ordering::Acquire) & UNHEALTHY == 0;
         if healthy && !was {
             self.start_slowly(now);
@@ -271,7 +275,7 @@ impl State {
         }
         let rested = self.cooldown.until(now).unwrap_or(now).max(self.pace.peek(now).err().unwrap_or(now));
         if out & UNHEALTHY != 0 {
-            let well_at = *self.well_at.lock().unwrap_or_else(PoisonError::into_inner);
+            let well_at = *locked(&self.well_at);
             return well_at.map_or(Prospect::Never, |well_at| Prospect::Told(well_at.max(rested)));
         }
         let (in_flight, _) = self.room.look();
@@ -365,9 +369,15 @@ impl State {
     /// Whether it usually answers within `left`; `None` where it has not answered yet.
     pub(super) fn answers_within(&self, left: Duration, now: Instant) -> Option<bool> {
         let last = Some(self.latency.last()).filter(|last| *last > 0.0)?;
-        // What is above the peak needs no look at the histogram, and after an outage the histogram may be empty.
-        let usual = || self.quantiles.quantile(0.5, QUANTILE_MINIMUM, now).map_or(last, |median| median.as_secs_f64());
-        Some(left.as_secs_f64() >= last || left.as_secs_f64() >= usual())
+        // What is above the peak needs no look at the histogram.
+        if left.as_secs_f64() >= last {
+            return Some(true);
+        }
+        if let Some(median) = self.quantiles.quantile(0.5, QUANTILE_MINIMUM, now) {
+            self.usual.store(median.as_nanos() as u64, Ordering::Relaxed);
+        }
+        let usual = Some(self.usual.load(Ordering::Relaxed)).filter(|usual| *usual > 0);
+        Some(usual.is_some_and(|usual| left >= Duration::from_nanos(usual)))
     }
 
     fn set_out(&self, bit: u8, out: bool) {

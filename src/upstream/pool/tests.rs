@@ -647,3 +647,19 @@ async fn one_that_comes_back_is_not_given_all_at_once_that_waited_for_it() {
     }
     assert_eq!(world.in_flight("a"), 20);
 }
+
+#[test]
+fn what_an_answer_usually_takes_is_remembered_through_an_outage() {
+    let world = World::single("", "");
+    let (state, begun) = (&world.provider("a").state, clock::now());
+    let within =
+        |millis, after| state.answers_within(Duration::from_millis(millis), begun + Duration::from_secs(after));
+    assert_eq!(within(0, 0), None, "it has not answered yet");
+    for _ in 0..9 {
+        state.answered(Duration::from_millis(20), begun);
+    }
+    // The last before the outage is a bad one, and would say that nobody is in time.
+    state.answered(Duration::from_secs(5), begun);
+    assert_eq!((within(10, 0), within(30, 0)), (Some(false), Some(true)));
+    assert_eq!((within(10, 600), within(30, 600)), (Some(false), Some(true)), "nothing recent is known");
+}
