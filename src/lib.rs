@@ -16,6 +16,7 @@
 pub mod server;
 pub mod proxy;
 pub mod upstream;
+pub mod cache;
 pub mod policy;
 pub mod http1;
 pub mod http2;
