@@ -13,7 +13,7 @@ use super::sync::{Arc, Mutex, MutexGuard};
 use std::collections::hash_map::{Entry, RandomState};
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
-use std::sync::PoisonError;
+use std::sync::{OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct Flights<T> {
     shards: Vec<Arc<Shard<T>>>,
-    hasher: RandomState,
 }
 
 /// What a request is to do.
@@ -116,14 +115,14 @@ enum State<T> {
 impl<T> Default for Flights<T> {
     fn default() -> Self {
         let shard = || Shard { table: Mutex::new(Table { flights: HashMap::new(), declined: HashMap::new() }) };
-        Flights { shards: (0..SHARDS).map(|_| Arc::new(shard())).collect(), hasher: RandomState::new() }
+        Flights { shards: (0..SHARDS).map(|_| Arc::new(shard())).collect() }
     }
 }
 
 impl<T> Flights<T> {
     /// Joins those who want what `key` names.
     pub fn join(&self, key: &[u8], now: Instant) -> Joined<T> {
-        let shard = &self.shards[self.hasher.hash_one(key) as usize % SHARDS];
+        let shard = &self.shards[hash(key) as usize % SHARDS];
         let mut table = shard.lock();
         if let Some(until) = table.declined.get(key) {
             if *until > now {
@@ -352,6 +351,12 @@ impl<T> Flight<T> {
     fn lock(&self) -> MutexGuard<'_, Inner<T>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Nobody outside can tell which keys share a table. One for the process: the model replays what it did before.
+fn hash(key: &[u8]) -> u64 {
+    static HASHER: OnceLock<RandomState> = OnceLock::new();
+    HASHER.get_or_init(RandomState::new).hash_one(key)
 }
 
 /// How long everyone who asks for a key goes alone, after a reply to it was not for others.
