@@ -5,6 +5,7 @@
 //! for one URL that different routes take are different requests, and none can be given what the other's provider said. So
 //! is whatever else chose between providers that may not say the same: the candidate of a rollout, say.
 
+use aws_lc_rs::digest::{Context, SHA256};
 use std::borrow::Borrow;
 
 /// What goes into a key.
@@ -102,6 +103,17 @@ impl Borrow<[u8]> for Key {
     }
 }
 
+/// The hash of a request's body, in the pieces in which it came. Nobody can make two bodies that share one, and so give
+/// others the answer to a question that they did not ask.
+#[must_use]
+pub fn body_hash<'b>(pieces: impl IntoIterator<Item = &'b [u8]>) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    pieces.into_iter().for_each(|piece| context.update(piece));
+    let mut hash = [0; 32];
+    hash.copy_from_slice(context.finish().as_ref());
+    hash
+}
+
 /// The route's name in what [`Parts::write`] wrote.
 pub(super) fn route(key: &[u8]) -> &[u8] {
     key.split(|byte| *byte == 0).next().unwrap_or_default()
@@ -157,6 +169,13 @@ mod tests {
     fn a_host_is_the_same_in_any_case_and_with_the_port_it_has_anyway() {
         assert_eq!(key(&PARTS), key(&Parts { authority: "a.example", ..PARTS }));
         assert_ne!(key(&PARTS), key(&Parts { authority: "a.example:443", ..PARTS }));
+    }
+
+    #[test]
+    fn a_body_has_one_hash_however_it_came() {
+        assert_eq!(body_hash([&b"ab"[..], b"", b"c"]), body_hash([&b"abc"[..]]));
+        assert_eq!(body_hash([&b"abc"[..]])[..4], [0xba, 0x78, 0x16, 0xbf]);
+        assert_ne!(body_hash([&b"abd"[..]]), body_hash([&b"abc"[..]]));
     }
 
     #[test]
