@@ -141,7 +141,7 @@ fn what_came_in_small_pieces_is_kept_in_large_ones() {
     for byte in 0..1000_u16 {
         filling.append(&byte.to_be_bytes()).expect("wanted");
     }
-    filling.append(&[7; PIECE]).expect("wanted");
+    filling.append(&vec![7; PIECE]).expect("wanted");
     filling.append(&[8; 10]).expect("wanted");
     let pieces = filling.complete().expect("kept");
     assert_eq!(pieces.iter().map(Bytes::len).collect::<Vec<_>>(), [2000, PIECE, 10]);
