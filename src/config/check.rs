@@ -472,7 +472,8 @@ pub(super) fn in_cache(
     }
     let takes = |method: &str| matches.methods.as_ref().is_none_or(|all| all.iter().any(|one| one == method));
     let (reads, posts) = (takes("GET") || takes("HEAD"), takes("POST"));
-    if !reads && !(cache.post && posts) {
+    let any = reads || (cache.post && posts);
+    if !any {
         inert(own, "cache", "where `match.methods` has neither GET nor HEAD", "nothing else is kept; remove it", cx);
         return;
     }
