@@ -314,6 +314,21 @@ fn section_4_1_values_match_once_they_are_normalised() {
 }
 
 #[test]
+fn section_4_1_requests_that_match_share_a_key() {
+    let terms = answered(&[("Foo", "1")], &[AGE, ("Vary", "Foo, Bar")]).expect("may be kept");
+    let key = |request: Lines<'_>| {
+        let mut key = b"k".to_vec();
+        terms.vary.write(&fields(request), &mut key);
+        key
+    };
+    assert_eq!(key(&[("Foo", "1, 2")]), key(&[("foo", "1"), ("Foo", "2")]));
+    let others: [Lines<'_>; 4] = [&[], &[("Foo", "")], &[("Bar", "1")], &[("Foo", "1"), ("Bar", "1")]];
+    for (index, one) in others.iter().enumerate() {
+        assert!(others[index + 1..].iter().all(|other| key(one) != key(other)), "{one:?}");
+    }
+}
+
+#[test]
 fn section_4_1_a_star_matches_nothing() {
     for value in ["*", "*, *", ", *", "*, Foo", "Foo, *"] {
         assert_eq!(answered(&[], &[AGE, ("Vary", value)]), Err(Unstorable::Vary), "{value}");

@@ -67,6 +67,19 @@ impl Vary {
         })
     }
 
+    /// Adds to a key what a request says in these fields, so that requests which match share it: followers whose leader was
+    /// given a reply for others can wait for one of their own kind.
+    pub fn write(&self, request: &Fields, key: &mut Vec<u8>) {
+        for field in &self.fields {
+            key.push(0);
+            key.extend_from_slice(&field.name);
+            if let Some(said) = normalised(request, &field.name) {
+                key.push(b':');
+                key.extend_from_slice(&said);
+            }
+        }
+    }
+
     /// Whether it holds for the same requests as another: the newer of two such replies takes the place of the older.
     #[must_use]
     pub fn is_same(&self, other: &Vary) -> bool {
