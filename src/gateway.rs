@@ -524,9 +524,9 @@ impl Core {
         let config = self.config();
         let mut routes: Vec<&str> = config.routes.iter().map(|route| &*route.name).collect();
         routes.push(UNROUTED);
+        // A provider that was discovered has none of its own: they would stand at 0 for good.
         let members = state.registry.everyone();
-        let configured = config.providers.iter().map(|provider| &*provider.name);
-        let providers: Vec<&str> = configured.chain(members.iter().map(|member| &*member.name)).collect();
+        let providers: Vec<&str> = members.iter().map(|member| &*member.name).collect();
         let pools: Vec<&str> = config.pools.iter().map(|pool| &*pool.name).collect();
         let leaving: Vec<_> = state.leaving.iter().map(|port| port.listener()).collect();
         let listeners: Vec<&str> = config.listeners.iter().chain(&leaving).map(|listener| &*listener.name).collect();

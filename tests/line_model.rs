@@ -5,7 +5,7 @@
 #![allow(dead_code, unreachable_pub, reason = "the file under test is used in part")]
 
 mod policy {
-    pub(crate) use sluice::policy::queue;
+    pub(crate) use sluice::policy::{flow, queue};
 }
 
 #[path = "../src/upstream"]
@@ -84,7 +84,7 @@ impl Provider {
     }
 
     fn take(provider: &Arc<Self>, queued: bool) -> Option<Used> {
-        let permit = Permit::take(provider, queued)?;
+        let permit = Permit::take(provider, queued, u32::MAX)?;
         let before = provider.used.fetch_add(1, Ordering::SeqCst);
         assert!(before < provider.most.load(Ordering::SeqCst), "a place was given twice");
         Some(Used { _counted: Counted(Arc::clone(provider)), _permit: permit })
@@ -118,6 +118,10 @@ impl Supply for Pool {
 
     fn take(&self, _: &Waiter, (): &(), _: Instant, _: &mut Vec<Used>) -> Option<Used> {
         self.providers.iter().find_map(|provider| Provider::take(provider, true))
+    }
+
+    fn is_late(&self, (): &(), _: Instant) -> bool {
+        false
     }
 }
 

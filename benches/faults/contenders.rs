@@ -206,7 +206,7 @@ fn free_address() -> Outcome<SocketAddr> {
 const SLUICE: &str = "\
 version: 1
 workers: 1
-listeners: [ { name: web, bind: \"127.0.0.1:{port}\" } ]
+listeners: [ { name: web, bind: \"127.0.0.1:{port}\", limits: { connections_per_address: 20000 } } ]
 admin: { bind: \"{admin}\" }
 log: { access: false }
 providers:
@@ -230,7 +230,7 @@ const SLUICE_PROVIDER: &str = "  p{index}:
 const SLUICE_QUEUE: &str = "\
 version: 1
 workers: 1
-listeners: [ { name: web, bind: \"127.0.0.1:{port}\" } ]
+listeners: [ { name: web, bind: \"127.0.0.1:{port}\", limits: { connections_per_address: 20000 } } ]
 admin: { bind: \"{admin}\" }
 log: { access: false }
 clients:

@@ -6,6 +6,7 @@
 use crate::ledger::Ledger;
 use crate::process::now;
 use crate::provider::{ANSWER, NUMBER};
+use crate::timer;
 use std::io::{Error, ErrorKind, Result};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -103,7 +104,7 @@ impl Clients {
             let at = start + Duration::from_secs_f64(index as f64 / pace.rate);
             // A request whose moment has come is sent at once: at high rates several are due at every tick of the timer.
             if at > now() {
-                tokio::time::sleep_until(at.into()).await;
+                timer::sleep_until(at).await.expect("a timer of the system");
             }
             let (clients, number) = (Arc::clone(&self), first + index);
             under_way.spawn(async move { clients.shoot(number, at, (pace.shape)(number)).await });

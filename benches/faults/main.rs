@@ -18,6 +18,7 @@ mod progress;
 mod provider;
 mod report;
 mod rows;
+mod timer;
 #[path = "../proxy/table.rs"]
 mod table;
 #[path = "../proxy/tools.rs"]

@@ -58,7 +58,10 @@ impl Overload {
         let late = Arc::clone(&clients).ask(calm, LATE, start + span).await;
         let shots = (&mut asking).await?;
 
-        let patient: Vec<Shot> = shots.iter().filter(|shot| shape(shot.number).patience == PATIENCE).copied().collect();
+        let patient = |shots: &[Shot]| -> Vec<Shot> {
+            shots.iter().filter(|shot| shape(shot.number).patience == PATIENCE).copied().collect()
+        };
+        let (patient, late) = (patient(&shots), patient(&late));
         let by_class = |class: &str| -> Vec<Shot> {
             patient.iter().filter(|shot| shape(shot.number).class == Some(class)).copied().collect()
         };

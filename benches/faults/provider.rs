@@ -2,6 +2,7 @@
 
 use crate::ledger::{Did, Ledger};
 use crate::process::now;
+use crate::timer;
 use socket2::SockRef;
 use std::future::pending;
 use std::io::Result;
@@ -133,7 +134,7 @@ async fn converse(mut stream: TcpStream, mut desk: Desk) -> Result<()> {
             Behaviour::Well | Behaviour::Slow => {
                 let times = if behaviour == Behaviour::Slow { SLOWNESS } else { 1 };
                 let finished = tokio::select! {
-                    () = tokio::time::sleep(desk.service * times) => true,
+                    slept = timer::sleep_until(now() + desk.service * times) => slept.map(|()| true)?,
                     // It was at work, and nobody will hear of it.
                     () = gone(&stream) => false,
                     () = desk.refuses() => false,

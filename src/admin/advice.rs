@@ -32,13 +32,14 @@ pub(super) fn shares(balance: &BalanceView) -> Vec<Option<Share>> {
 pub(super) fn advice(balance: &BalanceView) -> Vec<String> {
     let members = &balance.members;
     let mut said = Vec::new();
-    if members.iter().all(|member| out(member).is_some()) {
-        said.push("no provider takes requests: each is drained, unhealthy or behind an open circuit".to_owned());
+    let nobody = members.iter().all(|member| out(member).is_some());
+    if nobody {
+        said.push("no provider takes requests: GET /health/providers shows each".to_owned());
     }
     for member in members {
         let name = &member.provider.name;
         if let Some(why) = out(member) {
-            said.push(format!("{name} {why}; the others take its share"));
+            said.push(format!("{name} {why}{}", if nobody { "" } else { "; the others take its share" }));
         }
         if member.provider.utilisation > SATURATED {
             let part = percent(member.provider.utilisation);
@@ -48,10 +49,11 @@ pub(super) fn advice(balance: &BalanceView) -> Vec<String> {
             ));
         }
     }
-    if balance.waiting > 0 && members.iter().all(|member| member.provider.utilisation <= SATURATED) {
+    let room = |member: &MemberView| member.provider.in_flight < member.provider.concurrency;
+    if balance.waiting > 0 && !nobody && members.iter().all(room) {
         let waiting = balance.waiting;
         said.push(format!(
-            "{waiting} wait although no provider was at its limit: see cooldowns and rates under /api/v1/providers"
+            "{waiting} wait although no provider is at its limit: is the queue paused, or a `rate` used up?"
         ));
     }
     if let [only] = &members[..] {
@@ -103,6 +105,7 @@ fn out(member: &MemberView) -> Option<&'static str> {
         _ if provider.draining => Some("is drained"),
         _ if !provider.healthy => Some("fails its health checks"),
         State::Open => Some("is behind an open circuit"),
+        _ if provider.cooldown_until.is_some() => Some("asked for a pause"),
         State::Closed | State::HalfOpen => None,
     }
 }
@@ -199,6 +202,24 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_is_explained_by_what_is_so_now() {
+        let mut full = member("alpha", 1, 10);
+        full.provider.in_flight = full.provider.concurrency;
+        let busy = BalanceView { waiting: 7, ..pool("weighted", vec![full, member("beta", 1, 10)]) };
+        assert_eq!(advice(&busy), [""; 0], "it was not at its limit for long, but it is now");
+        let mut rests = member("alpha", 1, 10);
+        rests.provider.cooldown_until = Some(std::time::SystemTime::UNIX_EPOCH);
+        let rested = BalanceView { waiting: 7, ..pool("weighted", vec![rests, member("beta", 1, 10)]) };
+        assert_eq!(
+            advice(&rested),
+            [
+                "alpha asked for a pause; the others take its share",
+                "7 wait although no provider is at its limit: is the queue paused, or a `rate` used up?",
+            ]
+        );
+    }
+
+    #[test]
     fn what_is_seen_is_said_in_figures_with_what_to_change() {
         let mut busy = member("alpha", 1, 900);
         busy.provider.utilisation = 0.95;
@@ -220,13 +241,14 @@ mod tests {
         let mut unwell = member("beta", 1, 10);
         unwell.provider.healthy = false;
         let waiting = BalanceView { waiting: 7, ..pool("weighted", vec![drained, unwell]) };
-        let said = advice(&waiting);
-        assert!(said[0].starts_with("no provider takes requests"), "{said:?}");
-        assert!(
-            said[1].starts_with("alpha is drained") && said[2].starts_with("beta fails its health checks"),
-            "{said:?}"
+        assert_eq!(
+            advice(&waiting),
+            [
+                "no provider takes requests: GET /health/providers shows each",
+                "alpha is drained",
+                "beta fails its health checks",
+            ]
         );
-        assert!(said[3].starts_with("7 wait"), "{said:?}");
         assert_eq!(
             advice(&pool("weighted", vec![member("alpha", 1, 0)])),
             ["alpha is alone: with a second provider, one may fail"]

@@ -314,6 +314,11 @@ fn said(what: &str, shown: Option<&Shown>) -> Response {
 
 fn not_done(refused: Refused, target: &Target) -> Problem {
     match refused {
+        Refused::Unknown if target.name.contains('@') => {
+            let detail =
+                "addresses of a provider that was discovered are steered together: say the name before the `@`";
+            Problem::new(StatusCode::NOT_FOUND, "unknown_name", detail)
+        }
         Refused::Unknown => unknown_name(if target.kind == Kind::Queue { "pool" } else { "provider" }),
         Refused::Full => {
             let detail = "there are as many overrides as there may be; DELETE some of GET /api/v1/overrides";

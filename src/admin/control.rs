@@ -171,7 +171,7 @@ pub struct QueueView {
     pub dispatched: u64,
     /// How many are served in a second while some wait.
     pub rate: Option<f64>,
-    /// How long a newcomer of class `normal` would wait.
+    /// How long a newcomer of class `normal` would wait, of the client for which that is longest.
     pub estimated_wait: Option<Duration>,
     /// Bytes of bodies that wait.
     pub held: usize,

@@ -10,7 +10,7 @@
 use crate::config::{self, Action, Config, Environment, HostPattern, PathPattern};
 use crate::http1::fields::Fields;
 use crate::http1::head::{HeadError, RequestHead, Scan};
-use crate::policy::retry::Ended;
+use crate::policy::retry::{Ended, Methods};
 use crate::proxy::client::{Caller, Clients};
 use crate::proxy::forward::{self, Onward};
 use crate::proxy::frame::{self, Request};
@@ -222,7 +222,11 @@ impl<'a> Case<'a> {
         let clients = Clients::new(&self.config.clients);
         let caller = clients.identify(self.request, &route.class, &peer, &[]);
         let shown_pool = &self.shown["pools"][&*pool.name];
-        let balance = known(&shown_pool["balance"], pool.balance.as_str().to_owned());
+        let by = match &pool.balance {
+            config::BalanceRule::ConsistentHash { by } => format!("consistent_hash of {by}"),
+            rule => rule.as_str().to_owned(),
+        };
+        let balance = known(&shown_pool["balance"], by);
         let chosen = if pool.members.len() > 1 { format!(", by {balance}") } else { String::new() };
         page.line("pool", &format!("{}{chosen}", pool.name));
         let members: Vec<_> = pool.members.iter().zip(0..).map(|(member, at)| self.member(pool, member, at)).collect();
@@ -233,6 +237,9 @@ impl<'a> Case<'a> {
         if attempts > 1 {
             page.line("again", &format!("after {}", plain(&shown["retry"]["on"])));
             page.line("  method", &self.twice(&route.retry, &shown["retry"]));
+            if route.retry.hedge.is_some() {
+                page.line("hedge", &self.hedge(&shown["retry"]["hedge"]));
+            }
         }
         let stream = match route.stream_timeout {
             Some(_) => format!("; then {} for the stream", text(&shown["stream_timeout"])),
@@ -281,7 +288,9 @@ impl<'a> Case<'a> {
             Some(timeout) => format!("{} places, at most {timeout}", plain(&queue["capacity"])),
             None => "it does not wait".to_owned(),
         };
-        format!("class {class}, as {client}; {waits}")
+        let heartbeat =
+            queue["heartbeat"].as_str().map(|every| format!("; a comment every {every} to an event stream"));
+        format!("class {class}, as {client}; {waits}{}", heartbeat.unwrap_or_default())
     }
 
     /// After what kind of failure a request with this method may be sent once more.
@@ -304,6 +313,15 @@ impl<'a> Case<'a> {
             [] => format!("{method} may not be sent twice"),
             some => format!("{method} may not be sent twice; only after {} it goes elsewhere", some.join(", ")),
         }
+    }
+
+    /// When it gets a second attempt while the first is under way.
+    fn hedge(&self, shown: &Value) -> String {
+        if !Methods::Idempotent.allow(self.request.method) {
+            return format!("none: {} is not idempotent", self.request.method);
+        }
+        let (after, budget) = (plain(&shown["after"]), plain(&shown["budget"]));
+        format!("a second attempt after {after}, for at most {budget} of the requests")
     }
 
     /// What one provider would see.
@@ -639,9 +657,11 @@ providers:
   beta: { url: \"http://127.0.0.1:9001\" }
 pools:
   main: { balance: weighted, providers: [{ name: alpha, weight: 3 }, { name: beta, backup: true }] }
+  sticky: { balance: { consistent_hash: { by: \"cookie:user\" } }, providers: [alpha, beta], queue: { heartbeat: 2s } }
   narrow: { providers: [beta], queue: { capacity: 0 } }
 routes:
   - { name: api, match: { path: \"/api/*\" }, pool: main, class: high, retry: { on: [connect, 429, 503], idempotency_key: true } }
+  - { name: hedged, match: { path: /hedged }, pool: sticky, retry: { hedge: { after: 200ms } } }
   - { name: all, match: { path: \"/*\" }, pool: narrow, retry: { attempts: 1 } }
 ";
         let of_pool = |method: &str, url: &str, headers: &[&str]| {
@@ -664,6 +684,12 @@ again       after connect, 429, 503
         let keyed = of_pool("POST", "/api/x", &["Idempotency-Key: 1", "Priority: u=0"]);
         assert!(keyed.contains("\nqueue       class normal, as anonymous; 1000 places"), "{keyed}");
         assert!(keyed.ends_with("  method    POST may be sent twice, for its Idempotency-Key\n"), "{keyed}");
+        let hedged = of_pool("GET", "/hedged", &[]);
+        assert!(hedged.starts_with("pool        sticky, by consistent_hash of cookie:user\n"), "{hedged}");
+        assert!(hedged.contains(" at most 5s; a comment every 2s to an event stream\n"), "{hedged}");
+        let hedge = "\nhedge       a second attempt after 200ms, for at most 0.05 of the requests\n";
+        assert!(hedged.ends_with(hedge), "{hedged}");
+        assert!(of_pool("POST", "/hedged", &[]).ends_with("\nhedge       none: POST is not idempotent\n"));
         assert_eq!(
             of_pool("GET", "/", &[]),
             "\

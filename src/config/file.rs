@@ -415,7 +415,11 @@ fn explain(info: &str, line: &str) -> (Cow<'static, str>, Option<&'static str>) 
         ("did not find expected key", "the indentation does not fit", "line it up with the keys above"),
         ("expected '-' indicator", "the indentation does not fit", "line it up with the `-` above"),
         ("byte order mark", "a byte order mark stands inside the file", "remove it"),
-        ("indentation", "the indentation does not fit", "line it up with what it belongs to"),
+        (
+            "indentation",
+            "the indentation does not fit",
+            "line it up with what it belongs to, or close the `[` or `{` before it",
+        ),
     ];
     match known.iter().find(|(part, ..)| info.contains(part)) {
         Some((_, message, help)) => ((*message).into(), Some(help)),

@@ -43,6 +43,11 @@ impl Budget {
         affordable
     }
 
+    /// Puts a token back whose retry was not made.
+    pub fn give_back(&mut self) {
+        self.tokens += 1.0;
+    }
+
     /// The tokens there are.
     #[must_use]
     pub fn remaining(&self, requests_total: u64, ratio: f64, min_per_second: f64, now: Instant) -> f64 {

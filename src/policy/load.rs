@@ -76,6 +76,11 @@ impl PeakEwma {
         }
     }
 
+    /// Seconds, as they were when the last answer was observed; 0 as long as none was.
+    pub fn last(&self) -> f64 {
+        f64::from(unpack(self.word.load(Ordering::Relaxed)).0)
+    }
+
     fn tick(&self, now: Instant) -> u64 {
         (now.saturating_duration_since(self.base).as_millis() / TICK.as_millis()) as u64 & TICK_MASK
     }
@@ -253,6 +258,23 @@ pub fn slow_start(since: Instant, now: Instant, over: Duration) -> f64 {
     }
     SLOW_START_FROM + (1.0 - SLOW_START_FROM) * passed.div_duration_f64(over)
 }
+
+/// Places that a provider has `now` that came back at `since`, and when it has more: everybody may have waited for it, and
+/// nobody knows how much it bears. [`EASE_FROM`] at first, twice as many with every [`EASE_STEP`]; `None` once that is more
+/// than `places`.
+#[must_use]
+pub fn eased(since: Instant, now: Instant, places: u32) -> Option<(u32, Instant)> {
+    let steps = now.saturating_duration_since(since).as_millis() / EASE_STEP.as_millis();
+    let steps = u32::try_from(steps).ok().filter(|steps| *steps < EASE_FROM.leading_zeros())?;
+    let open = EASE_FROM << steps;
+    (open < places).then(|| (open, since + EASE_STEP * (steps + 1)))
+}
+
+/// Places that a provider begins with when it comes back.
+pub const EASE_FROM: u32 = 4;
+
+/// How long it takes until they are twice as many.
+pub const EASE_STEP: Duration = Duration::from_millis(250);
 
 /// After this long without an observation a latency counts for 1/e (37 %) of what it was.
 pub const LATENCY_DECAY: Duration = Duration::from_secs(10);
@@ -500,5 +522,17 @@ mod tests {
         assert!(is_near(at(0), 0.1) && is_near(at(15_000), 0.55) && is_near(at(29_999), 1.0));
         assert!(at(30_000) >= 1.0 && at(90_000) <= 1.0);
         assert!(slow_start(since, since, Duration::ZERO) >= 1.0);
+    }
+
+    #[test]
+    fn who_comes_back_has_few_places_at_first_and_twice_as_many_with_every_step() {
+        let since = clock::now();
+        let after = |steps: u32| since + EASE_STEP * steps;
+        assert_eq!(eased(since, since, 1024), Some((4, after(1))));
+        assert_eq!(eased(since, since + EASE_STEP.mul_f64(0.99), 1024), Some((4, after(1))));
+        assert_eq!(eased(since, after(1), 1024), Some((8, after(2))));
+        assert_eq!(eased(since, after(7), 1024), Some((512, after(8))));
+        assert_eq!((eased(since, after(8), 1024), eased(since, since, 4)), (None, None), "it has all it may have");
+        assert_eq!(eased(since, after(100_000), u32::MAX), None);
     }
 }

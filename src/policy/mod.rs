@@ -2,6 +2,7 @@
 
 pub mod class;
 pub mod queue;
+pub mod flow;
 pub mod window;
 pub mod circuit;
 pub mod health;

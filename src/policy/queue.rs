@@ -224,10 +224,14 @@ impl<T> Queue<T> {
     /// Whose turn it is: the one that [`Queue::take`] would take.
     #[must_use]
     pub fn peek(&self) -> Option<(&Waiter, &T)> {
-        let row = self.next()?;
-        let (_, lane) = row.turns.first()?;
-        let place = &self.places[row.lanes[lane].first()?];
+        let place = &self.places[self.first()?];
         Some((&place.waiter, &place.item))
+    }
+
+    /// Takes the one whose turn it is as if it had left: the turn is the next one's.
+    pub fn skip(&mut self) -> Option<(Waiter, T)> {
+        let Place { waiter, item, .. } = self.vacate(self.first()?);
+        Some((waiter, item))
     }
 
     /// Takes the one whose turn it is.
@@ -342,6 +346,13 @@ impl<T> Queue<T> {
         }
         // Its own client has to lose its newest, which a retry is not.
         own.filter(|_| newcomer.again)?.lines[NEW].back
+    }
+
+    /// Where the one is whose turn it is.
+    fn first(&self) -> Option<u32> {
+        let row = self.next()?;
+        let (_, lane) = row.turns.first()?;
+        row.lanes[lane].first()
     }
 
     /// The class whose turn it is.

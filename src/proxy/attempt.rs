@@ -205,8 +205,7 @@ async fn open(
     };
     let patience = provider.config.timeouts.connect;
     let own = clock::after(lent.now, patience);
-    let whole = terms.deadline.min(terms.attempt_deadline);
-    let (endpoint, deadline, worker) = (&provider.endpoint, own.min(whole), lent.worker);
+    let (endpoint, deadline, worker) = (&provider.endpoint, own.min(terms.end()), lent.worker);
     let mut opening = pin!(async {
         // A connection that announces a client is that client's alone.
         let alone = provider.config.proxy_protocol.is_some() || (terms.request.upgrade && !is_http2_only(provider));
@@ -222,15 +221,17 @@ async fn open(
     let opened = opened.await;
     lent.now = clock::now();
     opened.map_err(|cause| match cause {
-        Cause::Connect(error) if error.kind() == ConnectErrorKind::Timeout && whole < own => {
-            if whole < terms.deadline {
-                Broken::Attempt.into()
-            } else {
-                Broken::Deadline.into()
-            }
-        }
-        cause => Failed { cause, committed: false },
+        Cause::Connect(error) => unopened(error, own, terms),
+        Cause::Exchange(broken) => broken.into(),
     })
+}
+
+/// What it means that there is no connection, where `own` is until when it might have taken: it may not have had that time.
+pub fn unopened(error: ConnectError, own: Instant, terms: &Terms<'_>) -> Failed {
+    if error.kind() == ConnectErrorKind::Timeout && terms.end() < own {
+        return terms.over().into();
+    }
+    Failed { cause: Cause::Connect(error), committed: false }
 }
 
 /// Keeps the provider's connection for another exchange.
@@ -286,7 +287,7 @@ impl Failed {
                 Broken::ClientBody(_)
                 | Broken::ClientBodyTooLarge
                 | Broken::ClientBodyTooSlow
-                | Broken::Deadline
+                | Broken::Deadline { full: false }
                 | Broken::StreamTimeout
                 | Broken::NoUpgrade
                 | Broken::Unsayable => Outcome::LocalRefusal,
@@ -295,7 +296,9 @@ impl Failed {
                 | Broken::Protocol(_)
                 | Broken::FirstByte
                 | Broken::Idle
-                | Broken::Attempt => Outcome::Failure,
+                | Broken::Attempt
+                // Of two times the shorter is the full one.
+                | Broken::Deadline { full: true } => Outcome::Failure,
             },
         }
     }
@@ -315,7 +318,7 @@ impl Failed {
                 | Broken::ClientBody(_)
                 | Broken::ClientBodyTooLarge
                 | Broken::ClientBodyTooSlow
-                | Broken::Deadline
+                | Broken::Deadline { .. }
                 | Broken::StreamTimeout
                 | Broken::NoUpgrade
                 | Broken::Unsayable => None,
@@ -332,7 +335,7 @@ impl Failed {
                 Broken::ClientBody(_) => "client_body",
                 Broken::ClientBodyTooLarge => "client_body_too_large",
                 Broken::ClientBodyTooSlow => "client_body_too_slow",
-                Broken::Deadline => "deadline",
+                Broken::Deadline { .. } => "deadline",
                 Broken::Attempt => "attempt_timeout",
                 Broken::StreamTimeout => "stream_timeout",
                 Broken::Refused => "refused",

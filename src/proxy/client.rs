@@ -7,6 +7,7 @@ use crate::config::{self, Cidr, ClassRule, Client, HashBy};
 use crate::http1::fields::{Fields, Known, elements};
 use crate::policy::balance::hash_key;
 use crate::policy::class::Class;
+use crate::upstream::buffers::Part;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -18,6 +19,8 @@ use std::time::Duration;
 pub struct Clients {
     /// In the configuration's order; the last is everybody else.
     list: Vec<Arc<Client>>,
+    /// What each of them holds of `memory.buffers`, counted from when this configuration was applied.
+    parts: Vec<Arc<Part>>,
     by_key: Keys,
     /// Narrowest first.
     by_address: Vec<(Cidr, usize)>,
@@ -38,6 +41,8 @@ pub struct Caller<'a> {
     pub class: Class,
     /// The fields that showed keys of clients, which are nobody else's business.
     pub key_fields: [Option<Known>; 2],
+    /// What it holds of `memory.buffers`.
+    pub part: &'a Arc<Part>,
     /// The client's own timeout for this request.
     pub timeout: Option<Duration>,
     /// The client's own ceiling of attempts.
@@ -49,8 +54,9 @@ pub struct Caller<'a> {
 impl Clients {
     /// Prepares the clients of a configuration.
     pub fn new(list: &[Arc<Client>]) -> Self {
-        let mut clients = Clients { list: list.to_vec(), by_key: Keys(HashMap::new()), by_address: Vec::new() };
-        for (at, client) in list.iter().enumerate() {
+        let (list, parts) = (list.to_vec(), list.iter().map(|_| Arc::default()).collect());
+        let mut clients = Clients { list, parts, by_key: Keys(HashMap::new()), by_address: Vec::new() };
+        for (at, client) in clients.list.iter().enumerate() {
             clients.by_key.0.extend(client.keys.iter().map(|key| (key.expose().as_bytes().into(), at)));
             clients.by_address.extend(client.addresses.iter().map(|range| (*range, at)));
         }
@@ -71,6 +77,7 @@ impl Clients {
         Caller {
             client,
             id: id as u32,
+            part: &self.parts[id],
             class: class(rule, fields).capped(client.max_class),
             key_fields: [keys[0].and(Some(KEY_FIELDS[0])), keys[1].and(Some(KEY_FIELDS[1]))],
             timeout: if named { fields.get(Known::SluiceTimeout).and_then(timeout) } else { None },

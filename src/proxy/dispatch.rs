@@ -143,7 +143,7 @@ impl Errand<'_> {
             client: Arc::clone(&self.caller.client.name),
             route: Arc::clone(&self.route.config.name),
             method: self.request.method.into(),
-            path: self.request.path.into(),
+            path: self.request.path.chars().take(LABEL_PATH).collect::<String>().into(),
         }
     }
 
@@ -183,7 +183,7 @@ impl<'a> Trip<'a> {
             return Replay::default();
         }
         // One attempt needs no replay, but what waits is read all the same.
-        Replay::new(self.retry.replay_bytes, self.pool.hold(0))
+        Replay::new(self.retry.replay_bytes, self.pool.hold(0, self.errand.caller.part))
     }
 
     /// Leases a provider, at once or after waiting for one; the inner error is that none is to be had.
@@ -194,6 +194,7 @@ impl<'a> Trip<'a> {
     ) -> Result<Result<Lease, pool::Refused>, Stop> {
         let label = || self.errand.label();
         if self.made > 0 {
+            record.goes_on();
             if let Ok(Leasing::Now(lease)) = self.pool.lease(&self.ask(lent.now, Wait::Elsewhere, &label)) {
                 return Ok(Ok(lease));
             }
@@ -209,10 +210,10 @@ impl<'a> Trip<'a> {
             Ok(Leasing::Wait(place)) => {
                 let since = lent.now;
                 let heartbeat = Heartbeat::of(self.errand, self.pool, lent);
-                let leased = Box::pin(waiting::for_lease(place, self.errand.request, heartbeat, lent)).await?;
+                let leased = Box::pin(waiting::for_lease(place, self.errand.request, heartbeat, lent)).await;
                 self.opened = lent.opened;
                 record.queued(lent.now.saturating_duration_since(since));
-                Ok(leased)
+                leased
             }
             Err(refused) => Ok(Err(refused)),
         }
@@ -290,7 +291,7 @@ impl<'a> Trip<'a> {
         };
         match lent.replay.kept() {
             0 => Some((after, None)),
-            bytes => Some((after, Some(self.pool.hold(bytes)?))),
+            bytes => Some((after, Some(self.pool.hold(bytes, self.errand.caller.part)?))),
         }
     }
 
@@ -393,6 +394,9 @@ impl<'a> Trip<'a> {
         let label = || self.errand.label();
         let ask = Ask { tried, again: true, ..self.ask(now, Wait::Hedge, &label) };
         let Some(Leasing::Now(lease)) = affordable.then(|| self.pool.lease(&ask).ok()).flatten() else {
+            if affordable {
+                self.pool.spending().unspent_hedge();
+            }
             // Nothing more comes of it; the first goes on alone.
             return std::future::pending().await;
         };
@@ -453,7 +457,7 @@ impl<'a> Trip<'a> {
         self.note(&lease.provider.name, "overtaken", took);
         record.attempted(&lease.provider, Outcome::LocalRefusal, took, now);
         self.pay(&lease.provider);
-        lease.finish(hedge::OVERTAKEN, now);
+        hedge::overtaken(lease, now);
     }
 
     /// What the exchange has to keep to, and what shapes the request, for the leased provider.
@@ -473,6 +477,8 @@ impl<'a> Trip<'a> {
             headers: &provider.headers,
             closing: errand.closing,
             deadline: self.deadline,
+            // Less by what came before: a client's own time, a wait in the queue, another attempt.
+            full: self.deadline.saturating_duration_since(since) >= route.timeout / 10 * 9,
             attempt_deadline: clock::after(since, self.retry.attempt_timeout),
             trail: &self.trail,
             elsewhere,
@@ -568,7 +574,7 @@ impl<'a> Trip<'a> {
         };
         let Some(kind) = failed.kind() else {
             return match failed.cause {
-                Cause::Exchange(Broken::Deadline) if self.kept.is_some() => self.last_answer(lent).map(Some),
+                Cause::Exchange(Broken::Deadline { .. }) if self.kept.is_some() => self.last_answer(lent).map(Some),
                 _ => Err(verdict::stop(&failed, &self.trail)),
             };
         };
@@ -604,6 +610,7 @@ impl<'a> Trip<'a> {
         if self.made == 0 {
             return Err(verdict::not_leased(refused, &self.pool.name).into());
         }
+        self.pool.spending().unspent_retry();
         let skip = match refused {
             pool::Refused::QueueTimeout { .. } => Skip::Deadline,
             _ => Skip::NoProvider,
@@ -640,6 +647,9 @@ impl<'a> Trip<'a> {
         }
     }
 }
+
+/// Letters of a path by which operators tell who waits: a client may send a thousand times as many, in each of its requests.
+const LABEL_PATH: usize = 256;
 
 /// Fewer recent answers than this say nothing about what is slow.
 const HEDGE_MINIMUM: u32 = 20;

@@ -44,6 +44,8 @@ pub struct Terms<'a> {
     pub closing: &'a AtomicBool,
     /// When the route's `timeout` is over, if the client kept nobody waiting.
     pub deadline: Instant,
+    /// From the beginning of this attempt to then is as long as an attempt can ever have.
+    pub full: bool,
     /// When this attempt's time is over, if its request was sent at once: a long upload has only the route's.
     pub attempt_deadline: Instant,
     /// What attempts before this one came to.
@@ -121,7 +123,10 @@ pub enum Broken {
     /// The client's body came too slowly.
     ClientBodyTooSlow,
     /// The route's `timeout` was over before an answer came.
-    Deadline,
+    Deadline {
+        /// The attempt had as much of it as any can have.
+        full: bool,
+    },
     /// The attempt's own time was over before an answer came.
     Attempt,
     /// A committed answer took longer than `stream_timeout`.
@@ -224,6 +229,18 @@ struct Times {
 }
 
 // === impl Terms ===
+
+impl Terms<'_> {
+    /// When all time is over, whatever the provider may have had beside it.
+    pub fn end(&self) -> Instant {
+        self.deadline.min(self.attempt_deadline)
+    }
+
+    /// What it means that it is.
+    pub fn over(&self) -> Broken {
+        if self.attempt_deadline < self.deadline { Broken::Attempt } else { Broken::Deadline { full: self.full } }
+    }
+}
 
 impl std::fmt::Debug for Terms<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -723,6 +740,8 @@ impl<'a> Exchange<'a> {
         let moved = self.times.moved;
         let (at, missed) = match (self.phase, self.up) {
             (Phase::Head, Up::AwaitClient) if self.awaits_client() => return self.body_deadline(now),
+            // It need not wait for a 100 for ever (RFC 9110 §10.1.1), and many providers send none before they have the body.
+            (Phase::Head, Up::AwaitClient) => (clock::after(moved, self.terms.first_byte), Broken::ClientBodyTooSlow),
             (Phase::Head, Up::AwaitProvider) => (clock::after(moved, self.terms.provider_idle), Broken::Idle),
             (Phase::Head, _) => (clock::after(moved, self.terms.first_byte), Broken::FirstByte),
             // What comes soon or goes on as it is has its own end.
@@ -748,7 +767,8 @@ impl<'a> Exchange<'a> {
             let attempt = sending.map(|sending| clock::after(self.terms.attempt_deadline, sending));
             match attempt.filter(|attempt| *attempt < route) {
                 Some(attempt) => (attempt, Broken::Attempt),
-                None => (route, Broken::Deadline),
+                // Who was not sent all of the request had no time for it.
+                None => (route, Broken::Deadline { full: self.terms.full && self.times.sent.is_some() }),
             }
         };
         if whole < at { (whole, over) } else { (at, missed) }

@@ -5,7 +5,7 @@
 //! stream, and the scout's answer is passed on like any other. Only requests that may be sent twice and whose whole body is
 //! at hand are hedged, and a hedge never queues (Dean and Barroso, "The Tail at Scale", CACM 56(2), 2013).
 
-use super::attempt::{self, Cause, Failed};
+use super::attempt::{self, Failed};
 use super::exchange::{Broken, Ended, Terms};
 use super::forward::Onward;
 use crate::clock;
@@ -22,6 +22,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 /// An attempt without a client that has the head of its answer.
 #[derive(Debug)]
@@ -86,10 +87,10 @@ pub async fn scout(
 ) -> Result<Scout, Failed> {
     let now = clock::now();
     let (endpoint, timeouts) = (&provider.endpoint, &provider.config.timeouts);
-    let end = terms.deadline.min(terms.attempt_deadline);
+    let (end, own) = (terms.end(), clock::after(now, timeouts.connect));
     // Not on a connection that was idle: one that turned out to be dead would be the provider's failure.
-    let opened = endpoint.open(worker, timeouts.connect, clock::after(now, timeouts.connect).min(end)).await;
-    let hand = opened.map_err(|error| Failed { cause: Cause::Connect(error), committed: false })?;
+    let opened = endpoint.open(worker, timeouts.connect, own.min(end)).await;
+    let hand = opened.map_err(|error| attempt::unopened(error, own, terms))?;
     let mut sent = attempt::begin(hand, terms, onward, false)?;
     let mut answer = ResponseHead::default();
     let (mut pump, mut whole) = (Pump::default(), Whole(body));
@@ -99,10 +100,11 @@ pub async fn scout(
         let _: Flow = pump.run(&mut whole, &mut side, &|_| false, cx);
         poll_head(&mut side, &mut answer, cx)
     });
-    let patience = clock::after(clock::now(), timeouts.first_byte).min(end);
-    match tokio::time::timeout_at(patience.into(), head).await {
+    let patience = clock::after(clock::now(), timeouts.first_byte);
+    match tokio::time::timeout_at(patience.min(end).into(), head).await {
         Ok(Ok(())) => Ok(Scout { sent, answer }),
         Ok(Err(broken)) => Err(broken.into()),
+        Err(_) if end < patience => Err(terms.over().into()),
         Err(_) => Err(Broken::FirstByte.into()),
     }
 }
@@ -139,7 +141,7 @@ impl Hedged {
 impl Drop for Hedged {
     fn drop(&mut self) {
         if let Some(lease) = self.0.take() {
-            lease.finish(OVERTAKEN, clock::now());
+            overtaken(lease, clock::now());
         }
     }
 }
@@ -164,6 +166,8 @@ impl Source for Whole<'_> {
     }
 }
 
-/// How an attempt counts that the other of two was faster than.
-pub const OVERTAKEN: Report =
-    Report { outcome: Outcome::LocalRefusal, why: "overtaken", head_after: None, cooldown: None };
+/// Gives back the lease of an attempt that the other of two was faster than.
+pub fn overtaken(lease: Lease, now: Instant) {
+    let head_after = Some(now.saturating_duration_since(lease.since));
+    lease.finish(Report { outcome: Outcome::LocalRefusal, why: "overtaken", head_after, cooldown: None }, now);
+}

@@ -101,7 +101,10 @@ impl<'a> Record<'a> {
     /// It waited so long for a provider.
     pub fn queued(&mut self, time: Duration) {
         self.queued += time;
-        // Where an attempt had ended before, that was not the end.
+    }
+
+    /// Another attempt is to follow: the end of the last one was not the end.
+    pub fn goes_on(&mut self) {
         self.ended = None;
     }
 
@@ -147,7 +150,8 @@ impl<'a> Record<'a> {
             cache: None,
             degraded: None,
             reason: self.reason,
-            error: self.error.as_deref(),
+            // One that left while it waited had no attempt that would say so.
+            error: self.error.as_deref().or_else(|| self.status.is_none().then_some(GONE)),
         });
     }
 }
@@ -163,3 +167,6 @@ impl Drop for Record<'_> {
 
 /// What the log shows where the client left before its answer, as nginx has it.
 const CLIENT_GONE: u16 = 499;
+
+/// The same in a word.
+const GONE: &str = "client_gone";

@@ -40,7 +40,12 @@ pub fn by_answer(answer: &ResponseHead, head_after: Duration, breaker: &CircuitB
 
 /// The same for an attempt without an answer.
 pub fn by_failure(failed: &Failed, breaker: &CircuitBreaker) -> Report {
-    let uncounted = failed.kind().is_some_and(|kind| !breaker.failures.include(kind));
+    // The time of a request that is over is not to be tried again, but it is a timeout all the same.
+    let kind = match failed.cause {
+        Cause::Exchange(Broken::Deadline { .. }) => Some(retry::Ended::Timeout),
+        _ => failed.kind(),
+    };
+    let uncounted = kind.is_some_and(|kind| !breaker.failures.include(kind));
     let outcome = match failed.outcome() {
         Outcome::Failure if uncounted => Outcome::Success,
         outcome => outcome,
@@ -63,6 +68,9 @@ pub fn stop(failed: &Failed, trail: &str) -> Stop {
 pub fn not_leased(refused: &pool::Refused, pool: &str) -> Refused {
     let (refusal, detail) = match refused {
         pool::Refused::QueueFull { .. } => (Refusal::QueueFull, format!("The queue of pool `{pool}` is full.")),
+        pool::Refused::QueueTimeout { waited: Duration::ZERO, .. } => {
+            (Refusal::QueueTimeout, format!("No provider of pool `{pool}` would become free in time."))
+        }
         pool::Refused::QueueTimeout { .. } => {
             (Refusal::QueueTimeout, format!("No provider of pool `{pool}` became free in time."))
         }
@@ -98,7 +106,7 @@ pub fn refuse_broken(broken: &Broken) -> Refused {
         Broken::ClientBodyTooSlow => {
             Refused::new(Refusal::BodyTimeout, "The request body came more slowly than this gateway waits for.")
         }
-        Broken::Deadline => {
+        Broken::Deadline { .. } => {
             Refused::new(Refusal::Deadline, "The time this route gives a request was over before an answer came.")
         }
         Broken::Protocol(_) => {

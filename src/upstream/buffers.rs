@@ -4,6 +4,9 @@
 //! each, and a third stays free; whoever comes next finds room at once. No pool has to be told its part, and none can keep
 //! another from getting one. That is the dynamic threshold of Choudhury and Hahne, "Dynamic Queue Length Thresholds for
 //! Shared-Memory Packet Switches" (IEEE/ACM Transactions on Networking 6(2), 1998), with a factor of one.
+//!
+//! What a pool may still hold is shared by its clients in the same way: one may hold at most as much as is left of it. One
+//! client alone gets a third of everything, two of one pool get a fifth each, and the next finds as much.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +20,7 @@ pub struct Buffers {
     used: AtomicUsize,
 }
 
-/// What one pool holds of them.
+/// What one pool, or one client, holds of them.
 #[derive(Debug, Default)]
 pub struct Part {
     used: AtomicUsize,
@@ -28,6 +31,8 @@ pub struct Part {
 pub struct Held {
     buffers: Arc<Buffers>,
     part: Arc<Part>,
+    /// The client's, where it is known.
+    own: Option<Arc<Part>>,
     bytes: usize,
 }
 
@@ -49,7 +54,17 @@ impl Buffers {
     /// hold more than that.
     #[must_use]
     pub fn take(self: &Arc<Self>, bytes: usize, part: &Arc<Part>) -> Option<Held> {
-        let mut held = Held { buffers: Arc::clone(self), part: Arc::clone(part), bytes: 0 };
+        self.hold(bytes, part, None)
+    }
+
+    /// The same for a client that holds `own` of them; `None` also where that is more than its pool may still hold.
+    #[must_use]
+    pub fn take_for(self: &Arc<Self>, bytes: usize, part: &Arc<Part>, own: &Arc<Part>) -> Option<Held> {
+        self.hold(bytes, part, Some(Arc::clone(own)))
+    }
+
+    fn hold(self: &Arc<Self>, bytes: usize, part: &Arc<Part>, own: Option<Arc<Part>>) -> Option<Held> {
+        let mut held = Held { buffers: Arc::clone(self), part: Arc::clone(part), own, bytes: 0 };
         held.grow(bytes).then_some(held)
     }
 
@@ -59,20 +74,22 @@ impl Buffers {
         self.used.load(Ordering::Relaxed)
     }
 
-    fn reserve(&self, bytes: usize, part: &Part) -> bool {
+    fn reserve(&self, bytes: usize, part: &Part, own: Option<&Part>) -> bool {
         let total = self.total.load(Ordering::Relaxed);
         if bytes > total {
             return false;
         }
         // The pool's own part first: where two of one pool come at once, both are counted when either looks.
-        let in_pool = part.used.fetch_add(bytes, Ordering::AcqRel) + bytes;
+        let in_pool = part.add(bytes);
+        let its_own = own.map_or(0, |own| own.add(bytes));
         let fits = |used: usize| {
             let free = total.checked_sub(used)?;
-            (bytes <= free && in_pool <= free).then(|| used + bytes)
+            let left = free.checked_sub(in_pool)?;
+            (bytes <= free && its_own <= left).then(|| used + bytes)
         };
         let taken = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).is_ok();
         if !taken {
-            part.used.fetch_sub(bytes, Ordering::AcqRel);
+            [Some(part), own].into_iter().flatten().for_each(|part| part.subtract(bytes));
         }
         taken
     }
@@ -81,10 +98,19 @@ impl Buffers {
 // === impl Part ===
 
 impl Part {
-    /// Bytes this pool holds now.
+    /// Bytes it holds now.
     #[must_use]
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// Adds to them, and says how many they are then.
+    fn add(&self, bytes: usize) -> usize {
+        self.used.fetch_add(bytes, Ordering::AcqRel) + bytes
+    }
+
+    fn subtract(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::AcqRel);
     }
 }
 
@@ -94,7 +120,7 @@ impl Held {
     /// Holds `bytes` more; false, and nothing has changed, where they cannot be had.
     #[must_use]
     pub fn grow(&mut self, bytes: usize) -> bool {
-        let grown = self.buffers.reserve(bytes, &self.part);
+        let grown = self.buffers.reserve(bytes, &self.part, self.own.as_deref());
         if grown {
             self.bytes += bytes;
         }
@@ -110,7 +136,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.part.used.fetch_sub(self.bytes, Ordering::AcqRel);
+        [Some(&self.part), self.own.as_ref()].into_iter().flatten().for_each(|part| part.subtract(self.bytes));
         self.buffers.used.fetch_sub(self.bytes, Ordering::AcqRel);
     }
 }
@@ -133,6 +159,18 @@ mod tests {
         assert!(buffers.take(300, &other).is_some());
         drop(next);
         assert_eq!((one.used(), other.used(), buffers.used()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_client_alone_gets_a_third_and_leaves_room_for_the_next_of_its_pool() {
+        let (buffers, pool, [one, other]) = (Buffers::new(1200), Arc::default(), <[Arc<Part>; 2]>::default());
+        let mut all = buffers.take_for(300, &pool, &one).expect("free");
+        assert!(all.grow(100) && !all.grow(101), "it held more than is left of what the pool may hold");
+        assert_eq!((one.used(), pool.used(), buffers.used()), (400, 400, 400));
+        let next = buffers.take_for(200, &pool, &other).expect("what the first had to leave");
+        assert!(buffers.take_for(1, &pool, &one).is_none());
+        drop((all, next));
+        assert_eq!((one.used(), other.used(), pool.used(), buffers.used()), (0, 0, 0, 0));
     }
 
     #[test]

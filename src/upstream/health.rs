@@ -23,7 +23,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
@@ -43,6 +43,8 @@ struct Plan {
     question: Question,
     endpoint: Arc<Endpoint>,
     state: Arc<State>,
+    /// Nobody is to hear any more of what is found. Held while somebody does.
+    over: Mutex<bool>,
 }
 
 /// A request for a provider's opinion of itself.
@@ -89,12 +91,16 @@ impl Checks {
 
     /// Ends them for good: nobody is to be asked any more, so the provider counts as well.
     pub fn forget(self, now: Instant) {
-        self.plan.state.set_healthy(true, None, now);
+        let state = Arc::clone(&self.plan.state);
+        drop(self);
+        state.set_healthy(true, None, now);
     }
 }
 
 impl Drop for Checks {
     fn drop(&mut self) {
+        // A task that runs at this moment goes on to its next wait, and others may know better by then.
+        *locked(&self.plan.over) = true;
         self.task.abort();
     }
 }
@@ -111,6 +117,10 @@ async fn run(plan: Arc<Plan>) {
         let since = health.since();
         let changed = health.checked(found.is_ok(), now);
         if changed || !health.is_well() {
+            let over = locked(&plan.over);
+            if *over {
+                return;
+            }
             plan.state.set_healthy(health.is_well(), health.well_at(next, interval), now);
         }
         if changed {
@@ -127,7 +137,7 @@ impl Plan {
         let check = provider.config.health_check.clone()?;
         let question = Question::new(provider, &check);
         let (endpoint, state) = (Arc::clone(&provider.endpoint), Arc::clone(&provider.state));
-        Some(Plan { name: Arc::clone(&provider.name), check, question, endpoint, state })
+        Some(Plan { name: Arc::clone(&provider.name), check, question, endpoint, state, over: Mutex::default() })
     }
 
     async fn ask(&self, deadline: Instant) -> Result<(), Unwell> {
@@ -152,7 +162,7 @@ impl Plan {
     fn tell(&self, found: &Result<(), Unwell>, before: Duration) {
         let (provider, path) = (&self.name, &self.check.path);
         match found {
-            Ok(()) => tracing::info!(%provider, %path, after = ?before, "the provider is well and gets requests"),
+            Ok(()) => tracing::info!(%provider, %path, after = ?before, "its checks find that the provider is well"),
             Err(reason) => {
                 tracing::warn!(%provider, %path, %reason, "the provider is not well and gets no requests; see to it, or to its `health_check`");
             }
@@ -253,6 +263,10 @@ impl fmt::Display for Unwell {
             Unwell::Broken(why) => f.write_str(why),
         }
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn text(error: impl fmt::Display) -> String {

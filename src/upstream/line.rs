@@ -16,6 +16,7 @@
 //! **Nothing that may come back here happens under the mutex.** Wakers are called, and permits dropped, after it is free.
 
 use super::sync::{Arc, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
+use crate::policy::flow::Flow;
 use crate::policy::queue::{Offered, Queue, Terms, Ticket, Waiter};
 use std::fmt;
 use std::sync::PoisonError;
@@ -64,6 +65,9 @@ pub trait Supply {
         now: Instant,
         spoilt: &mut Vec<Self::Permit>,
     ) -> Option<Self::Permit>;
+
+    /// Whether so little of its time is left that a permit would be of no use to it.
+    fn is_late(&self, wish: &Self::Wish, now: Instant) -> bool;
 }
 
 /// Requests that wait for what a supply has.
@@ -109,6 +113,8 @@ pub enum Ousted {
     Displaced,
     /// Nobody will have room for it in time.
     Hopeless,
+    /// Whoever took it on now would not be done in time.
+    Late,
     /// An operator took it out.
     Cancelled,
 }
@@ -133,17 +139,6 @@ pub struct Aftermath<S: Supply> {
     pub more: bool,
 }
 
-/// How fast a line moves while it moves.
-#[derive(Debug)]
-struct Flow {
-    /// The usual time between two that are served, in seconds.
-    gap: f64,
-    /// How many gaps that is made of, at most [`FLOW_SPAN`].
-    samples: u32,
-    /// When the last was served, or the line began.
-    last: Option<Instant>,
-}
-
 // === impl Room ===
 
 impl Room {
@@ -152,10 +147,11 @@ impl Room {
         Room { word: AtomicU64::new(0), limit: AtomicU32::new(limit) }
     }
 
-    /// Takes a place. Who has not queued takes none that somebody waits for.
-    pub fn take(&self, queued: bool) -> bool {
+    /// Takes a place, if no more than `most` are taken then. Who has not queued takes none that somebody waits for.
+    pub fn take(&self, queued: bool, most: u32) -> bool {
         let taken = |word: u64| {
-            let free = places(word) < self.limit.load(Ordering::Acquire) && (queued || wants(word) == 0);
+            let limit = self.limit.load(Ordering::Acquire).min(most);
+            let free = places(word) < limit && (queued || wants(word) == 0);
             free.then(|| word + PLACE)
         };
         self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, taken).is_ok()
@@ -212,8 +208,8 @@ fn wants(word: u64) -> u32 {
 
 impl<O: Owner> Permit<O> {
     /// Takes a place as [`Room::take`] does.
-    pub fn take(owner: &Arc<O>, queued: bool) -> Option<Self> {
-        owner.room().take(queued).then(|| Permit { owner: Arc::clone(owner) })
+    pub fn take(owner: &Arc<O>, queued: bool, most: u32) -> Option<Self> {
+        owner.room().take(queued, most).then(|| Permit { owner: Arc::clone(owner) })
     }
 
     /// Whose room it is.
@@ -235,7 +231,7 @@ impl<O: Owner> Drop for Permit<O> {
 impl<S: Supply> Line<S> {
     /// Nobody waits yet.
     pub fn new(terms: Terms, supply: Arc<S>) -> Self {
-        let flow = Flow { gap: 0.0, samples: 0, last: None };
+        let flow = Flow::default();
         let inner = Inner { queue: Queue::new(terms), supply, wanting: false, paused: false, flow, next: 1 };
         Line { gate: AtomicUsize::new(0), inner: Mutex::new(inner) }
     }
@@ -314,7 +310,7 @@ impl<S: Supply> Line<S> {
 
     /// Forgets how fast it went on: nobody is served for a while, and what comes after that is another matter.
     pub fn stall(&self) {
-        self.lock().flow.samples = 0;
+        self.lock().flow.forget();
     }
 
     /// Serves who waits, as long as there is something to give and a hand free.
@@ -322,6 +318,13 @@ impl<S: Supply> Line<S> {
         self.settle(inner);
         while inner.wanting && after.count < BATCH {
             let Some((waiter, slot)) = inner.queue.peek() else { break };
+            // Work that nobody will wait for is not begun; above all it is no probe, which would show nothing.
+            if inner.supply.is_late(&slot.wish, now) {
+                let late = inner.queue.skip();
+                after.wake(late.and_then(|(_, slot)| slot.oust(Ousted::Late)));
+                self.settle(inner);
+                continue;
+            }
             let Some(permit) = inner.supply.take(waiter, &slot.wish, now, &mut after.spoilt) else { break };
             let Some((_, slot)) = inner.queue.take() else { break };
             inner.flow.served(now);
@@ -490,6 +493,11 @@ impl<S: Supply> Aftermath<S> {
         Aftermath { wakers: [const { None }; BATCH], count: 0, spoilt: Vec::new(), waiting: false, more: false }
     }
 
+    /// Whether anybody was given something, or sent away.
+    pub fn served(&self) -> bool {
+        self.count > 0
+    }
+
     /// Counts also who has no waker yet: what it was given was given.
     fn wake(&mut self, waker: Option<Waker>) {
         if let Some(place) = self.wakers.get_mut(self.count) {
@@ -537,33 +545,6 @@ impl<S: Supply> fmt::Debug for Aftermath<S> {
     }
 }
 
-// === impl Flow ===
-
-impl Flow {
-    /// The first waiter of a line that was empty has come.
-    fn begin(&mut self, now: Instant) {
-        if self.last.is_none_or(|last| now.saturating_duration_since(last) > FLOW_MEMORY) {
-            self.samples = 0;
-        }
-        self.last = Some(now);
-    }
-
-    /// One was served.
-    fn served(&mut self, now: Instant) {
-        let gap = self.last.map_or(0.0, |last| now.saturating_duration_since(last).as_secs_f64());
-        self.last = Some(now);
-        // A stall says little about how fast the line goes on after it.
-        let gap = if self.samples < FLOW_MINIMUM { gap } else { gap.min(self.gap * FLOW_STALL + FLOW_GRAIN) };
-        self.samples = (self.samples + 1).min(FLOW_SPAN);
-        self.gap += (gap - self.gap) / f64::from(self.samples);
-    }
-
-    /// The usual time between two that are served, once it is known.
-    fn gap(&self) -> Option<Duration> {
-        (self.samples >= FLOW_MINIMUM).then(|| Duration::from_secs_f64(self.gap.clamp(0.0, FLOW_LONGEST)))
-    }
-}
-
 /// One place in [`Room::word`].
 const PLACE: u64 = 1;
 
@@ -575,21 +556,3 @@ const PAUSED: usize = 1 << (usize::BITS - 1);
 
 /// Served in one go; then the mutex is free for a moment, and those who were served are woken.
 const BATCH: usize = 16;
-
-/// Gaps that the usual one is the mean of.
-const FLOW_SPAN: u32 = 64;
-
-/// Fewer than this say nothing.
-const FLOW_MINIMUM: u32 = 16;
-
-/// A gap counts for at most so many usual ones.
-const FLOW_STALL: f64 = 4.0;
-
-/// Added to that, in seconds, so that a line that moved in no time at all can become slower.
-const FLOW_GRAIN: f64 = 0.000_1;
-
-/// The longest gap that is told, in seconds.
-const FLOW_LONGEST: f64 = 3600.0;
-
-/// A line that was empty for longer begins anew.
-const FLOW_MEMORY: Duration = Duration::from_secs(10);

@@ -5,7 +5,7 @@
 
 use super::buffers::{Buffers, Held, Part};
 use super::endpoint::Endpoint;
-use super::line::{Aftermath, Line, Ousted, Place, Supply};
+use super::line::{Aftermath, Line, Ousted, Place, Slot, Supply};
 use super::spending::Spending;
 use super::state::{Grant, Prospect, Purpose, State};
 use crate::clock;
@@ -16,7 +16,7 @@ use crate::policy::balance::{Balance, Field, Look};
 use crate::policy::circuit::Verdict;
 use crate::policy::class::Class;
 use crate::policy::outcome::Outcome;
-use crate::policy::queue::{Terms, Waiter};
+use crate::policy::queue::{Queue, Terms, Waiter};
 use arc_swap::ArcSwap;
 use std::fmt;
 use std::future::Future;
@@ -117,6 +117,8 @@ pub struct Wish {
     wait: Wait,
     /// When it stops waiting.
     until: Instant,
+    /// When an answer is of no use to it any more.
+    deadline: Instant,
     label: Label,
 }
 
@@ -201,7 +203,7 @@ pub struct Label {
     pub route: Arc<str>,
     /// Its method.
     pub method: Box<str>,
-    /// Its path, without the query.
+    /// Its path, without the query; of a long one the beginning.
     pub path: Box<str>,
 }
 
@@ -264,7 +266,8 @@ pub struct PoolView {
     pub dispatched: u64,
     /// How many are served in a second while some wait; `None` where it is not known.
     pub rate: Option<f64>,
-    /// How long a newcomer of class `normal` would wait; `None` where it is not known.
+    /// How long a newcomer of class `normal` would wait, of the client for which that is longest; `None` where it is not
+    /// known.
     pub estimated_wait: Option<Duration>,
     /// Refused so far, by reason.
     pub shed: Vec<(&'static str, u64)>,
@@ -300,7 +303,8 @@ pub struct Report {
     pub outcome: Outcome,
     /// Why, for the circuit's history: `connect`, `timeout`, `reset`, `503`.
     pub why: &'static str,
-    /// From the lease to the head of the answer, where one came.
+    /// From the lease to the head of the answer, where one came; of an attempt that we gave up for another, as long as none
+    /// had come.
     pub head_after: Option<Duration>,
     /// The provider asked us to wait: `Some(None)` where it did not say how long.
     pub cooldown: Option<Option<Duration>>,
@@ -359,12 +363,10 @@ impl Pool {
     /// # Errors
     /// See [`Refused`].
     pub fn lease(&self, ask: &Ask<'_>) -> Result<Leasing, Refused> {
-        if !ask.again {
-            self.live.spending.came();
-        }
         if self.live.line.may_pass()
             && let Some(grant) = self.live.members.load().pass(ask)
         {
+            self.live.spending.leased(ask.purpose());
             self.live.metrics.leased(ask.class, Duration::ZERO);
             return Ok(Leasing::Now(Lease::begin(grant, ask.purpose(), Duration::ZERO, None, ask.now)));
         }
@@ -399,19 +401,20 @@ impl Pool {
 
     /// Who waits, at most `limit` of them, the one that came first in front.
     pub fn waiting(&self, limit: usize, now: Instant) -> Vec<WaitingView> {
-        self.live.line.look(|queue, _| {
-            let mut all: Vec<_> = queue.iter().map(|(_, waiter, slot)| (slot.id, waiter, slot)).collect();
-            all.sort_unstable_by_key(|(id, ..)| *id);
-            let view = |(id, waiter, slot): (u64, &Waiter, &Arc<super::line::Slot<Members>>)| WaitingView {
-                id,
-                class: waiter.class,
-                waited: now.saturating_duration_since(waiter.since),
-                left: slot.wish.until.saturating_duration_since(now),
-                again: waiter.again,
-                label: slot.wish.label.clone(),
-            };
-            all.into_iter().take(limit).map(view).collect()
-        })
+        // What is copied is copied once the queue is free again.
+        let copies =
+            |queue: &Queue<Arc<Slot<Members>>>| queue.iter().map(|(_, one, slot)| (*one, Arc::clone(slot))).collect();
+        let mut all: Vec<_> = self.live.line.look(|queue, _| copies(queue));
+        all.sort_unstable_by_key(|(_, slot)| slot.id);
+        let view = |(waiter, slot): (Waiter, Arc<Slot<Members>>)| WaitingView {
+            id: slot.id,
+            class: waiter.class,
+            waited: now.saturating_duration_since(waiter.since),
+            left: slot.wish.until.saturating_duration_since(now),
+            again: waiter.again,
+            label: slot.wish.label.clone(),
+        };
+        all.into_iter().take(limit).map(view).collect()
     }
 
     /// Its queue in figures.
@@ -419,8 +422,9 @@ impl Pool {
         let live = &self.live;
         let (depth, oldest, clients, estimate, gap) = live.line.look(|queue, gap| {
             let age = |class| queue.oldest(class).map(|since| now.saturating_duration_since(since));
-            let newcomer = waiter(Class::Normal, u32::MAX, 1, now);
-            let ahead = queue.ahead_of(&newcomer);
+            let ahead_of = |client| queue.ahead_of(&waiter(Class::Normal, client, 1, now));
+            let normal = queue.clients().filter(|(class, ..)| *class == Class::Normal);
+            let ahead = normal.map(|(_, client, _)| ahead_of(client)).max().unwrap_or_else(|| ahead_of(u32::MAX));
             let estimate = if queue.is_empty() { Some(Duration::ZERO) } else { gap.map(|gap| times(gap, ahead + 1)) };
             let depth = Class::ALL.map(|class| queue.depth(class));
             (depth, Class::ALL.map(age), queue.clients().collect(), estimate, gap)
@@ -447,9 +451,9 @@ impl Pool {
         self.live.members.load_full()
     }
 
-    /// Bytes of a body to hold beside what waits; `None` where they cannot be had.
-    pub fn hold(&self, bytes: usize) -> Option<Held> {
-        self.live.buffers.take(bytes, &self.live.part)
+    /// Bytes of a body to hold beside what waits, for a client that holds `own`; `None` where they cannot be had.
+    pub fn hold(&self, bytes: usize, own: &Arc<Part>) -> Option<Held> {
+        self.live.buffers.take_for(bytes, &self.live.part, own)
     }
 }
 
@@ -486,10 +490,12 @@ impl Live {
         self.finish(after, now);
     }
 
-    /// Hands out what there is to who waits, and looks after those that are left.
-    pub(super) fn dispatch(self: &Arc<Self>, now: Instant) {
+    /// Hands out what there is to who waits, and looks after those that are left. Whether anybody got something.
+    pub(super) fn dispatch(self: &Arc<Self>, now: Instant) -> bool {
         let after = self.line.dispatch(now);
+        let served = after.served();
         self.finish(after, now);
+        served
     }
 
     fn finish(self: &Arc<Self>, mut after: Aftermath<Members>, now: Instant) {
@@ -522,13 +528,13 @@ impl Live {
         // While nobody is in service it says nothing: a line that waits for a probe moves all at once.
         let told = estimate.filter(|_| outlook.in_service);
         if let Some(late) = told.and_then(|told| told.checked_sub(left)).filter(|late| !late.is_zero()) {
-            return Err(Refused::QueueTimeout { retry_after: polite(Some(late)), waited: Duration::ZERO });
+            return Err(Refused::QueueTimeout { retry_after: members.polite(Some(late)), waited: Duration::ZERO });
         }
         let held = match ask.bytes {
             0 => None,
             bytes => {
                 let held = self.buffers.take(bytes, &self.part);
-                Some(held.ok_or(Refused::Buffers { retry_after: polite(estimate) })?)
+                Some(held.ok_or(Refused::Buffers { retry_after: members.polite(estimate) })?)
             }
         };
         let wish = Wish {
@@ -537,11 +543,12 @@ impl Live {
             risky: ask.risky,
             wait: ask.wait,
             until,
+            deadline: ask.deadline,
             label: (ask.label)(),
         };
         let (joined, after) = Place::join(&self.line, waiter, wish, now);
         self.finish(after, now);
-        let mut place = joined.map_err(|_| Refused::QueueFull { retry_after: polite(estimate) })?;
+        let mut place = joined.map_err(|_| Refused::QueueFull { retry_after: members.polite(estimate) })?;
         let decided = place.peek();
         let (live, timer, purpose, class) = (Arc::clone(self), Timer::default(), ask.purpose(), ask.class);
         let mut waiting = Waiting { live, place, since: now, until, timer, held, purpose, class, over: false };
@@ -604,6 +611,8 @@ async fn ring(mut ringing: Ringing, earlier: Arc<Notify>) {
         let Some(live) = ringing.live.upgrade() else { return };
         let now = clock::now();
         locked(&live.alarm).at.take_if(|at| *at <= now);
+        // Other pools wait for the same moment, and it may be their turn.
+        live.members.load().iter().for_each(|member| member.provider.state.rested(now));
         live.dispatch(now);
     }
 }
@@ -661,6 +670,12 @@ impl Members {
         })
     }
 
+    /// When a client may come again that found too many before it: they are all gone, served or not, after the longest
+    /// wait.
+    fn polite(&self, wait: Option<Duration>) -> Duration {
+        polite(wait.map(|wait| wait.min(self.timeout)))
+    }
+
     fn outlook(&self, now: Instant) -> Outlook {
         let mut outlook = Outlook::default();
         for member in &self.each {
@@ -674,6 +689,11 @@ impl Members {
                 Prospect::Ready => {
                     outlook.in_service = true;
                     outlook.alarm = Some(sooner(outlook.alarm, now + SOON));
+                    continue;
+                }
+                Prospect::Eased(at) => {
+                    outlook.in_service = true;
+                    outlook.alarm = Some(sooner(outlook.alarm, at));
                     continue;
                 }
                 Prospect::Rested(at) => (&mut outlook.rested, at, true),
@@ -715,6 +735,13 @@ impl Supply for Members {
             let index = self.balance.choose(&view, wish.key, fastrand::u64(..))?;
             Grant::take(&self.each[index].provider, true, now).map_err(|grant| spoilt.extend(grant)).ok()
         })
+    }
+    /// As far as the members' usual times tell: one that answers in time is enough.
+    fn is_late(&self, wish: &Wish, now: Instant) -> bool {
+        let left = wish.deadline.saturating_duration_since(now);
+        let mut known =
+            self.each.iter().filter_map(|member| member.provider.state.answers_within(left, now)).peekable();
+        known.peek().is_some() && !known.any(|in_time| in_time)
     }
 }
 
@@ -773,7 +800,8 @@ impl Waiting {
     pub fn give_up(mut self) -> Refused {
         self.over = true;
         let gap = self.live.line.look(|_, gap| gap);
-        self.live.count(self.class, Refused::Buffers { retry_after: polite(gap) })
+        let retry_after = self.live.members.load().polite(gap);
+        self.live.count(self.class, Refused::Buffers { retry_after })
     }
 
     fn settle(&mut self, decided: Result<Grant, Ousted>, now: Instant) -> Result<Lease, Refused> {
@@ -782,11 +810,16 @@ impl Waiting {
         match decided {
             Ok(grant) => {
                 live.dispatched.fetch_add(1, Ordering::Relaxed);
+                live.spending.leased(self.purpose);
                 live.metrics.leased(self.class, queued);
                 Ok(Lease::begin(grant, self.purpose, queued, self.held.take(), now))
             }
-            Err(Ousted::Displaced) => Err(Refused::QueueFull { retry_after: polite(live.line.look(|_, gap| gap)) }),
+            Err(Ousted::Displaced) => {
+                let gap = live.line.look(|_, gap| gap);
+                Err(Refused::QueueFull { retry_after: live.members.load().polite(gap) })
+            }
             Err(Ousted::Hopeless) => Err(live.members.load().outlook(now).refuse(now)),
+            Err(Ousted::Late) => Err(self.timeout(now)),
             Err(Ousted::Cancelled) => Err(Refused::Cancelled),
         }
     }
@@ -797,9 +830,13 @@ impl Waiting {
             return self.settle(decided, now);
         }
         self.over = true;
+        Err(self.timeout(now))
+    }
+
+    fn timeout(&self, now: Instant) -> Refused {
         let late = self.live.line.look(|queue, gap| gap.map(|gap| times(gap, queue.len())));
         let waited = now.saturating_duration_since(self.since);
-        Err(Refused::QueueTimeout { retry_after: polite(late), waited })
+        Refused::QueueTimeout { retry_after: self.live.members.load().polite(late), waited }
     }
 }
 
@@ -864,11 +901,13 @@ impl Lease {
         let Some(mut grant) = self.grant.take() else { return };
         let (state, config) = (&self.provider.state, &self.provider.config);
         let verdict = report.verdict(config);
-        if report.outcome == Outcome::Success {
-            state.succeeded(now);
-            if let Some(head_after) = report.head_after {
-                state.answered(head_after, now);
+        match (report.outcome, report.head_after) {
+            (Outcome::Success, head_after) => {
+                state.succeeded(now);
+                head_after.inspect(|head_after| state.answered(*head_after, now));
             }
+            (Outcome::LocalRefusal, Some(silent_for)) => state.was_silent(silent_for, now),
+            _ => {}
         }
         if let Some(hint) = report.cooldown {
             state.rejected(hint, config.limits.max_cooldown, now);
@@ -897,7 +936,7 @@ impl Report {
     fn verdict(&self, config: &config::Provider) -> Verdict {
         let slow = |head: Duration| config.circuit_breaker.slow_call.is_some_and(|slow| head > slow);
         match self.outcome {
-            Outcome::Success if self.head_after.is_some_and(slow) => Verdict::Failure("slow"),
+            Outcome::Success | Outcome::LocalRefusal if self.head_after.is_some_and(slow) => Verdict::Failure("slow"),
             Outcome::Success => Verdict::Success,
             Outcome::Failure => Verdict::Failure(self.why),
             Outcome::Rejected | Outcome::ClientGone | Outcome::LocalRefusal => Verdict::Uncounted,

@@ -1,15 +1,16 @@
 //! What a pool spends on attempts beside the first: its budgets for retries and for hedges, and what they were spent on.
 
+use super::state::Purpose;
 use crate::config::BudgetTerms;
 use crate::policy::budget::Budget;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// The budgets of one pool.
 #[derive(Debug, Default)]
 pub struct Spending {
-    /// Requests that came, without their retries.
+    /// Requests that had a first attempt. What was refused brings nothing: an overload must not pay for retries.
     requests: AtomicU64,
     retries: Purse,
     hedges: Purse,
@@ -22,10 +23,12 @@ struct Purse(Mutex<Option<Budget>>);
 // === impl Spending ===
 
 impl Spending {
-    /// A request came.
+    /// An attempt was leased for this.
     #[inline]
-    pub fn came(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+    pub fn leased(&self, purpose: Purpose) {
+        if purpose == Purpose::First {
+            self.requests.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Takes one retry from the budget, if it can be afforded.
@@ -39,10 +42,20 @@ impl Spending {
         self.hedges.withdraw(self.requests.load(Ordering::Relaxed), &terms, now)
     }
 
+    /// Gives back what was taken for a retry that found nobody to go to.
+    pub fn unspent_retry(&self) {
+        self.retries.give_back();
+    }
+
+    /// The same for a hedge.
+    pub fn unspent_hedge(&self) {
+        self.hedges.give_back();
+    }
+
     /// Retries that can be afforded now.
     pub fn retries_left(&self, terms: &BudgetTerms, now: Instant) -> f64 {
         let requests = self.requests.load(Ordering::Relaxed);
-        let budget = self.retries.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let budget = self.retries.budget();
         let fresh = Budget::new(requests, terms.min_per_second, now);
         budget.as_ref().unwrap_or(&fresh).remaining(requests, terms.ratio, terms.min_per_second, now)
     }
@@ -51,8 +64,16 @@ impl Spending {
 // === impl Purse ===
 
 impl Purse {
+    fn budget(&self) -> MutexGuard<'_, Option<Budget>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_back(&self) {
+        self.budget().as_mut().map(Budget::give_back);
+    }
+
     fn withdraw(&self, requests: u64, terms: &BudgetTerms, now: Instant) -> bool {
-        let mut budget = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut budget = self.budget();
         let budget = budget.get_or_insert_with(|| Budget::new(requests, terms.min_per_second, now));
         budget.withdraw(requests, terms.ratio, terms.min_per_second, now)
     }

@@ -8,7 +8,7 @@ use crate::clock;
 use crate::config;
 use crate::policy::circuit::{self, Forced, Peek, Verdict};
 use crate::policy::cooldown::Cooldown;
-use crate::policy::load::{PeakEwma, Quantiles, Utilisation, slow_start};
+use crate::policy::load::{self, PeakEwma, Quantiles, Utilisation, slow_start};
 use crate::policy::pace::{self, Pace};
 use arc_swap::ArcSwap;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -29,6 +29,8 @@ pub struct State {
     /// How long its recent answers took to their heads.
     pub quantiles: Quantiles,
     room: Room,
+    /// Since when its room is being opened step by step, in nanoseconds since `base`; 0 is not.
+    eased_since: AtomicU64,
     /// Those of one provider that was discovered share it.
     pace: Arc<Pace>,
     cooldown: Cooldown,
@@ -45,7 +47,7 @@ pub struct State {
     attempts: [AtomicU64; 3],
     /// The lines that may wait for it.
     lines: ArcSwap<Vec<Weak<Live>>>,
-    /// Which of them is told first.
+    /// Which of them is told first: the one behind the last that was served.
     turn: AtomicUsize,
 }
 
@@ -114,6 +116,7 @@ impl State {
             breaker: Breaker::new(name, config.circuit_breaker.terms, now),
             quantiles: Quantiles::new(now),
             room: Room::new(config.limits.concurrency),
+            eased_since: AtomicU64::new(0),
             pace,
             cooldown: Cooldown::new(now),
             latency: PeakEwma::new(now),
@@ -206,6 +209,13 @@ impl State {
         }
     }
 
+    /// Time has passed that it may have been waited for. Who has it alone sees that for itself.
+    pub(super) fn rested(&self, now: Instant) {
+        if self.lines.load().len() > 1 && self.prospect(now) == Prospect::Ready {
+            self.changed();
+        }
+    }
+
     /// The lines that may wait for it, from now on.
     pub(super) fn set_lines(&self, lines: Vec<Weak<Live>>) {
         self.lines.store(Arc::new(lines));
@@ -237,7 +247,7 @@ impl State {
             return None;
         }
         let (in_flight, wanted) = self.room.look();
-        if in_flight >= self.room.limit() || (wanted && !queued) {
+        if in_flight >= self.room.limit().min(self.most(now)) || (wanted && !queued) {
             return None;
         }
         let probe = match self.breaker.peek(now) {
@@ -265,7 +275,8 @@ impl State {
             return well_at.map_or(Prospect::Never, |well_at| Prospect::Told(well_at.max(rested)));
         }
         let (in_flight, _) = self.room.look();
-        let full = in_flight >= self.room.limit();
+        let eased = self.eased(now).filter(|(most, _)| in_flight >= *most);
+        let full = in_flight >= self.room.limit() || eased.is_some();
         match self.breaker.peek(now) {
             Peek::Forced => Prospect::Never,
             Peek::Busy => Prospect::Told(rested),
@@ -273,7 +284,7 @@ impl State {
             Peek::HalfOpenWithRoom if rested > now => Prospect::Probe(rested),
             Peek::Closed if rested > now => Prospect::Rested(rested),
             Peek::HalfOpenWithRoom if full => Prospect::Told(now),
-            Peek::Closed if full => Prospect::Full,
+            Peek::Closed if full => eased.map_or(Prospect::Full, |(_, next)| Prospect::Eased(next)),
             Peek::HalfOpenWithRoom | Peek::Closed => Prospect::Ready,
         }
     }
@@ -292,6 +303,13 @@ impl State {
     pub(super) fn answered(&self, head_after: Duration, now: Instant) {
         self.latency.observe(head_after, now);
         self.quantiles.observe(head_after, now);
+    }
+
+    /// No answer's head had come after so long, and nobody waits for it any more. So its latency is that or more.
+    pub(super) fn was_silent(&self, silent_for: Duration, now: Instant) {
+        if silent_for.as_secs_f64() > self.latency.value(now) {
+            self.latency.observe(silent_for, now);
+        }
     }
 
     /// It succeeded.
@@ -313,9 +331,43 @@ impl State {
         }
     }
 
+    /// It is back. Everybody may have waited for that, so its room is opened step by step.
     fn start_slowly(&self, now: Instant) {
-        let since = now.saturating_duration_since(self.base).as_nanos() as u64;
-        self.slow_since.store(since.max(1), Ordering::Relaxed);
+        let since = (now.saturating_duration_since(self.base).as_nanos() as u64).max(1);
+        self.slow_since.store(since, Ordering::Relaxed);
+        self.eased_since.store(since, Ordering::Relaxed);
+    }
+
+    /// Places that it has while its room is opened step by step, and when the next step comes.
+    #[inline]
+    fn eased(&self, now: Instant) -> Option<(u32, Instant)> {
+        match self.eased_since.load(Ordering::Relaxed) {
+            0 => None,
+            since => self.eased_from(since, now),
+        }
+    }
+
+    fn eased_from(&self, since: u64, now: Instant) -> Option<(u32, Instant)> {
+        let eased = load::eased(self.base + Duration::from_nanos(since), now, self.room.limit());
+        if eased.is_none() {
+            // Unless it has come back once more meanwhile.
+            let _ = self.eased_since.compare_exchange(since, 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        eased
+    }
+
+    /// Places that it has now.
+    #[inline]
+    fn most(&self, now: Instant) -> u32 {
+        self.eased(now).map_or(u32::MAX, |(most, _)| most)
+    }
+
+    /// Whether it usually answers within `left`; `None` where it has not answered yet.
+    pub(super) fn answers_within(&self, left: Duration, now: Instant) -> Option<bool> {
+        let last = Some(self.latency.last()).filter(|last| *last > 0.0)?;
+        // What is above the peak needs no look at the histogram, and after an outage the histogram may be empty.
+        let usual = || self.quantiles.quantile(0.5, QUANTILE_MINIMUM, now).map_or(last, |median| median.as_secs_f64());
+        Some(left.as_secs_f64() >= last || left.as_secs_f64() >= usual())
     }
 
     fn set_out(&self, bit: u8, out: bool) {
@@ -336,10 +388,10 @@ impl Owner for State {
     /// In turn, so that none of several pools is always the first.
     fn freed(&self) {
         let (lines, now) = (self.lines.load(), clock::now());
-        let first = self.turn.fetch_add(1, Ordering::Relaxed);
-        for step in 0..lines.len() {
-            if let Some(line) = lines[first.wrapping_add(step) % lines.len()].upgrade() {
-                line.dispatch(now);
+        let first = self.turn.load(Ordering::Relaxed);
+        for at in (0..lines.len()).map(|step| first.wrapping_add(step) % lines.len()) {
+            if lines[at].upgrade().is_some_and(|line| line.dispatch(now)) {
+                self.turn.store(at + 1, Ordering::Relaxed);
             }
         }
     }
@@ -354,6 +406,8 @@ pub(super) enum Prospect {
     Ready,
     /// Its limit: somebody will give a place back.
     Full,
+    /// Its limit, as long as it comes back from an outage; it is higher then.
+    Eased(Instant),
     /// Its pace or a cooldown, until then.
     Rested(Instant),
     /// Its circuit, which may be probed then.
@@ -373,7 +427,7 @@ impl Grant {
     /// Where there is none; with what was taken in vain, which gives itself back when it is dropped.
     pub(super) fn take(provider: &Arc<Provider>, queued: bool, now: Instant) -> Result<Grant, Option<Grant>> {
         let state = &provider.state;
-        let place = Permit::take(state, queued).ok_or(None)?;
+        let place = Permit::take(state, queued, state.most(now)).ok_or(None)?;
         let mut grant = Grant { admitted: None, paced: false, provider: Arc::clone(provider), _place: place };
         grant.admitted = state.breaker.admit(now);
         grant.paced = grant.admitted.is_some() && state.pace.take(now).is_ok();

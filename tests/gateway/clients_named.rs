@@ -110,6 +110,7 @@ fn a_named_client_may_tighten_its_own_timeout_and_no_provider_sees_that_it_did()
     let gateway = world(&alpha, "192.0.2.0/24");
     let (line, seen) = ask(&gateway, &alpha, "X-API-Key: mobile-key\r\nSluice-Timeout: 100ms\r\nX-Mute: 1\r\n");
     assert_eq!((&line["status"], &line["reason"]), (&504.into(), &"deadline".into()));
+    assert_eq!(line["attempts"][0]["outcome"], "local_refusal", "a provider is not blamed for its client's haste");
     assert!(!has(&seen, "sluice-timeout"));
     // The provider is told how long there is: it shows whose word counted.
     let left = |fields: &str| {

@@ -276,6 +276,33 @@ fn two_pools_that_share_one_place_both_go_on() {
 }
 
 #[test]
+fn two_pools_that_share_a_rate_take_turns() {
+    let beta = Provider::answering("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    let yaml = "
+listeners: [ { name: web, bind: \"{web}\" } ]
+providers: { beta: { url: \"http://{beta}\", limits: { rate: 50/s, burst: 1 } } }
+pools: { main: { providers: [beta] }, other: { providers: [beta] } }
+routes:
+  - { name: main, match: { path: /main }, pool: main, timeout: 300s }
+  - { name: other, match: { path: /other }, pool: other, timeout: 300s }
+";
+    let gateway = Gateway::start(yaml, &[("beta", beta.address())]);
+    order(&gateway, "queues/main/pause");
+    order(&gateway, "queues/other/pause");
+    let clients: Vec<_> =
+        ["/main", "/other"].map(|path| (0..60).map(|_| get(&gateway, path)).collect::<Vec<_>>()).into();
+    waiting(&gateway, "main", 60);
+    waiting(&gateway, "other", 60);
+    order(&gateway, "queues/main/resume");
+    order(&gateway, "queues/other/resume");
+    beta.wait_for_requests(60);
+    let of_main = beta.requests()[..60].iter().filter(|request| request.head.line.contains("/main")).count();
+    assert!((20..=40).contains(&of_main), "{of_main} of 60");
+    drop(clients);
+    is_over(&gateway);
+}
+
+#[test]
 fn a_pool_that_has_taken_its_memory_leaves_the_others_theirs() {
     let gate = Gate::default();
     let (alpha, gamma) = (held(&gate), held(&gate));
@@ -319,6 +346,50 @@ routes:
         assert_eq!(client.answer().status(), 200);
     }
     is_over(&gateway);
+}
+
+#[test]
+fn a_client_that_has_taken_its_memory_leaves_the_others_of_its_pool_theirs() {
+    let gate = Gate::default();
+    let alpha = held(&gate);
+    let yaml = "
+memory: { buffers: 1MiB }
+clients: { loud: { keys: [loud-key-of-32-characters-000000] }, calm: { keys: [calm-key-of-32-characters-000000] } }
+listeners: [ { name: web, bind: \"{web}\" } ]
+providers: { alpha: { url: \"http://{alpha}\", limits: { concurrency: 1 } } }
+pools: { main: { providers: [alpha], queue: { timeout: 60s } } }
+routes: [ { name: all, match: { path: \"/*\" }, pool: main, timeout: 60s } ]
+";
+    let gateway = Gateway::start(yaml, &[("alpha", alpha.address())]);
+    let mut first = get(&gateway, "/");
+    alpha.wait_for_requests(1);
+    let post = |who: &str| {
+        let mut client = gateway.connect();
+        client.send(format!(
+            "POST /{who} HTTP/1.1\r\nHost: a\r\nX-Api-Key: {who}-key-of-32-characters-000000\r\nContent-Length: 40000\r\n\r\n"
+        ));
+        client.send(vec![b'x'; 40_000]);
+        client
+    };
+    let view = || look(&gateway, "queues/main");
+    let shed = || view()["shed"]["buffers"].as_u64().expect("a count");
+    let is_kept = |count: u64| view()["held_bytes"].as_u64() == Some(count * 40_000);
+    let mut loud = Vec::new();
+    while shed() == 0 {
+        loud.push(post("loud"));
+        let sent = loud.len() as u64;
+        wait_until("it waits or is refused", || shed() == 1 || is_kept(sent));
+    }
+    assert_eq!(loud.pop().expect("one was refused").answer().status(), 503);
+    let kept = loud.len() as u64;
+    let mut calm: Vec<_> = (0..3).map(|_| post("calm")).collect();
+    wait_until("they wait", || is_kept(kept + 3) || shed() > 1);
+    gate.open();
+    for client in [&mut first].into_iter().chain(&mut loud).chain(&mut calm) {
+        assert_eq!(client.answer().status(), 200);
+    }
+    is_over(&gateway);
+    assert_eq!(view()["held_bytes"], 0);
 }
 
 #[test]

@@ -162,6 +162,17 @@ fn a_get_succeeds_whatever_one_of_three_providers_does() {
 }
 
 #[test]
+fn a_provider_that_hangs_is_left_alone_also_where_only_the_route_says_for_how_long() {
+    let alpha = Provider::scripted(|peer| while peer.request().is_some() {});
+    let world =
+        World::of(&THREE.replace("retry: { attempt_timeout: 100ms{retry} }", "timeout: 100ms"), alpha.address());
+    let statuses = world.ask("GET");
+    let asked = read(&alpha).len();
+    assert!((1..=5).contains(&asked), "its circuit opens after five: {asked}");
+    assert_eq!(statuses.iter().filter(|status| **status != 200).count(), asked);
+}
+
+#[test]
 fn nobody_notices_a_provider_that_refuses_connections() {
     for method in ["GET", "POST"] {
         let (_socket, alpha) = refusing();

@@ -104,6 +104,17 @@ fn who_waits_is_seen_counted_and_sent_away() {
 }
 
 #[test]
+fn of_a_path_that_is_as_long_as_a_head_may_be_operators_see_the_beginning() {
+    let alpha = Provider::answering(HELLO);
+    let gateway = Gateway::before(&alpha);
+    order(&gateway, "POST /api/v1/queues/main/pause");
+    let _client = send(&gateway, &format!("/{}", "x".repeat(50_000)));
+    wait_for_waiting(&gateway, 1);
+    let waiting = look(&gateway, "queues/main/requests");
+    assert_eq!(waiting["requests"][0]["path"], format!("/{}", "x".repeat(255)));
+}
+
+#[test]
 fn a_paused_queue_takes_requests_and_hands_out_nothing() {
     let alpha = Provider::answering(HELLO);
     let gateway = Gateway::before(&alpha);
@@ -225,6 +236,20 @@ routes:
 }
 
 #[test]
+fn a_retry_that_finds_nobody_to_go_to_costs_nothing() {
+    let alpha = Provider::answering(BROKEN);
+    let extra = Extra {
+        provider: "circuit_breaker: { failure_threshold: 1, recovery_timeout: 60s }",
+        route: "retry: { on: [500], budget: { ratio: 0, min_per_second: 0.1 } }",
+        ..Extra::default()
+    };
+    let gateway = Gateway::before_with(&alpha, extra);
+    assert_eq!(status(&gateway), 500);
+    gateway.wait_for_metric("sluice_retries_skipped_total", &[("reason", "no_provider")], 1.0);
+    assert_eq!(look(&gateway, "retry")["pools"][0]["budget_remaining"], 1.0);
+}
+
+#[test]
 fn members_that_were_discovered_are_seen_and_steered_by_their_providers_name() {
     let alpha = Provider::answering(HELLO);
     let yaml = "
@@ -245,6 +270,11 @@ routes: [ { name: all, match: { path: \"/*\" }, pool: main } ]
     assert_eq!(status_settled(&gateway), 200);
     let attempts = || metric(&gateway, "sluice_attempts_total", &[("provider", &member), ("outcome", "success")]);
     assert_eq!(attempts(), 1);
+    let own = "provider=\"alpha\"";
+    assert!(!gateway.metrics().contains(own), "it would seem to be unhealthy for good: its members have the series");
+    let (status_of_one, refused) = ask(gateway.admin(), &format!("POST /api/v1/circuit-breakers/{member}/open"));
+    let detail = refused["detail"].as_str().unwrap_or_default();
+    assert!(status_of_one == 404 && detail.contains("before the `@`"), "{refused}");
     order(&gateway, "POST /api/v1/circuit-breakers/alpha/open");
     assert_eq!(look(&gateway, &format!("circuit-breakers/{member}"))["forced"], "open");
     assert_eq!(status(&gateway), 503);
@@ -256,6 +286,7 @@ routes: [ { name: all, match: { path: \"/*\" }, pool: main } ]
     gateway.reload().expect("applied");
     assert_eq!(status_settled(&gateway), 200);
     assert_eq!(attempts(), 2, "its series outlived the reload");
+    assert!(!gateway.metrics().contains(own));
 }
 
 #[test]

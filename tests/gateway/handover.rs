@@ -291,6 +291,31 @@ fn the_process_that_was_replaced_exits_with_0_and_the_new_one_is_asked_from_then
 }
 
 #[test]
+fn a_process_that_was_replaced_goes_on_draining_when_it_is_told_to_stop_and_ends_when_it_is_told_again() {
+    for again in [false, true] {
+        let gate = Gate::default();
+        let (mut line, alpha) = start("", &gate);
+        let mut held = line.first.connect();
+        held.send("GET /held HTTP/1.1\r\nhost: a\r\n\r\n");
+        alpha.wait_for_requests(1);
+        line.replace();
+        line.first.signal(Signal::TERM);
+        line.wait_for("told to stop, and draining already", 0);
+        assert!(line.first.runs() && held.is_silent());
+        if again {
+            line.first.signal(Signal::TERM);
+            assert_eq!(line.first.wait_for_exit(), 1, "{}", line.first.output());
+            assert!(held.rest().is_empty(), "it was cut");
+        } else {
+            gate.open();
+            assert_eq!(held.answer().text(), "done");
+            assert_eq!(line.first.wait_for_exit(), 0, "{}", line.first.output());
+        }
+        ask(line.first.web());
+    }
+}
+
+#[test]
 fn a_stream_under_way_goes_on_from_the_old_process_event_by_event() {
     let alpha = Provider::by_hand();
     let mut line = Line::start(Sluice::spawn(BEFORE, &[("alpha", alpha.address())]));

@@ -69,6 +69,31 @@ fn a_second_provider_that_is_faster_answers_and_the_first_is_cut_off() {
 }
 
 #[test]
+fn a_provider_that_is_overtaken_counts_as_that_slow_at_least() {
+    let (alpha, beta) = (Provider::scripted(|peer| while peer.request().is_some() {}), Provider::answering(OK));
+    let slow = "circuit_breaker: { slow_call: 10ms, failure_threshold: 2, recovery_timeout: 60s }";
+    for (rule, provider, most) in [("balance: peak_ewma", "", 1), ("balance: round_robin", slow, 2)] {
+        let yaml = format!(
+            "
+listeners: [ {{ name: web, bind: \"{{web}}\" }} ]
+providers: {{ alpha: {{ url: \"http://{{alpha}}\", {provider} }}, beta: {{ url: \"http://{{beta}}\" }} }}
+pools: {{ main: {{ providers: [alpha, beta], {rule} }} }}
+routes: [ {{ name: all, match: {{ path: \"/*\" }}, pool: main, retry: {{ hedge: {{ after: 30ms, budget: 1 }} }} }} ]
+"
+        );
+        let gateway = Gateway::start(&yaml, &[("alpha", alpha.address()), ("beta", beta.address())]);
+        let before = alpha.requests().len();
+        let mut client = gateway.connect();
+        for _ in 0..10 {
+            client.send(GET);
+            assert_eq!(client.answer().status(), 200);
+        }
+        let asked = alpha.requests().len() - before;
+        assert!((1..=most).contains(&asked), "{rule}: alpha was asked {asked} times");
+    }
+}
+
+#[test]
 fn a_first_provider_that_begins_to_answer_ends_the_second_at_once() {
     let (alpha, beta) = (Provider::by_hand(), Provider::by_hand());
     let gateway = hedging(alpha.address(), beta.address(), SOON);
@@ -108,6 +133,25 @@ fn a_second_attempt_that_fails_holds_nothing_while_the_first_goes_on() {
     let answer = client.answer();
     assert_eq!((answer.status(), answer.text().as_str()), (200, "ok"));
     assert_eq!((attempts(&gateway), beta.requests().len()), ([1, 0, 1], 1));
+    is_over(&gateway);
+}
+
+#[test]
+fn a_second_attempt_whose_time_is_cut_short_by_the_request_is_not_its_providers_failure() {
+    let (alpha, beta) = (Provider::by_hand(), Provider::by_hand());
+    let route = "timeout: 400ms, retry: { attempts: 2, hedge: { after: 100ms, budget: 1 } }";
+    let gateway = hedging(alpha.address(), beta.address(), route);
+    let mut client = gateway.connect();
+    client.send(GET);
+    let (mut first, mut second) = (alpha.accept(), beta.accept());
+    first.request();
+    second.request();
+    drop(first);
+    let answer = client.answer();
+    assert_eq!((answer.status(), &answer.json()["reason"]), (504, &"deadline".into()));
+    ended(&gateway, "alpha", "failure", 1.0);
+    ended(&gateway, "beta", "local_refusal", 1.0);
+    second.closes();
     is_over(&gateway);
 }
 

@@ -353,7 +353,8 @@ fn a_client_that_leaves_between_attempts_is_gone_and_nobody_is_asked_again() {
         client.send(request);
         gateway.wait_for_metric("sluice_attempts_total", &[("provider", "alpha")], 1.0);
         drop(client);
-        assert_eq!(gateway.wait_for_access_log(1)[0]["status"], 499);
+        let line = &gateway.wait_for_access_log(1)[0];
+        assert_eq!((&line["status"], &line["error"]), (&499.into(), &"client_gone".into()), "{line}");
         gateway.wait_for_metric("sluice_requests_in_flight", &[], 0.0);
         assert!(is(retries(&gateway, "503"), 0.0), "none was made");
         // In HTTP/2 as well.
@@ -364,6 +365,36 @@ fn a_client_that_leaves_between_attempts_is_gone_and_nobody_is_asked_again() {
         assert_eq!(gateway.wait_for_access_log(2)[1]["status"], 499);
         assert_eq!(alpha.requests().len(), 2);
     }
+}
+
+#[test]
+fn the_log_counts_the_time_in_which_a_client_waited_for_another_attempt_in_vain() {
+    let alpha = Provider::answering(BUSY);
+    let retry = "retry: { attempts: 2, backoff: { initial: 200ms, multiplier: 1, max: 200ms, jitter: none } }";
+    let provider = "circuit_breaker: { failure_threshold: 1, recovery_timeout: 60s }";
+    let gateway = Gateway::before_with(&alpha, Extra { provider, route: retry, ..Extra::default() });
+    assert_eq!(ask(&gateway, GET).status(), 503);
+    let line = &gateway.wait_for_access_log(1)[0];
+    assert!(line["seconds"].as_f64() >= Some(0.2), "{line}");
+}
+
+#[test]
+fn the_log_counts_the_time_in_which_a_client_waited_that_left() {
+    let alpha = Provider::answering(OK);
+    let gateway = Gateway::before(&alpha);
+    let order = |path: &str| {
+        let mut wire = Wire::connect(gateway.admin());
+        wire.send(format!("POST /api/v1/queues/main/{path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"));
+        assert_eq!(wire.answer().status(), 200);
+    };
+    order("pause");
+    let mut client = gateway.connect();
+    client.send(GET);
+    gateway.wait_for_metric("sluice_queue_depth", &[("pool", "main")], 1.0);
+    drop(client);
+    let line = &gateway.wait_for_access_log(1)[0];
+    let seconds = |of: &str| line[of].as_f64().expect("a number");
+    assert!(seconds("queue_seconds") > 0.0 && seconds("seconds") >= seconds("queue_seconds"), "{line}");
 }
 
 #[test]
@@ -387,6 +418,25 @@ fn a_client_that_waits_for_a_100_gets_that_of_the_provider_that_takes_its_body()
     client.send("hello");
     assert_eq!(client.answer().text(), "ok");
     assert_eq!(beta.requests()[0].text(), "hello");
+}
+
+#[test]
+fn a_client_that_waits_for_a_100_and_sends_nothing_is_held_against_no_provider() {
+    let waits_too = || {
+        Provider::scripted(|peer| {
+            peer.wire.head();
+            peer.wire.rest();
+        })
+    };
+    let (alpha, beta) = (waits_too(), waits_too());
+    for (provider, route) in [("timeouts: { first_byte: 100ms }", ""), ("", "timeout: 100ms")] {
+        let gateway = two(alpha.address(), beta.address(), Extra { provider, route, ..Extra::default() });
+        let answer = ask(&gateway, "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+        assert_eq!(answer.status(), if route.is_empty() { 408 } else { 504 });
+        let ended = [("provider", "alpha"), ("outcome", "local_refusal")];
+        gateway.wait_for_metric("sluice_attempts_total", &ended, 1.0);
+        assert_eq!(beta.connections(), 0);
+    }
 }
 
 #[test]

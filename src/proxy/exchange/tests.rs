@@ -66,6 +66,7 @@ async fn play(request: &str, limits: Limits, scene: impl AsyncFnOnce(Stage<'_>))
         headers: &HeaderRules::default(),
         closing: &AtomicBool::new(false),
         deadline: start + seconds(limits.timeout),
+        full: true,
         attempt_deadline: start + seconds(limits.timeout),
         trail: "",
         elsewhere: &|_, _, _| Err(Skip::NotRetryable),
@@ -150,7 +151,7 @@ async fn a_provider_has_first_byte_from_when_the_request_was_sent() {
 async fn of_first_byte_and_the_routes_timeout_the_shorter_counts() {
     play(GET, Limits { timeout: 30, ..LIMITS }, async |mut stage| {
         stage.until(sent).await;
-        assert_eq!(stage.next(0), is(30.0, "Deadline"));
+        assert_eq!(stage.next(0), is(30.0, "Deadline { full: true }"));
     })
     .await;
 }
@@ -167,7 +168,7 @@ async fn waiting_for_the_clients_body_counts_neither_for_the_route_nor_for_the_p
         // 30 s were the client's: the provider has its own time from now, and the route 30 s more.
         assert_eq!(stage.next(31), is(131.0, "FirstByte"));
         stage.exchange.terms.first_byte = Duration::from_secs(500);
-        assert_eq!(stage.next(32), is(180.0, "Deadline"));
+        assert_eq!(stage.next(32), is(180.0, "Deadline { full: true }"));
     })
     .await;
 }
@@ -258,11 +259,11 @@ async fn without_a_minimum_rate_a_body_may_take_its_time_as_long_as_it_comes() {
 }
 
 #[tokio::test]
-async fn a_client_that_waits_for_a_100_is_not_the_one_who_is_waited_for() {
+async fn a_client_that_waits_for_a_100_may_wait_for_as_long_as_for_an_answer() {
     let expects = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
     play(expects, LIMITS, async |mut stage| {
         stage.until(|exchange| exchange.up == Up::AwaitClient).await;
-        assert_eq!(stage.next(0), is(100.0, "FirstByte"));
+        assert_eq!(stage.next(0), is(100.0, "ClientBodyTooSlow"));
         stage.provider_sends(b"HTTP/1.1 100 Continue\r\n\r\n").await;
         stage.until(|exchange| exchange.continued).await;
         assert_eq!(stage.next(20), is(30.0, "ClientBodyTooSlow"));

@@ -361,10 +361,32 @@ async fn what_cannot_be_served_in_time_is_refused_at_once() {
         lease = waiting.await.expect("its turn");
     }
     let view = world.pool().view(clock::now());
-    assert!(view.rate.is_some() && view.estimated_wait.is_some(), "{view:?}");
+    // Twenty still wait, all of one client: another of that one would be served after them.
+    let (rate, estimate) = (view.rate.expect("known"), view.estimated_wait.expect("known"));
+    assert!((rate * estimate.as_secs_f64() - 21.0).abs() < 0.1, "{view:?}");
     let hurried = Ask { deadline: clock::now(), ..ask() };
     let Err(Refused::QueueTimeout { waited, retry_after }) = world.pool().lease(&hurried) else { panic!("it waits") };
     assert_eq!((waited, retry_after), (Duration::ZERO, RETRY_SOONEST));
+}
+
+#[tokio::test]
+async fn what_is_refused_brings_no_retries() {
+    let world = World::single("limits: { concurrency: 1 }", "capacity: 2, reserve_high: 0");
+    let terms = config::BudgetTerms { ratio: 1.0, min_per_second: 0.0 };
+    let spending = world.pool().spending();
+    assert!(!spending.retry(&terms, clock::now()), "it begins with nothing");
+    let lease = now(world.pool().lease(&ask()));
+    let waiting = wait(world.pool().lease(&ask()));
+    let again = wait(world.pool().lease(&Ask { again: true, ..ask() }));
+    for _ in 0..100 {
+        assert_eq!(refused(world.pool().lease(&ask())), "queue_full");
+    }
+    drop(lease);
+    drop(again.await.expect("it goes first"));
+    drop(waiting.await.expect("its turn"));
+    let affordable = (0..10).filter(|_| spending.retry(&terms, clock::now())).count();
+    // What came a moment ago is worth a little less than one each.
+    assert!((1..=2).contains(&affordable), "{affordable}");
 }
 
 #[tokio::test]
@@ -381,6 +403,22 @@ async fn the_first_to_wait_finds_out_whether_a_line_that_was_slow_still_is() {
     let hurried = || Ask { deadline: clock::now() + Duration::from_millis(1), ..ask() };
     let _first = wait(world.pool().lease(&hurried()));
     assert_eq!(refused(world.pool().lease(&hurried())), "queue_timeout");
+}
+
+#[tokio::test]
+async fn nobody_is_told_to_stay_away_for_longer_than_those_before_may_wait() {
+    let world = World::single("limits: { concurrency: 1 }", "capacity: 3000, timeout: 5s");
+    let mut lease = now(world.pool().lease(&ask()));
+    let waiting: Vec<_> = (0..2000).map(|_| wait(world.pool().lease(&ask()))).collect();
+    // Five milliseconds for each of these at least, so more than nine seconds for all.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut waiting = waiting.into_iter();
+    for waiting in waiting.by_ref().take(20) {
+        lease.finish(WELL, clock::now());
+        lease = waiting.await.expect("its turn");
+    }
+    let Err(Refused::QueueTimeout { retry_after, .. }) = world.pool().lease(&ask()) else { panic!("it waits") };
+    assert!((RETRY_SOONEST..=Duration::from_secs(5)).contains(&retry_after), "{retry_after:?}");
 }
 
 #[tokio::test]
@@ -569,4 +607,43 @@ fn who_begins_to_wait_for_time_to_pass_while_its_runtime_ends_holds_nobody_up() 
         over.send(()).expect("somebody waits for it");
     });
     ended.recv_timeout(Duration::from_secs(10)).expect("the runtime ends");
+}
+
+/// What `world` with one provider `a` makes of a failure, after an answer that took `usual`.
+fn failed_after(world: &World, usual: Duration) {
+    now(world.pool().lease(&ask())).finish(Report { head_after: Some(usual), ..WELL }, clock::now());
+    world.fail("a", 1);
+}
+
+#[tokio::test]
+async fn a_probe_is_for_one_that_has_time_for_it() {
+    let world = World::single("circuit_breaker: { failure_threshold: 1, recovery_timeout: 200ms }", "");
+    let usual = Duration::from_millis(900);
+    failed_after(&world, usual);
+    let begun = clock::now();
+    let asked = |time| Ask { now: begun, deadline: begun + time, ..ask() };
+    assert_eq!(refused(world.pool().lease(&asked(usual / 2))), "queue_timeout", "it would not do even now");
+    // It would do now, and will not when the circuit may be probed.
+    let late = wait(world.pool().lease(&asked(usual + Duration::from_millis(100))));
+    let in_time = wait(world.pool().lease(&asked(usual * 20)));
+    assert!(in_time.await.expect("it is the probe").probe);
+    assert_eq!(late.await.expect_err("it was given a lease").as_str(), "queue_timeout");
+}
+
+#[tokio::test]
+async fn one_that_comes_back_is_not_given_all_at_once_that_waited_for_it() {
+    let terms = "circuit_breaker: { failure_threshold: 1, recovery_timeout: 10ms, success_threshold: 1 }";
+    let world = World::single(&format!("limits: {{ concurrency: 20 }}, {terms}"), "");
+    failed_after(&world, Duration::from_millis(1));
+    let probe = wait(world.pool().lease(&ask()));
+    let waiting: Vec<_> = (0..30).map(|_| wait(world.pool().lease(&ask()))).collect();
+    probe.await.expect("the circuit may be probed").finish(WELL, clock::now());
+    assert_eq!((world.in_flight("a"), world.pool().view(clock::now()).depth), (4, [0, 26, 0]));
+    // Nobody gives anything back: only time makes room.
+    let mut leases = Vec::new();
+    for waiting in waiting.into_iter().take(20) {
+        leases.push(waiting.await.expect("its turn"));
+        assert!(world.in_flight("a") <= 20);
+    }
+    assert_eq!(world.in_flight("a"), 20);
 }
