@@ -281,6 +281,12 @@ impl Reader {
         Poll::Ready(Ok(&self.piece[self.used..]))
     }
 
+    /// The same bytes once more, as they were last announced.
+    #[must_use]
+    pub fn bytes(&self) -> Bytes {
+        self.piece.slice(self.used..)
+    }
+
     /// Says that so many of them were used.
     pub fn advance(&mut self, bytes: usize) {
         self.used = (self.used + bytes).min(self.piece.len());

@@ -11,6 +11,7 @@ pub mod answer;
 pub mod coalesce;
 pub mod body;
 pub mod status;
+pub mod reply;
 mod sync;
 
 // Here, because the model of these two is built without them.
