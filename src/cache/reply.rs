@@ -39,6 +39,11 @@ impl Cache {
         Cache { store: Store::new(bytes), flights: Flights::default() }
     }
 
+    /// Another bound from now on; what is too much is let go.
+    pub fn set_bytes(&self, bytes: u64) {
+        self.store.set_bytes(bytes);
+    }
+
     /// What is kept under a URL is not what it was (RFC 9111 §4.4), and neither is what is on its way.
     pub fn invalidate(&self, url: &str) -> u64 {
         self.flights.outdate(|key| Purge::Url(url).concerns(key));

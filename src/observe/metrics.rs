@@ -7,7 +7,7 @@
 //! series has been withdrawn.
 
 use super::exposition::{self, Exposition};
-use super::families::{self, Family, LIMIT_KINDS, SECONDS, SHED_REASONS, STATUS_CLASSES};
+use super::families::{self, CACHE_RESULTS, Family, LIMIT_KINDS, SECONDS, SHED_REASONS, STATUS_CLASSES};
 use super::process::ProcessCollector;
 use crate::policy::circuit;
 use crate::policy::class::Class;
@@ -20,7 +20,7 @@ use prometheus::{
 };
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Every metric of one gateway, in a registry of its own, so that tests may run many gateways in one process.
@@ -46,6 +46,8 @@ pub struct Metrics {
     retries_skipped: IntCounterVec,
     retry_budget: GaugeVec,
     cost: CounterVec,
+    cache_requests: IntCounterVec,
+    cache_bytes: IntGauge,
     connections: IntGaugeVec,
     connections_refused: IntCounterVec,
     tls_handshakes: IntCounterVec,
@@ -84,6 +86,9 @@ struct RouteSeries {
     by_reason: Mutex<Vec<(&'static str, IntCounter)>>,
     by_skip: [IntCounter; Skip::ALL.len()],
     cost: CounterVec,
+    cache_requests: IntCounterVec,
+    // Only of routes that keep answers.
+    by_cache: OnceLock<[IntCounter; CACHE_RESULTS.len()]>,
     // By provider, of those that cost something and were tried.
     costs: Mutex<Vec<(Box<str>, Counter)>>,
     /// A reload removed its name: nothing is to appear under it any more. Looked at under the locks above.
@@ -213,6 +218,8 @@ impl Metrics {
             retries_skipped: counters(&registry, families::RETRIES_SKIPPED),
             retry_budget: float_gauges(&registry, families::RETRY_BUDGET),
             cost: float_counters(&registry, families::COST),
+            cache_requests: counters(&registry, families::CACHE_REQUESTS),
+            cache_bytes: gauge(&registry, families::CACHE_BYTES),
             connections: gauges(&registry, families::CONNECTIONS),
             connections_refused: counters(&registry, families::CONNECTIONS_REFUSED),
             tls_handshakes: counters(&registry, families::TLS_HANDSHAKES),
@@ -320,6 +327,11 @@ impl Metrics {
         self.workers.set(i64::try_from(n).unwrap_or(i64::MAX));
     }
 
+    /// Bytes that kept replies take.
+    pub fn set_cache_bytes(&self, n: u64) {
+        self.cache_bytes.set(i64::try_from(n).unwrap_or(i64::MAX));
+    }
+
     /// How many files the process may open; "unlimited" is shown as the largest number.
     pub fn set_open_files_limit(&self, n: u64) {
         self.open_files_limit.set(i64::try_from(n).unwrap_or(i64::MAX));
@@ -346,6 +358,8 @@ impl Metrics {
             by_reason: Mutex::default(),
             by_skip: Skip::ALL.map(|skip| self.retries_skipped.with_label_values(&[name, skip.as_str()])),
             cost: self.cost.clone(),
+            cache_requests: self.cache_requests.clone(),
+            by_cache: OnceLock::new(),
             costs: Mutex::default(),
             withdrawn: AtomicBool::new(false),
         }))
@@ -409,6 +423,9 @@ impl Metrics {
         }
         for skip in Skip::ALL {
             let _ = self.retries_skipped.remove_label_values(&[name, skip.as_str()]);
+        }
+        for result in CACHE_RESULTS {
+            let _ = self.cache_requests.remove_label_values(&[name, result]);
         }
         for (provider, _) in locked(&route.0.costs).iter() {
             let _ = self.cost.remove_label_values(&[name, provider]);
@@ -487,6 +504,18 @@ impl RouteMetrics {
         let place = Skip::ALL.iter().position(|known| *known == why);
         if let Some(place) = place {
             self.0.by_skip[place].inc();
+        }
+    }
+
+    /// What a cache did for a request, by a word of [`CACHE_RESULTS`].
+    pub fn cached(&self, result: &'static str) {
+        if self.0.by_cache.get().is_none() && self.0.withdrawn.load(Ordering::SeqCst) {
+            return;
+        }
+        let (name, counters) = (&*self.0.name, &self.0.cache_requests);
+        let known = self.0.by_cache.get_or_init(|| CACHE_RESULTS.map(|one| counters.with_label_values(&[name, one])));
+        if let Some(place) = CACHE_RESULTS.iter().position(|one| *one == result) {
+            known[place].inc();
         }
     }
 

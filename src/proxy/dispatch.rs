@@ -2,7 +2,7 @@
 
 use super::attempt::{self, Cause, Failed, Lent};
 use super::client::{self, Caller};
-use super::exchange::{Answered, Broken, Ended, Terms, Withheld};
+use super::exchange::{Answered, Broken, Ended, Seen, Terms, Withheld};
 use super::forward::Onward;
 use super::frame::Request;
 use super::heartbeat::{Heartbeat, Opened};
@@ -49,6 +49,8 @@ pub struct Errand<'a> {
     pub closing: &'a AtomicBool,
     /// When its head was complete.
     pub started: Instant,
+    /// Who sees its answer's head, where a cache was asked.
+    pub seen: Option<&'a dyn Seen>,
 }
 
 /// A request on its way through a pool.
@@ -100,7 +102,9 @@ pub async fn send(
         return Err(Stop::Gone);
     }
     let mut trip = Trip::new(errand, pool);
-    lent.replay = trip.replay();
+    if lent.replay.kept() == 0 {
+        lent.replay = trip.replay();
+    }
     loop {
         let lease = match trip.lease(lent, record).await? {
             Ok(lease) => lease,
@@ -481,6 +485,7 @@ impl<'a> Trip<'a> {
             full: self.deadline.saturating_duration_since(since) >= route.timeout / 10 * 9,
             attempt_deadline: clock::after(since, self.retry.attempt_timeout),
             trail: &self.trail,
+            seen: errand.seen,
             elsewhere,
             commit: self.retry.commit,
             committed: None,

@@ -118,7 +118,7 @@ fn request_fields(out: &mut Vec<u8>, onward: &Onward<'_>, version: Version) {
 }
 
 /// The field that tells a body's length, where that version needs one.
-fn length_field(out: &mut Vec<u8>, length: Length, version: Version) {
+pub fn length_field(out: &mut Vec<u8>, length: Length, version: Version) {
     if version != Version::Http2 || matches!(length, Length::Exact(_)) {
         encode::length_field(out, length);
     }
@@ -141,6 +141,8 @@ pub struct Back<'a> {
     pub upgrade: bool,
     /// Our own account of failed attempts, if there were any.
     pub trail: Option<&'a str>,
+    /// What `Cache-Status` says, where a cache was asked.
+    pub cached: Option<&'a str>,
 }
 
 /// Appends the head of a provider's final answer for the client.
@@ -172,6 +174,9 @@ pub fn answer_head(out: &mut Vec<u8>, head: &ResponseHead, back: &Back<'_>) {
     encode::field(out, b"x-request-id", back.identity.request_id());
     if let Some(trail) = back.trail {
         encode::field(out, b"proxy-status", trail.as_bytes());
+    }
+    if let Some(cached) = back.cached {
+        encode::field(out, b"cache-status", cached.as_bytes());
     }
     drop_named(out, ours, rules);
     set_fields(out, &back.rewrite.response_headers);

@@ -96,6 +96,7 @@ impl<'a> Heartbeat<'a> {
             keep_alive,
             upgrade: false,
             trail: None,
+            cached: None,
         };
         forward::answer_head(lent.client.out(), &head, &back);
         lent.client.send_head(respond::OPENED, false);

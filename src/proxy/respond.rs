@@ -49,6 +49,8 @@ pub enum Refusal {
     NoStream,
     /// The route's whole `timeout` has passed.
     Deadline,
+    /// The client wants what is kept or nothing (`only-if-cached`), and nothing is.
+    NotCached,
     /// A defect of ours.
     Internal,
 }
@@ -144,6 +146,7 @@ impl Refusal {
             }
             Refusal::NoStream => row(502, "no_event_stream", "The answer is no event stream", "http_protocol_error"),
             Refusal::Deadline => row(504, "deadline", "The time for this request is over", "http_response_timeout"),
+            Refusal::NotCached => row(504, "not_cached", "Nothing is kept for this", "destination_unavailable"),
             Refusal::Internal => row(500, "internal", "Internal error", "proxy_internal_error"),
         }
     }
@@ -309,6 +312,7 @@ impl Kept {
             keep_alive,
             upgrade: false,
             trail: Some(&trail),
+            cached: None,
         };
         forward::answer_head(client.out(), head, &back);
         client.send_head(head.status, bodiless || body.is_empty());
