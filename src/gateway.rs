@@ -6,10 +6,11 @@
 mod figures;
 
 use crate::admin::{
-    self, BalanceView, Check, CircuitView, ConfigStatus, Control, Dependency, OnDisk, ProviderView, QueueView,
-    Readiness, Rejected, Reloaded, Reloading, RetryView, Version, WaitingView,
+    self, BalanceView, CacheView, CachedRoute, Check, CircuitView, ConfigStatus, Control, Dependency, Forget, OnDisk,
+    ProviderView, QueueView, Readiness, Rejected, Reloaded, Reloading, RetryView, Version, WaitingView,
 };
 use crate::cache::reply::Cache;
+use crate::cache::store::{Purge, RouteFigures};
 use crate::clock;
 use crate::config::{self, Bind, Config, Environment, Inputs, Loaded, Problems, UnknownEnvironment};
 use crate::observe::Exposition;
@@ -628,6 +629,35 @@ impl Control for Core {
 
     fn retries(&self) -> RetryView {
         self.figures().retries()
+    }
+
+    fn cache(&self) -> Option<CacheView> {
+        let cache = self.shared.cache.get()?;
+        let kept = cache.store.figures();
+        let route = |route: RouteFigures| {
+            let RouteFigures { route, entries, bytes, hits } = route;
+            CachedRoute { route, entries, bytes, hits }
+        };
+        Some(CacheView {
+            entries: kept.entries,
+            bytes: kept.bytes,
+            arriving_bytes: kept.arriving_bytes,
+            capacity: kept.capacity,
+            under_way: cache.flights.len(),
+            declined: cache.flights.declined(),
+            routes: kept.routes.into_iter().map(route).collect(),
+        })
+    }
+
+    fn forget(&self, what: &Forget) -> u64 {
+        let what = match what {
+            Forget::Key(url) => Purge::Url(url),
+            Forget::Prefix(prefix) => Purge::Prefix(prefix),
+            Forget::Route(route) => Purge::Route(route),
+        };
+        let count = self.shared.cache.get().map_or(0, |cache| cache.purge(&what));
+        tracing::info!(?what, replies = count, "kept replies are forgotten");
+        count
     }
 
     fn dependencies(&self) -> Vec<Dependency> {

@@ -285,7 +285,7 @@ impl<'a> Question<'a> {
                 Joined::Alone => break,
                 Joined::Published(reply) => (reply, true),
                 Joined::Lead(leader) => return self.lead(leader, false, lent, record).await,
-                Joined::Follow(follower) => match self.follow(follower, &look, lent, record).await? {
+                Joined::Follow(follower) => match self.follow(follower, lent, record).await? {
                     Followed::Alone => break,
                     Followed::Published(reply) => (reply, true),
                     Followed::Lead(leader) => return self.lead(leader, true, lent, record).await,
@@ -319,7 +319,6 @@ impl<'a> Question<'a> {
     async fn follow(
         &self,
         mut follower: Follower<Reply>,
-        look: &Look,
         lent: &mut Lent<'_>,
         record: &mut Record<'_>,
     ) -> Result<Followed<Reply>, Stop> {
@@ -328,7 +327,6 @@ impl<'a> Question<'a> {
         let followed = Box::pin(waiting::watching(waits, lent)).await?;
         record.queued(lent.now.saturating_duration_since(since));
         followed.map_err(|_| {
-            let _ = look;
             Refused::new(Refusal::Deadline, "The time this route gives a request was over before an answer came.")
                 .into()
         })

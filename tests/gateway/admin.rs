@@ -79,7 +79,7 @@ fn admin(sluice: &Sluice, token: &str, line: &str, body: &str) -> String {
 }
 
 /// What there is to look at.
-const PATHS: [&str; 14] = [
+const PATHS: [&str; 15] = [
     "/",
     "/metrics",
     "/health/ready?verbose",
@@ -93,6 +93,7 @@ const PATHS: [&str; 14] = [
     "/api/v1/providers",
     "/api/v1/load-balancing",
     "/api/v1/retry",
+    "/api/v1/cache",
     "/api/v1/overrides",
 ];
 

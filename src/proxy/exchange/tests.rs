@@ -68,6 +68,7 @@ async fn play(request: &str, limits: Limits, scene: impl AsyncFnOnce(Stage<'_>))
         deadline: start + seconds(limits.timeout),
         full: true,
         attempt_deadline: start + seconds(limits.timeout),
+        seen: None,
         trail: "",
         elsewhere: &|_, _, _| Err(Skip::NotRetryable),
         committed: None,
