@@ -153,6 +153,11 @@ impl<T> Flights<T> {
         Joined::Lead(leader)
     }
 
+    /// Replies to this key are for others again: who comes next waits for who brings one.
+    pub fn forgive(&self, key: &[u8]) {
+        self.shards[hash(key) as usize % SHARDS].lock().declined.remove(key);
+    }
+
     /// What is under way for the keys that `concerns` says yes to must not be kept, and who comes from now on asks anew: what
     /// they name has changed. Says how many that were.
     pub fn outdate(&self, concerns: impl Fn(&[u8]) -> bool) -> u64 {

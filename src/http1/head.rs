@@ -144,11 +144,11 @@ impl RequestHead {
         self.target = self.fields.lay(target);
     }
 
-    /// The same without the fields that are `withheld`, and with `more` behind the others.
+    /// The same with another method, without the fields that are `withheld`, and with `more` behind the others.
     #[must_use]
-    pub fn changed(&self, withheld: &dyn Fn(&[u8]) -> bool, more: &[(&[u8], Vec<u8>)]) -> RequestHead {
+    pub fn changed(&self, method: &str, withheld: &dyn Fn(&[u8]) -> bool, more: &[(&[u8], Vec<u8>)]) -> RequestHead {
         let mut changed = RequestHead::default();
-        changed.begin(self.method(), self.target(), self.ends);
+        changed.begin(method, self.target(), self.ends);
         changed.version = self.version;
         for (_, name, value) in self.fields.iter().filter(|(_, name, _)| !withheld(name)) {
             changed.fields.push(name, value);

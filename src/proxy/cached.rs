@@ -27,7 +27,7 @@ use crate::http1::framing::Length;
 use crate::http1::head::ResponseHead;
 use crate::http1::target;
 use crate::net::wire::ReadError;
-use crate::policy::freshness::{Asked, Method, Times, Use, invalidation};
+use crate::policy::freshness::{Asked, Method, Terms, Times, Use, invalidation};
 use crate::upstream::pool::Pool;
 use bytes::Bytes;
 use deliver::{Beside, Content};
@@ -76,6 +76,13 @@ struct Alone<'a> {
     requested: Instant,
 }
 
+/// A request that may change what is kept.
+#[derive(Debug)]
+struct Writing<'a> {
+    errand: &'a Errand<'a>,
+    cache: &'a Cache,
+}
+
 /// Answers a request from what is kept, or has a provider answer it.
 ///
 /// # Errors
@@ -98,10 +105,25 @@ pub async fn serve(
     if question.asked.method == Method::Post && !question.read_body(lent).await? {
         return question.alone(Why::Bypass, None, lent, record).await;
     }
-    if !question.write_key() {
-        return question.alone(Why::Bypass, None, lent, record).await;
+    match key(errand, question.body.as_deref()) {
+        Some(key) => question.key = key,
+        None => return question.alone(Why::Bypass, None, lent, record).await,
     }
     question.answer(lent, record).await
+}
+
+/// Sends a request on that may change what other routes keep, on a route that keeps nothing (RFC 9111 §4.4).
+///
+/// # Errors
+/// See [`Stop`].
+pub async fn write(
+    errand: &Errand<'_>,
+    (pool, cache): (&Pool, &Cache),
+    lent: &mut Lent<'_>,
+    record: &mut Record<'_>,
+) -> Result<Answered, Stop> {
+    let writing = Writing { errand, cache };
+    dispatch::send(&Errand { seen: Some(&writing), ..*errand }, pool, lent, record).await
 }
 
 // === impl Question ===
@@ -187,43 +209,6 @@ impl<'a> Question<'a> {
         Ok(true)
     }
 
-    /// Writes the key; whether there is one. What a trusted peer says of the client's own request stands in it as the
-    /// provider will read it.
-    fn write_key(&mut self) -> bool {
-        let (request, peer) = (self.errand.request, self.errand.peer);
-        let told = |known| if peer.trusted { request.head.fields.get(known) } else { None };
-        let scheme = match told(Known::XForwardedProto) {
-            None => peer.scheme,
-            Some(b"http") => "http",
-            Some(b"https") => "https",
-            Some(_) => return false,
-        };
-        let Ok(own) = str::from_utf8(request.authority) else { return false };
-        let authority = match told(Known::XForwardedHost) {
-            None => Cow::Borrowed(own),
-            Some(host) if host.eq_ignore_ascii_case(request.authority) => Cow::Borrowed(own),
-            // Both may be what the provider goes by; a comma stands in no host.
-            Some(host) => match str::from_utf8(host) {
-                Ok(text) if target::host(host).is_ok() => Cow::Owned(format!("{text},{own}")),
-                _ => return false,
-            },
-        };
-        let hash = self.body.as_ref().map(|body| key::body_hash([&body[..]]));
-        let parts = Parts {
-            route: &self.errand.route.config.name,
-            place: "",
-            scheme,
-            authority: &authority,
-            path: request.path,
-            query: request.query,
-            body: hash.as_ref(),
-        };
-        let mut key = Vec::with_capacity(KEY_EXPECTED);
-        parts.write(&mut key);
-        self.key = key;
-        true
-    }
-
     /// Looks at what is kept.
     fn look(&self, now: Instant) -> Look {
         let mut look = Look { hit: None, why: Why::UriMiss, kept: Vec::new(), stale: None };
@@ -285,10 +270,11 @@ impl<'a> Question<'a> {
                 Joined::Alone => break,
                 Joined::Published(reply) => (reply, true),
                 Joined::Lead(leader) => return self.lead(leader, false, lent, record).await,
-                Joined::Follow(follower) => match self.follow(follower, lent, record).await? {
-                    Followed::Alone => break,
-                    Followed::Published(reply) => (reply, true),
-                    Followed::Lead(leader) => return self.lead(leader, true, lent, record).await,
+                Joined::Follow(follower) => match self.follow(follower, lent).await? {
+                    Some(Followed::Alone) => break,
+                    Some(Followed::Published(reply)) => (reply, true),
+                    Some(Followed::Lead(leader)) => return self.lead(leader, true, lent, record).await,
+                    None => return self.late(&look, lent, record).await,
                 },
             };
             let terms = &reply.head().terms;
@@ -315,21 +301,28 @@ impl<'a> Question<'a> {
         self.alone(look.why, look.stale, lent, record).await
     }
 
-    /// Waits for who brings the reply.
+    /// Waits for who brings the reply; `None` where the time is over before.
     async fn follow(
         &self,
         mut follower: Follower<Reply>,
         lent: &mut Lent<'_>,
-        record: &mut Record<'_>,
-    ) -> Result<Followed<Reply>, Stop> {
-        let since = clock::now();
+    ) -> Result<Option<Followed<Reply>>, Stop> {
         let waits = tokio::time::timeout_at(self.deadline().into(), poll_fn(|cx| follower.poll(cx)));
         let followed = Box::pin(waiting::watching(waits, lent)).await?;
-        record.queued(lent.now.saturating_duration_since(since));
-        followed.map_err(|_| {
-            Refused::new(Refusal::Deadline, "The time this route gives a request was over before an answer came.")
-                .into()
-        })
+        Ok(followed.ok())
+    }
+
+    /// Its time was over while another brought the reply.
+    async fn late(&self, look: &Look, lent: &mut Lent<'_>, record: &mut Record<'_>) -> Result<Answered, Stop> {
+        let refused = verdict::refuse_broken(&Broken::Deadline { full: true });
+        record.cache = Some("miss");
+        match self.in_place_of(&refused, look) {
+            Some(stored) => self.stale(stored, None, lent, record).await,
+            None => {
+                self.count("miss");
+                Err(refused.into())
+            }
+        }
     }
 
     /// When its time is over.
@@ -358,7 +351,7 @@ impl<'a> Question<'a> {
             drop(leader);
             return self.stale(stored, None, lent, record).await;
         }
-        let fetch = self.fetch(&look, self.errand.identity.clone());
+        let fetch = self.fetch(&look, self.errand.identity.clone(), self.errand.started);
         let wait = fetch::begin(fetch, leader, false);
         let told = Box::pin(waiting::watching(wait.told(), lent)).await?;
         let answered = self.take(told, &look, lent, record).await;
@@ -418,7 +411,7 @@ impl<'a> Question<'a> {
     }
 
     /// Everything that a fetch needs of it.
-    fn fetch(&self, look: &Look, identity: Identity) -> Fetch {
+    fn fetch(&self, look: &Look, identity: Identity, started: Instant) -> Fetch {
         let (here, errand) = (self.here, self.errand);
         let is_own = |route: &super::snapshot::Route| std::ptr::eq(route, errand.route);
         Fetch {
@@ -431,14 +424,14 @@ impl<'a> Question<'a> {
             rules: *self.rules,
             head: errand.request.head.clone(),
             fields: self.fields.clone().into_owned(),
-            asked: self.asked.clone(),
+            asked: Asked { method: if self.body.is_some() { Method::Post } else { Method::Get }, ..self.asked.clone() },
             body: self.body.clone().unwrap_or_default(),
             keyed: self.body.is_some(),
             key: Key::new(&self.key),
             kept: look.kept.clone(),
             stale_until: look.stale.as_ref().map(|(_, until)| *until),
             worker: here.worker,
-            started: clock::now(),
+            started,
         }
     }
 
@@ -462,7 +455,7 @@ impl<'a> Question<'a> {
         {
             let look = Look { hit: None, why: Why::Stale, kept: vec![Arc::clone(stored)], stale: None };
             let random = (fastrand::u128(..), fastrand::u64(..));
-            let fetch = self.fetch(&look, Identity::new(&Fields::default(), false, random));
+            let fetch = self.fetch(&look, Identity::new(&Fields::default(), false, random), lent.now);
             let _: Wait = fetch::begin(fetch, leader, true);
         }
         self.give(stored, Done::Hit, (false, None), detail, lent).await
@@ -564,17 +557,22 @@ impl<'a> Question<'a> {
 impl Seen for Alone<'_> {
     fn see(&self, head: &ResponseHead, _: Option<&str>) -> Option<String> {
         let Alone { question, why, requested } = self;
-        let request = question.errand.request;
-        if invalidation::invalidates(request.method, head.status) {
-            question.invalidate(&head.fields);
-        }
-        if question.asked.method == Method::Head && !question.key.is_empty() {
-            let times = Times { requested: *requested, received: clock::now(), wall: clock::wall() };
-            let (asked, fields, rules) = (&question.asked, &*question.fields, &question.rules.rules);
-            let about = About { asked, request: fields, keyed: false, rules, times };
-            if head.status == 200 {
-                question.cache.store.after_head(&Key::new(&question.key), &head.fields, &about);
+        let Question { errand, cache, rules, asked, fields, key, .. } = question;
+        let times = Times { requested: *requested, received: clock::now(), wall: clock::wall() };
+        match asked.method {
+            Method::Head if head.status == 200 && !key.is_empty() => {
+                let about = About { asked, request: fields, keyed: false, rules: &rules.rules, times };
+                cache.store.after_head(&Key::new(key), &head.fields, &about);
             }
+            Method::Get if !key.is_empty() => {
+                let reply = (head.status, &head.fields);
+                if Terms::read((asked, fields), false, reply, &rules.rules, times).is_ok() {
+                    cache.flights.forgive(key);
+                }
+            }
+            // By the operator's word these change nothing.
+            Method::Post if rules.post => {}
+            _ => invalidate(errand, cache, head),
         }
         let mut said = String::new();
         let forwarded = Forwarded { why: *why, status: None, stored: false, collapsed: false };
@@ -583,30 +581,65 @@ impl Seen for Alone<'_> {
     }
 }
 
-impl Question<'_> {
-    /// What it names has changed, and so has what its answer names.
-    fn invalidate(&self, answer: &Fields) {
-        let request = self.errand.request;
-        let mut plain = Question { asked: Asked::default(), fields: Cow::Borrowed(answer), ..self.bare() };
-        if !plain.write_key() {
-            return;
-        }
-        let key = Key::new(&plain.key);
-        let Ok(url) = str::from_utf8(key.url()) else { return };
-        self.cache.invalidate(url);
-        let Some((scheme, rest)) = url.split_once("://") else { return };
-        let authority = rest.split('/').next().unwrap_or(rest);
-        for target in invalidation::also(answer, scheme, authority, request.path) {
-            self.cache.invalidate(&format!("{scheme}://{authority}{target}"));
-        }
-    }
+// === impl Writing ===
 
-    /// The same without a body.
-    fn bare(&self) -> Question<'_> {
-        let Question { errand, here, pool, cache, rules, .. } = *self;
-        let (asked, fields) = (Asked::default(), Cow::Borrowed(&*self.fields));
-        Question { errand, here, pool, cache, rules, asked, fields, key: Vec::new(), body: None }
+impl Seen for Writing<'_> {
+    fn see(&self, head: &ResponseHead, _: Option<&str>) -> Option<String> {
+        invalidate(self.errand, self.cache, head);
+        None
     }
+}
+
+/// What a request names has changed, if its answer is no error, and so has what that names.
+fn invalidate(errand: &Errand<'_>, cache: &Cache, answer: &ResponseHead) {
+    let request = errand.request;
+    if !invalidation::invalidates(request.method, answer.status) {
+        return;
+    }
+    let Some(key) = key(errand, None).map(|key| Key::new(&key)) else { return };
+    let Ok(url) = str::from_utf8(key.url()) else { return };
+    cache.invalidate(url);
+    let Some((scheme, rest)) = url.split_once("://") else { return };
+    let authority = rest.split('/').next().unwrap_or(rest);
+    for target in invalidation::also(&answer.fields, scheme, authority, request.path) {
+        cache.invalidate(&format!("{scheme}://{authority}{target}"));
+    }
+}
+
+/// What the answer to a request is found by, if there is such a thing. What a trusted peer says of the client's own request
+/// stands in it as the provider will read it.
+fn key(errand: &Errand<'_>, body: Option<&[u8]>) -> Option<Vec<u8>> {
+    let (request, peer) = (errand.request, errand.peer);
+    let told = |known| if peer.trusted { request.head.fields.get(known) } else { None };
+    let scheme = match told(Known::XForwardedProto) {
+        None => peer.scheme,
+        Some(b"http") => "http",
+        Some(b"https") => "https",
+        Some(_) => return None,
+    };
+    let own = str::from_utf8(request.authority).ok()?;
+    let authority = match told(Known::XForwardedHost) {
+        None => Cow::Borrowed(own),
+        Some(host) if host.eq_ignore_ascii_case(request.authority) => Cow::Borrowed(own),
+        // Both may be what the provider goes by; a comma stands in no host.
+        Some(host) => {
+            target::host(host).ok()?;
+            Cow::Owned(format!("{},{own}", str::from_utf8(host).ok()?))
+        }
+    };
+    let hash = body.map(|body| key::body_hash([body]));
+    let parts = Parts {
+        route: &errand.route.config.name,
+        place: "",
+        scheme,
+        authority: &authority,
+        path: request.path,
+        query: request.query,
+        body: hash.as_ref(),
+    };
+    let mut key = Vec::with_capacity(KEY_EXPECTED);
+    parts.write(&mut key);
+    Some(key)
 }
 
 /// What `Cache-Status` says of a reply that is given.

@@ -182,7 +182,10 @@ async fn serve<'snapshot>(
     };
     match &route.pool {
         Some(pool) => match &route.config.cache {
-            None => dispatch::send(&errand, pool, lent, record).await,
+            None => match here.shared.cache.get() {
+                Some(cache) if !request.is_safe() => cached::write(&errand, (pool, cache), lent, record).await,
+                _ => dispatch::send(&errand, pool, lent, record).await,
+            },
             // Apart, because every request would carry the room for it.
             Some(rules) => Box::pin(cached::serve(&errand, rules, here, lent, record)).await,
         },

@@ -27,7 +27,7 @@ use crate::proxy::frame;
 use crate::proxy::identity::{self, Identity, Peer};
 use crate::proxy::record::{Account, Record};
 use crate::proxy::replay::Replay;
-use crate::proxy::respond::Refused;
+use crate::proxy::respond::{self, Refused};
 use crate::proxy::snapshot::Snapshot;
 use crate::proxy::{Shared, Stop};
 use bytes::Bytes;
@@ -200,7 +200,11 @@ async fn run(fill: Arc<Fill>, teller: Teller) {
 /// Sends the request on its way; it ends when its answer is complete, or none is to be had.
 async fn ask(fill: &Arc<Fill>, asks: &[(&'static [u8], Vec<u8>)], teller: &Teller) -> Result<Answered, Stop> {
     let Fetch { shared, snapshot, listener, peer, identity, .. } = &fill.fetch;
-    let head = fill.fetch.head.changed(&|name| is_condition(name) || name.eq_ignore_ascii_case(b"expect"), asks);
+    let is_withheld = |name: &[u8]| is_condition(name) || name.eq_ignore_ascii_case(b"expect");
+    let head = &fill.fetch.head;
+    // What is asked for to be kept is the whole.
+    let method = if head.method() == "HEAD" { "GET" } else { head.method() };
+    let head = head.changed(method, &is_withheld, asks);
     let mut scratch = String::new();
     let request = frame::check(&head, &mut scratch).map_err(|invalid| Refused::invalid(invalid))?;
     let route = &snapshot.routes[fill.fetch.route];
@@ -234,7 +238,12 @@ async fn ask(fill: &Arc<Fill>, asks: &[(&'static [u8], Vec<u8>)], teller: &Telle
         worker: fill.fetch.worker,
         now,
     };
-    let sent = dispatch::send(&errand, pool, &mut lent, &mut record).await;
+    let mut sent = dispatch::send(&errand, pool, &mut lent, &mut record).await;
+    if let (Err(Stop::Refused(refused)), Some(opened)) = (&sent, lent.opened) {
+        refused.write_event(identity, &mut lent.client);
+        let (status, keep_alive) = (respond::OPENED, opened.keep_alive);
+        sent = Ok(Answered { status, reusable: None, keep_alive, head_at: None, skipped: None });
+    }
     let flushed = poll_fn(|cx| lent.client.poll_flush(cx)).await;
     teller.account(record.account());
     sent.and_then(|answered| flushed.map(|()| answered).map_err(|_| Stop::Gone))
@@ -256,23 +265,21 @@ impl Fill {
         let cache = self.cache()?;
         let now = clock::now();
         let seen = state.seen.take();
-        if let Some((raw, _)) = &seen {
-            if status == 304 && state.conditional {
-                let about = About {
-                    asked: &self.fetch.asked,
-                    request: &self.fetch.fields,
-                    keyed: self.fetch.keyed,
-                    rules: &self.fetch.rules.rules,
-                    times: self.times(state, now),
-                };
-                let refreshed = cache.store.refresh(&self.fetch.key, &raw.fields, &about);
-                return Some(refreshed.map_or(Phase::Again, Phase::Good));
-            }
-            if is_error(status) && self.fetch.stale_until.is_some_and(|until| now <= until) {
-                state.leader = None;
-                self.slot.tell(Told::Failed(status));
-                return Some(Phase::Drop);
-            }
+        if let (304, true, Some((raw, _))) = (status, state.conditional, &seen) {
+            let about = About {
+                asked: &self.fetch.asked,
+                request: &self.fetch.fields,
+                keyed: self.fetch.keyed,
+                rules: &self.fetch.rules.rules,
+                times: self.times(state, now),
+            };
+            let refreshed = cache.store.refresh(&self.fetch.key, &raw.fields, &about);
+            return Some(refreshed.map_or(Phase::Again, Phase::Good));
+        }
+        if is_error(status) && self.fetch.stale_until.is_some_and(|until| now <= until) {
+            state.leader = None;
+            self.slot.tell(Told::Failed(status));
+            return Some(Phase::Drop);
         }
         let head = parse(status, written)?;
         let length = match framing::response(status, false, &head.fields, Version::Http11) {
@@ -502,7 +509,7 @@ fn parse(status: u16, written: &[u8]) -> Option<ResponseHead> {
     let read: Result<(), HeadError> = if written.starts_with(b"HTTP/1.1 ") {
         head.parse(written, FIELDS)
     } else {
-        let line = format!("HTTP/1.1 {status} {}\r\n", crate::proxy::respond::phrase(status));
+        let line = format!("HTTP/1.1 {status} {}\r\n", respond::phrase(status));
         head.parse(&[line.as_bytes(), written, b"\r\n"].concat(), FIELDS)
     };
     read.ok().map(|()| head)

@@ -1,6 +1,6 @@
 //! Many who want the same are one request to a provider, and nobody's fate is another's.
 
-use super::{FRESH, before, get, is_told, origin, reply, told, with};
+use super::{FRESH, ask, before, get, is_told, origin, reply, told, with};
 use crate::world::{Extra, Gate, Gateway, Provider, Wire, wait_until};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -211,6 +211,34 @@ fn what_has_just_expired_is_given_while_it_is_asked_for_in_the_background() {
     wait_until("the new one", || told(&get(&gateway, "")).0 == "1");
     assert_eq!(alpha.requests().len(), 2);
     gateway.wait_for_metric("sluice_requests_in_flight", &[], 0.0);
+}
+
+#[test]
+fn a_head_that_finds_what_has_just_expired_has_the_whole_asked_for() {
+    let alpha = origin(|number, request| {
+        assert!(request.head.line.starts_with("GET"), "{}", request.head.line);
+        let fields = if number == 0 { "cache-control: max-age=10\r\nage: 11\r\n" } else { FRESH };
+        reply("200 OK", fields, &number.to_string())
+    });
+    let gateway = with(alpha.address(), "stale_while_revalidate: 1h");
+    get(&gateway, "");
+    let head = ask(&gateway, "HEAD /", "");
+    assert_eq!((head.status(), head.value("content-length")), (200, Some("1")));
+    alpha.wait_for_requests(2);
+    wait_until("the new one", || told(&get(&gateway, "")).0 == "1");
+}
+
+#[test]
+fn what_is_for_others_again_is_kept_again() {
+    let alpha = origin(|number, _| {
+        let fields = if number == 0 { "cache-control: no-store\r\n" } else { FRESH };
+        reply("200 OK", fields, &number.to_string())
+    });
+    let gateway = before(&alpha);
+    is_told(&get(&gateway, ""), "0", "sluice; fwd=uri-miss");
+    is_told(&get(&gateway, ""), "1", "sluice; fwd=uri-miss");
+    is_told(&get(&gateway, ""), "2", "sluice; fwd=uri-miss; stored");
+    is_told(&get(&gateway, ""), "2", "sluice; hit");
 }
 
 #[test]

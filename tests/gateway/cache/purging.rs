@@ -55,6 +55,28 @@ fn so_is_what_the_answer_names_if_it_is_of_the_same_origin() {
 }
 
 #[test]
+fn it_does_not_matter_by_which_route_it_was_written() {
+    let alpha = origin(move |number, request| match request.head.line.starts_with("GET") {
+        true => reply("200 OK", FRESH, &number.to_string()),
+        false => reply("200 OK", "", ""),
+    });
+    let gateway = Gateway::start(
+        "
+listeners: [ { name: web, bind: \"{web}\" } ]
+providers: { alpha: { url: \"http://{alpha}\" } }
+pools: { main: { providers: [alpha] } }
+routes:
+  - { name: reads, match: { path: \"/*\", methods: [GET] }, pool: main, cache: {} }
+  - { name: writes, match: { path: \"/*\", methods: [POST] }, pool: main }
+",
+        &[("alpha", alpha.address())],
+    );
+    get(&gateway, "");
+    assert_eq!(ask(&gateway, "POST /", "").value("cache-status"), None);
+    assert_eq!(get(&gateway, "").text(), "2");
+}
+
+#[test]
 fn what_was_asked_for_before_something_was_written_is_not_kept() {
     let gate = Gate::default();
     let hold = gate.clone();
