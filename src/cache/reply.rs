@@ -22,7 +22,7 @@ pub enum Reply {
     /// Its body is coming in.
     Coming {
         /// Its head.
-        head: Head,
+        head: Arc<Head>,
         /// Bytes of its body, where its head says.
         len: Option<u64>,
         /// Its body.

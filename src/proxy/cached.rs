@@ -308,21 +308,19 @@ impl<'a> Question<'a> {
         lent: &mut Lent<'_>,
     ) -> Result<Option<Followed<Reply>>, Stop> {
         let waits = tokio::time::timeout_at(self.deadline().into(), poll_fn(|cx| follower.poll(cx)));
-        let followed = Box::pin(waiting::watching(waits, lent)).await?;
-        Ok(followed.ok())
+        let waited = Box::pin(waiting::watching(waits, lent)).await?;
+        Ok(waited.ok())
     }
 
     /// Its time was over while another brought the reply.
     async fn late(&self, look: &Look, lent: &mut Lent<'_>, record: &mut Record<'_>) -> Result<Answered, Stop> {
         let refused = verdict::refuse_broken(&Broken::Deadline { full: true });
         record.cache = Some("miss");
-        match self.in_place_of(&refused, look) {
-            Some(stored) => self.stale(stored, None, lent, record).await,
-            None => {
-                self.count("miss");
-                Err(refused.into())
-            }
+        if let Some(stored) = look.in_place_of(&refused) {
+            return self.stale(stored, None, lent, record).await;
         }
+        self.count("miss");
+        Err(refused.into())
     }
 
     /// When its time is over.
@@ -394,7 +392,7 @@ impl<'a> Question<'a> {
                 Some((stored, _)) => return self.stale(stored, Some(status), lent, record).await,
                 None => verdict::unkept(),
             },
-            Told::Refused(refused) => match self.in_place_of(&refused, look) {
+            Told::Refused(refused) => match look.in_place_of(&refused) {
                 Some(stored) => return self.stale(stored, None, lent, record).await,
                 None => *refused,
             },
@@ -402,12 +400,6 @@ impl<'a> Question<'a> {
         };
         self.count("miss");
         Err(refused.into())
-    }
-
-    /// What may be given in place of a refusal.
-    fn in_place_of<'l>(&self, refused: &Refused, look: &'l Look) -> Option<&'l Arc<Stored>> {
-        let (stored, until) = look.stale.as_ref()?;
-        (refused.refusal.status() >= 500 && clock::now() <= *until).then_some(stored)
     }
 
     /// Everything that a fetch needs of it.
@@ -549,6 +541,16 @@ impl<'a> Question<'a> {
 
     fn count(&self, result: &'static str) {
         self.errand.route.metrics.cached(result);
+    }
+}
+
+// === impl Look ===
+
+impl Look {
+    /// What may be given in place of a refusal.
+    fn in_place_of(&self, refused: &Refused) -> Option<&Arc<Stored>> {
+        let (stored, until) = self.stale.as_ref()?;
+        (refused.refusal.status() >= 500 && clock::now() <= *until).then_some(stored)
     }
 }
 

@@ -203,9 +203,11 @@ fn a_request_for_a_part_of_what_is_not_kept_goes_on_as_it_is() {
 
 #[test]
 fn head_is_answered_from_what_get_brought_and_corrects_it() {
-    let alpha = origin(|number, request| match request.head.line.starts_with("HEAD") {
-        true => "HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-length: 9\r\n\r\n".to_owned(),
-        false => reply("200 OK", FRESH, &number.to_string()),
+    let alpha = origin(|number, request| {
+        if request.head.line.starts_with("HEAD") {
+            return format!("HTTP/1.1 200 OK\r\n{FRESH}content-length: 9\r\n\r\n");
+        }
+        reply("200 OK", FRESH, &number.to_string())
     });
     let gateway = before(&alpha);
     get(&gateway, "");

@@ -148,7 +148,7 @@ enum Phase {
     /// Its head has not come.
     Head,
     /// It is kept, once it is complete.
-    Keep(Filling, Box<Head>),
+    Keep(Filling, Arc<Head>),
     /// It is passed on to one client.
     Pass(Filling),
     /// What was kept is good still.
@@ -206,7 +206,7 @@ async fn ask(fill: &Arc<Fill>, asks: &[(&'static [u8], Vec<u8>)], teller: &Telle
     let method = if head.method() == "HEAD" { "GET" } else { head.method() };
     let head = head.changed(method, &is_withheld, asks);
     let mut scratch = String::new();
-    let request = frame::check(&head, &mut scratch).map_err(|invalid| Refused::invalid(invalid))?;
+    let request = frame::check(&head, &mut scratch).map_err(Refused::invalid)?;
     let route = &snapshot.routes[fill.fetch.route];
     let Some(pool) = &route.pool else { return Err(Stop::Gone) };
     let caller = snapshot.clients.identify(&request, &route.config.class, peer, &listener.trusted_proxies);
@@ -271,7 +271,7 @@ impl Fill {
                 request: &self.fetch.fields,
                 keyed: self.fetch.keyed,
                 rules: &self.fetch.rules.rules,
-                times: self.times(state, now),
+                times: state.times(now),
             };
             let refreshed = cache.store.refresh(&self.fetch.key, &raw.fields, &about);
             return Some(refreshed.map_or(Phase::Again, Phase::Good));
@@ -291,16 +291,16 @@ impl Fill {
         let fits = length.is_none_or(|length| length <= max);
         let (raw, trail) = seen.unzip();
         let storable = raw.filter(|_| fits).and_then(|raw| self.storable(&raw, state, now));
-        if let Some(kept) = storable {
+        if let Some(kept) = storable.map(Arc::new) {
             let filling = Filling::new(&cache.store.space, max);
             let reader = filling.source().reader();
-            let reply = Reply::Coming { head: kept.clone(), len: length, source: filling.source() };
+            let reply = Reply::Coming { head: Arc::clone(&kept), len: length, source: filling.source() };
             let reply = Arc::new(reply);
             if let Some(leader) = &state.leader {
                 leader.publish(Arc::clone(&reply));
             }
             self.slot.tell(Told::Reply { reply, reader, trail: trail.flatten() });
-            return Some(Phase::Keep(filling, Box::new(kept)));
+            return Some(Phase::Keep(filling, kept));
         }
         let leader = state.leader.take();
         // One that failed says nothing of the next.
@@ -313,14 +313,10 @@ impl Fill {
         Some(Phase::Pass(filling))
     }
 
-    fn times(&self, state: &State, received: Instant) -> Times {
-        Times { requested: state.requested, received, wall: clock::wall() }
-    }
-
     /// The head as it is kept, if it may be.
     fn storable(&self, raw: &ResponseHead, state: &State, now: Instant) -> Option<Head> {
         let Fetch { asked, fields, keyed, rules, .. } = &self.fetch;
-        let times = self.times(state, now);
+        let times = state.times(now);
         // Nobody asked for a part.
         let read = (raw.status != 206)
             .then(|| Terms::read((asked, fields), *keyed, (raw.status, &raw.fields), &rules.rules, times).ok());
@@ -344,7 +340,7 @@ impl Fill {
         match (sent, phase) {
             (Ok(_), Phase::Keep(filling, head)) => {
                 if let (Some(pieces), Some(leader)) = (filling.complete(), &leader) {
-                    self.keep(*head, pieces, leader);
+                    self.keep(Arc::unwrap_or_clone(head), pieces, leader);
                 }
             }
             (Ok(_), Phase::Pass(filling)) => {
@@ -379,6 +375,14 @@ impl Seen for Fill {
     fn see(&self, head: &ResponseHead, trail: Option<&str>) -> Option<String> {
         self.state().seen = Some((head.clone(), trail.map(str::to_owned)));
         None
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn times(&self, received: Instant) -> Times {
+        Times { requested: self.requested, received, wall: clock::wall() }
     }
 }
 

@@ -182,8 +182,12 @@ fn each_kind_of_a_varying_reply_is_brought_once() {
     let others = asking(&gateway, 20, &asked("fr"));
     in_flight(&gateway, 41);
     gate.open();
-    clients.into_iter().for_each(|mut client| assert_eq!(client.answer().text(), "de"));
-    others.into_iter().for_each(|mut client| assert_eq!(client.answer().text(), "fr"));
+    for mut client in clients {
+        assert_eq!(client.answer().text(), "de");
+    }
+    for mut client in others {
+        assert_eq!(client.answer().text(), "fr");
+    }
     assert_eq!(alpha.requests().len(), 2);
 }
 

@@ -132,9 +132,13 @@ fn all_who_wait_for_one_that_fails_are_given_what_is_kept() {
     let gateway = with(alpha.address(), "stale_if_error: 1h");
     get(&gateway, "");
     let mut clients: Vec<_> = (0..100).map(|_| gateway.connect()).collect();
-    clients.iter_mut().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
     gateway.wait_for_metric("sluice_requests_in_flight", &[("route", "all")], 100.0);
     gate.open();
-    clients.iter_mut().for_each(|client| assert_eq!(client.answer().text(), "kept"));
+    for client in &mut clients {
+        assert_eq!(client.answer().text(), "kept");
+    }
     assert_eq!(alpha.requests().len(), 2);
 }

@@ -10,6 +10,10 @@ fn forget(gateway: &Gateway, query: &str) -> Message {
     admin.answer()
 }
 
+fn is_get(request: &Message) -> bool {
+    request.head.line.starts_with("GET")
+}
+
 fn kept(gateway: &Gateway) -> Value {
     serde_json::from_str(&page(gateway.admin(), "/api/v1/cache")).expect("JSON")
 }
@@ -23,10 +27,12 @@ fn what_was_written_is_not_given_as_it_was() {
         ("POST", "404 Not Found", false),
         ("OPTIONS", "200 OK", false),
     ] {
-        let alpha = origin(move |number, request| match request.head.line.starts_with("GET") {
-            true => reply("200 OK", FRESH, &number.to_string()),
-            false => reply(status, "", ""),
-        });
+        let alpha =
+            origin(
+                move |number, request| {
+                    if is_get(request) { reply("200 OK", FRESH, &number.to_string()) } else { reply(status, "", "") }
+                },
+            );
         let gateway = before(&alpha);
         get(&gateway, "");
         is_told(&ask(&gateway, &format!("{method} /"), ""), "", "sluice; fwd=method");
@@ -43,9 +49,12 @@ fn so_is_what_the_answer_names_if_it_is_of_the_same_origin() {
         ("location: http://b/list", false),
         ("location: https://a/list", false),
     ] {
-        let alpha = origin(move |number, request| match request.head.line.starts_with("GET") {
-            true => reply("200 OK", FRESH, &number.to_string()),
-            false => reply("201 Created", &format!("{field}\r\n"), ""),
+        let alpha = origin(move |number, request| {
+            if is_get(request) {
+                reply("200 OK", FRESH, &number.to_string())
+            } else {
+                reply("201 Created", &format!("{field}\r\n"), "")
+            }
         });
         let gateway = before(&alpha);
         ask(&gateway, "GET /list", "");
@@ -56,10 +65,12 @@ fn so_is_what_the_answer_names_if_it_is_of_the_same_origin() {
 
 #[test]
 fn it_does_not_matter_by_which_route_it_was_written() {
-    let alpha = origin(move |number, request| match request.head.line.starts_with("GET") {
-        true => reply("200 OK", FRESH, &number.to_string()),
-        false => reply("200 OK", "", ""),
-    });
+    let alpha =
+        origin(
+            move |number, request| {
+                if is_get(request) { reply("200 OK", FRESH, &number.to_string()) } else { reply("200 OK", "", "") }
+            },
+        );
     let gateway = Gateway::start(
         "
 listeners: [ { name: web, bind: \"{web}\" } ]
@@ -80,14 +91,14 @@ routes:
 fn what_was_asked_for_before_something_was_written_is_not_kept() {
     let gate = Gate::default();
     let hold = gate.clone();
-    let alpha = origin(move |number, request| match request.head.line.starts_with("GET") {
-        true => {
-            if number == 0 {
-                hold.pass();
-            }
-            reply("200 OK", FRESH, &number.to_string())
+    let alpha = origin(move |number, request| {
+        if !is_get(request) {
+            return reply("200 OK", "", "");
         }
-        false => reply("200 OK", "", ""),
+        if number == 0 {
+            hold.pass();
+        }
+        reply("200 OK", FRESH, &number.to_string())
     });
     let gateway = before(&alpha);
     let mut early = gateway.connect();
