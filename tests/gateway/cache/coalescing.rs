@@ -1,9 +1,13 @@
 //! Many who want the same are one request to a provider, and nobody's fate is another's.
 
-use super::{FRESH, ask, before, get, is_told, origin, reply, told, with};
-use crate::world::{Extra, Gate, Gateway, Provider, Wire, wait_until};
-use std::sync::Arc;
+use super::{FRESH, ask, before, get, is_told, numbered, origin, reply, told, with};
+use crate::world::{BEFORE, Extra, Gate, Gateway, PREAMBLE, Provider, Wire, wait_until};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+
+/// Who ask at once, for one thing after the other.
+const CLIENTS: usize = 8;
+const KEYS: usize = 300;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -51,6 +55,50 @@ fn a_thousand_equal_misses_at_once_are_one_request() {
     }
     assert_eq!((alpha.requests().len(), collapsed), (1, 999));
     gateway.wait_for_metric("sluice_cache_requests_total", &[("result", "collapsed")], 999.0);
+}
+
+#[test]
+fn whoever_comes_just_as_it_is_kept_asks_nobody_either() {
+    let alpha = numbered(FRESH);
+    let yaml = format!("{PREAMBLE}{BEFORE}").replace("workers: 1", "workers: 4");
+    let yaml = yaml.replace("{listener}", "").replace("{provider}", "").replace("{route}", ", cache: {}");
+    let gateway = Gateway::start(&yaml, &[("alpha", alpha.address())]);
+    let together = Barrier::new(CLIENTS);
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                let mut client = gateway.connect();
+                for key in 0..KEYS {
+                    together.wait();
+                    client.send(format!("GET /{key} HTTP/1.1\r\nHost: a\r\n\r\n"));
+                    assert_eq!(client.answer().text(), key.to_string());
+                }
+            });
+        }
+    });
+    assert_eq!(alpha.requests().len(), KEYS);
+}
+
+#[test]
+fn what_one_is_told_for_himself_keeps_the_others_from_nothing() {
+    let gate = Gate::default();
+    let hold = gate.clone();
+    let alpha = origin(move |_, request| {
+        if request.value("cookie").is_some() {
+            return reply("200 OK", "", "own");
+        }
+        hold.pass();
+        reply("200 OK", "", "all")
+    });
+    let gateway = with(alpha.address(), "ttl: 60s");
+    is_told(&get(&gateway, "Cookie: id=1\r\n"), "own", "sluice; fwd=uri-miss");
+    let clients = asking(&gateway, 20, GET);
+    in_flight(&gateway, 20);
+    gate.open();
+    for mut client in clients {
+        assert_eq!(client.answer().text(), "all");
+    }
+    assert_eq!(alpha.requests().len(), 2);
 }
 
 #[test]
