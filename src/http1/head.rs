@@ -117,7 +117,7 @@ impl RequestHead {
         self.fields.adopt(bytes);
         let mut inline = [const { MaybeUninit::uninit() }; INLINE_FIELDS];
         let mut larger = Vec::new();
-        let slots = slots(&mut inline, &mut larger, max);
+        let slots = slots(&mut inline, &mut larger, bytes, max);
         let mut request = httparse::Request::new(&mut []);
         match request.parse_with_uninit_headers(bytes, slots) {
             Ok(httparse::Status::Complete(len)) if len == bytes.len() => {}
@@ -195,7 +195,7 @@ impl ResponseHead {
         self.fields.adopt(bytes);
         let mut inline = [const { MaybeUninit::uninit() }; INLINE_FIELDS];
         let mut larger = Vec::new();
-        let slots = slots(&mut inline, &mut larger, max);
+        let slots = slots(&mut inline, &mut larger, bytes, max);
         let mut response = httparse::Response::new(&mut []);
         let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, bytes, slots);
         match parsed {
@@ -247,16 +247,19 @@ pub fn parse_trailers(bytes: &[u8], fields: &mut Fields) -> Result<(), HeadError
     }
 }
 
-/// Room for `max` fields: on the stack where it is enough.
+/// Room for the fields of `bytes`, at most `max`: on the stack where that is enough.
 fn slots<'s, T: Copy>(
     inline: &'s mut [MaybeUninit<T>],
     larger: &'s mut Vec<MaybeUninit<T>>,
+    bytes: &[u8],
     max: usize,
 ) -> &'s mut [MaybeUninit<T>] {
-    if max <= inline.len() {
-        return &mut inline[..max];
+    // A field is a line at least; where many are allowed, few come all the same.
+    let needed = if max <= inline.len() { max } else { max.min(memchr::memchr_iter(b'\n', bytes).count()) };
+    if needed <= inline.len() {
+        return &mut inline[..needed];
     }
-    larger.resize(max, MaybeUninit::uninit());
+    larger.resize(needed, MaybeUninit::uninit());
     larger
 }
 

@@ -507,3 +507,24 @@ fn trailers_are_refused_whole_or_read_whole() {
     assert!(parse_trailers(b"A: b\r\n", &mut fields).is_err());
     assert!(parse_trailers(b"A: b\r\n\r\nC: d\r\n\r\n", &mut fields).is_err());
 }
+
+#[test]
+fn as_many_fields_are_read_as_are_allowed_wherever_there_is_room_for_them() {
+    for (fields, max) in [(99, 100), (100, 100), (101, 100), (100, 200), (101, 200), (200, 200), (201, 200)] {
+        let lines = "a: b\r\n".repeat(fields);
+        let wanted = if fields <= max { Ok(()) } else { Err(HeadError::TooManyFields) };
+        let (mut request, mut response) = (RequestHead::default(), ResponseHead::default());
+        assert_eq!(
+            request.parse(format!("GET / HTTP/1.1\r\n{lines}\r\n").as_bytes(), max),
+            wanted,
+            "{fields} of {max}"
+        );
+        assert_eq!(
+            response.parse(format!("HTTP/1.1 200 OK\r\n{lines}\r\n").as_bytes(), max),
+            wanted,
+            "{fields} of {max}"
+        );
+        let read = if wanted.is_ok() { fields } else { 0 };
+        assert_eq!((request.fields.iter().count(), response.fields.iter().count()), (read, read), "{fields} of {max}");
+    }
+}
