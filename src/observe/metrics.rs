@@ -424,9 +424,7 @@ impl Metrics {
         for skip in Skip::ALL {
             let _ = self.retries_skipped.remove_label_values(&[name, skip.as_str()]);
         }
-        for result in CACHE_RESULTS {
-            let _ = self.cache_requests.remove_label_values(&[name, result]);
-        }
+        remove_cached(&self.cache_requests, name);
         for (provider, _) in locked(&route.0.costs).iter() {
             let _ = self.cost.remove_label_values(&[name, provider]);
         }
@@ -509,11 +507,15 @@ impl RouteMetrics {
 
     /// What a cache did for a request, by a word of [`CACHE_RESULTS`].
     pub fn cached(&self, result: &'static str) {
-        if self.0.by_cache.get().is_none() && self.0.withdrawn.load(Ordering::SeqCst) {
-            return;
-        }
         let (name, counters) = (&*self.0.name, &self.0.cache_requests);
-        let known = self.0.by_cache.get_or_init(|| CACHE_RESULTS.map(|one| counters.with_label_values(&[name, one])));
+        let known = self.0.by_cache.get_or_init(|| {
+            let known = CACHE_RESULTS.map(|one| counters.with_label_values(&[name, one]));
+            // Whoever removed the name before did not find these.
+            if self.0.withdrawn.load(Ordering::SeqCst) {
+                remove_cached(counters, name);
+            }
+            known
+        });
         if let Some(place) = CACHE_RESULTS.iter().position(|one| *one == result) {
             known[place].inc();
         }
@@ -778,6 +780,13 @@ fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -
     collector
 }
 
+/// Takes a route's series of `sluice_cache_requests_total` away.
+fn remove_cached(counters: &IntCounterVec, name: &str) {
+    for result in CACHE_RESULTS {
+        let _ = counters.remove_label_values(&[name, result]);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -806,6 +815,7 @@ mod tests {
         metrics.listener("web").certificates(&[("example.com", UNIX_EPOCH)]);
         metrics.provider("alpha").show(&figures());
         metrics.route("api").retried("503");
+        metrics.route("api").cached("hit");
         metrics.route("api").spent(&metrics.provider("alpha"), 1.0);
         metrics.pool("main").show([0; 3], 0, Some(1.0));
         let page = page(&metrics);
@@ -964,6 +974,7 @@ mod tests {
             metrics.provider(name).show(&figures());
             metrics.route(name).retried("503");
             metrics.route(name).skipped(Skip::Budget);
+            metrics.route(name).cached("hit");
             metrics.route(name).spent(&metrics.provider("kept"), 2.0);
             metrics.route(name).spent(&metrics.provider("removed"), 2.0);
             metrics.pool(name).shed(Class::Low, "queue_full");
@@ -973,9 +984,12 @@ mod tests {
             metrics.listener(name).certificates(&[("example.com", UNIX_EPOCH + Duration::from_secs(7))]);
         }
         let (stale, stale_provider) = (metrics.route("removed"), metrics.provider("removed"));
+        let late = metrics.route("removed, and never cached");
         metrics.retain(&["kept"], &["kept"], &["kept"], &["kept"]);
         stale.end(Some(200), Duration::ZERO);
         stale.retried("connect");
+        stale.cached("miss");
+        late.cached("miss");
         stale.spent(&metrics.provider("kept"), 1.0);
         metrics.route("kept").spent(&stale_provider, 1.0);
         stale_provider.show(&figures());
@@ -987,6 +1001,7 @@ mod tests {
                 "sluice_requests_total{route=\"kept\",status_class=\"2xx\"} 2",
                 "sluice_cost_total{provider=\"kept\",route=\"kept\"} 2",
                 "sluice_retries_total{reason=\"503\",route=\"kept\"} 1",
+                "sluice_cache_requests_total{result=\"hit\",route=\"kept\"} 1",
                 "sluice_queue_shed_total{class=\"low\",pool=\"kept\",reason=\"queue_full\"} 1",
                 "sluice_connections{listener=\"kept\",protocol=\"http1\"} 1",
                 "sluice_tls_handshakes_total{listener=\"kept\",result=\"full\"} 1",
