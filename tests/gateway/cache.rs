@@ -110,9 +110,12 @@ fn the_way_back_is_written_anew_for_each_client() {
 
 #[test]
 fn what_must_not_be_kept_is_not() {
-    for fields in
-        ["cache-control: no-store\r\n", "cache-control: private\r\n", "cache-control: max-age=60\r\nvary: *\r\n"]
-    {
+    for fields in [
+        "cache-control: no-store\r\n",
+        "cache-control: private\r\n",
+        "cache-control: max-age=60\r\nvary: *\r\n",
+        "cache-control: max-age=60\r\nsluice-degraded: pool\r\n",
+    ] {
         let alpha = numbered(fields);
         let gateway = before(&alpha);
         is_told(&get(&gateway, ""), "0", "sluice; fwd=uri-miss");

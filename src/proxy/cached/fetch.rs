@@ -288,7 +288,9 @@ impl Fill {
             _ => None,
         };
         let max = self.fetch.rules.max_object.min(cache.store.largest());
-        let fits = length.is_none_or(|length| length <= max);
+        // What a rung answers is the best there was for one moment, and nothing to keep.
+        let degraded = head.fields.named(b"sluice-degraded").next().is_some();
+        let fits = !degraded && length.is_none_or(|length| length <= max);
         let (raw, trail) = seen.unzip();
         let storable = raw.filter(|_| fits).and_then(|raw| self.storable(&raw, state, now));
         if let Some(kept) = storable.map(Arc::new) {
