@@ -6,9 +6,11 @@
 mod figures;
 
 use crate::admin::{
-    self, BalanceView, Check, CircuitView, ConfigStatus, Control, DegradationView, Dependency, OnDisk, ProviderView,
-    QueueView, Readiness, Rejected, Reloaded, Reloading, RetryView, Version, WaitingView,
+    self, BalanceView, CacheView, CachedRoute, Check, CircuitView, ConfigStatus, Control, DegradationView, Dependency,
+    Forget, OnDisk, ProviderView, QueueView, Readiness, Rejected, Reloaded, Reloading, RetryView, Version, WaitingView,
 };
+use crate::cache::reply::Cache;
+use crate::cache::store::{Purge, RouteFigures};
 use crate::clock;
 use crate::config::{self, Bind, Config, Environment, Inputs, Loaded, Problems, UnknownEnvironment};
 use crate::observe::Exposition;
@@ -35,7 +37,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 use tokio::runtime::Runtime;
@@ -360,6 +362,7 @@ impl Core {
             metrics,
             logs,
             draining: AtomicBool::new(false),
+            cache: OnceLock::new(),
         });
         let (workers, threads) = spawn_workers(count, &shared).map_err(|error| StartError::Build(error.to_string()))?;
         let on_disk = OnDisk { hash: Some(version.hash.clone()), seen_at: version.at, error: None };
@@ -483,6 +486,9 @@ impl Core {
         let config = Arc::clone(&built.snapshot.config);
         // First, so that whoever waits at what is new is found by what becomes free there.
         built.registry.take_effect(&state.registry, clock::now());
+        if config.routes.iter().any(|route| route.cache.is_some()) {
+            self.shared.cache.get_or_init(|| Cache::new(config.memory.cache)).set_bytes(config.memory.cache);
+        }
         self.shared.snapshot.store(built.snapshot);
         self.shared.logs.apply(built.log);
         state.registry = Arc::new(built.registry);
@@ -593,6 +599,7 @@ impl Control for Core {
 
     fn page(&self, format: Exposition) -> (&'static str, String) {
         self.figures().show();
+        self.shared.metrics.set_cache_bytes(self.shared.cache.get().map_or(0, |cache| cache.store.bytes()));
         self.shared.metrics.render(format)
     }
 
@@ -626,6 +633,35 @@ impl Control for Core {
 
     fn degradations(&self) -> Vec<DegradationView> {
         self.figures().degradations()
+    }
+
+    fn cache(&self) -> Option<CacheView> {
+        let cache = self.shared.cache.get()?;
+        let kept = cache.store.figures();
+        let route = |route: RouteFigures| {
+            let RouteFigures { route, entries, bytes, hits } = route;
+            CachedRoute { route, entries, bytes, hits }
+        };
+        Some(CacheView {
+            entries: kept.entries,
+            bytes: kept.bytes,
+            arriving_bytes: kept.arriving_bytes,
+            capacity: kept.capacity,
+            under_way: cache.flights.len(),
+            declined: cache.flights.declined(),
+            routes: kept.routes.into_iter().map(route).collect(),
+        })
+    }
+
+    fn forget(&self, what: &Forget) -> u64 {
+        let what = match what {
+            Forget::Key(url) => Purge::Url(url),
+            Forget::Prefix(prefix) => Purge::Prefix(prefix),
+            Forget::Route(route) => Purge::Route(route),
+        };
+        let count = self.shared.cache.get().map_or(0, |cache| cache.purge(&what));
+        tracing::info!(?what, replies = count, "kept replies are forgotten");
+        count
     }
 
     fn dependencies(&self) -> Vec<Dependency> {

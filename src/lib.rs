@@ -5,6 +5,7 @@
 //! [`server`] accepts a connection and finds a head on it ([`http1`] says what that is, [`net`] moves the bytes).
 //! [`proxy::handle`] takes it from there: frame, route, dispatch, attempt, record. Dispatch leases a provider from a pool in
 //! [`upstream`]; the attempt sends the request over one of its connections and brings the answer back, in the same task.
+//! [`cache`] holds replies that may be given to others.
 //!
 //! # Around it
 //!
@@ -16,6 +17,7 @@
 pub mod server;
 pub mod proxy;
 pub mod upstream;
+pub mod cache;
 pub mod policy;
 pub mod http1;
 pub mod http2;

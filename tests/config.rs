@@ -143,7 +143,7 @@ fn every_default_is_the_one_of_the_contract() {
     let bare = "listeners: [{ name: web, bind: \"127.0.0.1:8080\" }]\n\
                 providers: { alpha: { url: \"http://127.0.0.1:9001\", health_check: {} } }\n\
                 pools: { main: { providers: [alpha] } }\n\
-                routes: [{ name: api, pool: main }]\n";
+                routes: [{ name: api, pool: main, cache: {} }]\n";
     let bare = config::effective(&load_text(bare).unwrap_or_else(|problems| panic!("{problems}")).config);
     for section in ["listeners", "shutdown", "reload", "log", "store", "memory"] {
         assert_eq!(bare[section], written[section], "{section}");
@@ -158,7 +158,7 @@ fn every_default_is_the_one_of_the_contract() {
     for key in ["balance", "queue"] {
         assert_eq!(bare["pools"]["main"][key], written["pools"]["main"][key], "{key}");
     }
-    for key in ["class", "timeout", "stream_timeout", "retry"] {
+    for key in ["class", "timeout", "stream_timeout", "retry", "cache"] {
         assert_eq!(bare["routes"][0][key], written["routes"][0][key], "{key}");
     }
 }

@@ -1,5 +1,6 @@
 //! The handlers, one per path: read the gateway through [`Control`], answer with a view.
 
+use super::cache;
 use super::control::{Control, Rejected};
 use super::guard;
 use super::problem::Problem;
@@ -63,6 +64,7 @@ pub(super) fn router(control: Arc<dyn Control>) -> Router {
         .route("/api/v1/retry", get(retries))
         .route("/api/v1/degradation", get(degradations))
         .route("/api/v1/degradation/{route}", get(degradation))
+        .route("/api/v1/cache", get(cached).delete(forget))
         .route("/api/v1/overrides", get(overrides))
         .route("/api/v1/overrides/{kind}/{name}", delete(take_back))
         .merge(steers)
@@ -186,6 +188,25 @@ async fn degradation(State(desk): State<Desk>, uri: Uri, Path(name): Path<String
         control.degradations().iter().find(|route| route.route == name).map(views::degradation)
     };
     single(&desk, &uri, LADDER, one).await
+}
+
+async fn cached(State(desk): State<Desk>, uri: Uri) -> Response {
+    match aside(&desk, |control| control.cache().as_ref().map(cache::view)).await {
+        Some(Some(view)) => Json(view).into_response(),
+        Some(None) => no_cache().at(uri.path()).into_response(),
+        None => failed(&desk).at(uri.path()).into_response(),
+    }
+}
+
+async fn forget(State(desk): State<Desk>, uri: Uri) -> Response {
+    let what = match cache::forget(uri.query().unwrap_or("")) {
+        Ok(what) => what,
+        Err(detail) => return bad_request(detail).at(uri.path()).into_response(),
+    };
+    match aside(&desk, move |control| control.forget(&what)).await {
+        Some(count) => Json(json!({ "forgotten": count })).into_response(),
+        None => failed(&desk).at(uri.path()).into_response(),
+    }
 }
 
 /// Everything of a kind, under its name.
@@ -371,6 +392,11 @@ fn unknown_name(kind: &str) -> Problem {
         }
     );
     Problem::new(StatusCode::NOT_FOUND, "unknown_name", detail)
+}
+
+fn no_cache() -> Problem {
+    let detail = "nothing is kept: no route of the configuration has `cache`";
+    Problem::new(StatusCode::NOT_FOUND, "not_found", detail)
 }
 
 fn no_override() -> Problem {

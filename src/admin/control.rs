@@ -53,6 +53,12 @@ pub trait Control: Send + Sync + 'static {
     /// Every route that has a ladder, in the order of the file.
     fn degradations(&self) -> Vec<DegradationView>;
 
+    /// What is kept of answers; `None` where no route keeps any.
+    fn cache(&self) -> Option<CacheView>;
+
+    /// Forgets some of it; says how many replies that were.
+    fn forget(&self, what: &Forget) -> u64;
+
     /// What Sluice itself depends on.
     fn dependencies(&self) -> Vec<Dependency>;
 
@@ -243,6 +249,49 @@ pub struct RetryView {
     /// By pool: how many retries it could afford now, by the terms of the first route that names it; `None` where none
     /// does.
     pub budgets: Vec<(String, Option<f64>)>,
+}
+
+/// What is kept of answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheView {
+    /// Replies.
+    pub entries: u64,
+    /// Bytes they take.
+    pub bytes: u64,
+    /// Bytes of those that are coming in.
+    pub arriving_bytes: u64,
+    /// Bytes there may be of both.
+    pub capacity: u64,
+    /// Replies that are being brought for all who want them.
+    pub under_way: usize,
+    /// Requests whose answers were not for others a moment ago.
+    pub declined: usize,
+    /// By route.
+    pub routes: Vec<CachedRoute>,
+}
+
+/// The same for a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CachedRoute {
+    /// Its name.
+    pub route: String,
+    /// Replies.
+    pub entries: u64,
+    /// Bytes they take.
+    pub bytes: u64,
+    /// Requests that were answered from them.
+    pub hits: u64,
+}
+
+/// What is to be forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Forget {
+    /// Everything under this URL.
+    Key(String),
+    /// Everything under URLs that begin so.
+    Prefix(String),
+    /// Everything of this route.
+    Route(String),
 }
 
 /// Counts by reason.

@@ -6,6 +6,7 @@
 
 mod advice;
 mod api;
+mod cache;
 mod control;
 mod guard;
 mod problem;
@@ -13,8 +14,9 @@ mod server;
 mod views;
 
 pub use control::{
-    BalanceView, Check, CircuitView, ConfigStatus, Control, Counts, DegradationView, Dependency, MemberView, OnDisk,
-    ProviderView, QueueView, Readiness, Rejected, Reloaded, Reloading, RetryView, Version, WaitingView,
+    BalanceView, CacheView, CachedRoute, Check, CircuitView, ConfigStatus, Control, Counts, DegradationView,
+    Dependency, Forget, MemberView, OnDisk, ProviderView, QueueView, Readiness, Rejected, Reloaded, Reloading,
+    RetryView, Version, WaitingView,
 };
 pub use server::serve;
 

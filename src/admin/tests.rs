@@ -181,6 +181,16 @@ impl Control for Pretended {
         vec![DegradationView { route: "alpha".into(), ladder, degradation, totals: totals(1, 9), now, at }]
     }
 
+    fn cache(&self) -> Option<CacheView> {
+        let routes = vec![CachedRoute { route: "api".into(), entries: 2, bytes: 900, hits: 7 }];
+        let (entries, bytes, arriving_bytes, capacity) = (2, 900, 10, 4096);
+        Some(CacheView { entries, bytes, arriving_bytes, capacity, under_way: 1, declined: 3, routes })
+    }
+
+    fn forget(&self, what: &Forget) -> u64 {
+        if *what == Forget::Route("api".into()) { 2 } else { 0 }
+    }
+
     fn dependencies(&self) -> Vec<Dependency> {
         let latency = Some(Duration::from_millis(1500));
         vec![Dependency { name: "store", state: "ok", detail: "data/sluice.redb".into(), latency }]
@@ -337,6 +347,16 @@ async fn until(mut condition: impl FnMut() -> bool) {
 }
 
 const TOKENS: &[(&str, Role)] = &[("reads", Role::Read), ("operates", Role::Operate), ("evaluates", Role::Evaluate)];
+
+#[tokio::test]
+async fn operators_see_what_is_kept_and_have_it_forgotten() {
+    let world = World::start(&[]);
+    let shown = json!({
+        "entries": 2, "bytes": 900, "arriving_bytes": 10, "capacity_bytes": 4096, "under_way": 1, "declined": 3,
+        "routes": [{ "route": "api", "entries": 2, "bytes": 900, "hits": 7 }],
+    });
+    assert_eq!(world.get("/api/v1/cache").await.json(), shown);
+}
 
 #[tokio::test]
 async fn the_probes_tell_that_it_lives_and_whether_it_is_ready() {

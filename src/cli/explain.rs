@@ -9,6 +9,7 @@
 
 use crate::config::{self, Action, Config, Environment, Fallback, HostPattern, PathPattern};
 use crate::http1::fields::Fields;
+use crate::http1::framing::Length;
 use crate::http1::head::{HeadError, RequestHead, Scan};
 use crate::policy::ladder::Trigger;
 use crate::policy::retry::{Ended, Methods};
@@ -232,6 +233,9 @@ impl<'a> Case<'a> {
         page.line("pool", &format!("{}{chosen}", pool.name));
         let members: Vec<_> = pool.members.iter().zip(0..).map(|(member, at)| self.member(pool, member, at)).collect();
         page.list("members", &members);
+        if route.cache.is_some() {
+            page.line("cache", &self.cache(&shown["cache"]));
+        }
         page.line("queue", &self.queue(shown, shown_pool, &caller));
         let attempts = caller.attempts.map_or(route.retry.attempts, |own| own.min(route.retry.attempts));
         page.line("attempts", &known(&shown["retry"]["attempts"], format!("at most {attempts}")));
@@ -297,6 +301,27 @@ impl<'a> Case<'a> {
         let heartbeat =
             queue["heartbeat"].as_str().map(|every| format!("; a comment every {every} to an event stream"));
         format!("class {class}, as {client}; {waits}{}", heartbeat.unwrap_or_default())
+    }
+
+    /// Whether its answer is kept, and what kept ones are good for.
+    fn cache(&self, shown: &Value) -> String {
+        let bodiless = matches!(self.request.length, Length::None | Length::Exact(0));
+        match self.request.method {
+            "GET" | "HEAD" if bodiless => {}
+            "GET" | "HEAD" => return "not asked: the request has a body".to_owned(),
+            "POST" if is_masked(&shown["post"]) => return MASK.to_owned(),
+            "POST" if shown["post"] == true => {}
+            method => return format!("not asked: {method}; what is kept of this URL is forgotten once it is answered"),
+        }
+        let ttl = match shown["ttl"].as_str() {
+            Some(ttl) if ttl != "0s" => format!("{ttl} where the answer does not say"),
+            _ => "a tenth of its age where the answer does not say".to_owned(),
+        };
+        let stale = |name: &str| plain(&shown[name]);
+        let (revalidated, errors) = (stale("stale_while_revalidate"), stale("stale_if_error"));
+        format!(
+            "asked first; fresh for {ttl}; then {revalidated} more while a provider is asked, {errors} in place of an error"
+        )
     }
 
     /// After what kind of failure a request with this method may be sent once more.
@@ -796,6 +821,32 @@ queue       class normal, as anonymous; it does not wait
 attempts    at most 1
 "
         );
+    }
+
+    #[test]
+    fn what_a_cache_does_with_a_request_is_told() {
+        let file = "
+listeners: [{ name: web, bind: \"127.0.0.1:0\" }]
+providers: { alpha: { url: \"http://127.0.0.1:9001\" } }
+pools: { main: { providers: [alpha] } }
+routes:
+  - { name: posts, match: { path: /posts }, pool: main, cache: { ttl: 0s, post: true } }
+  - { name: all, match: { path: \"/*\" }, pool: main, cache: { stale_if_error: \"${HOURS}\" } }
+";
+        let of_cache = |method: &str, url: &str, headers: &[&str]| {
+            let (_, text) = run(&file.replace("${HOURS}", "2h"), method, url, headers, false);
+            text.lines().find_map(|line| line.strip_prefix("cache       ")).map(ToOwned::to_owned)
+        };
+        let told = "asked first; fresh for 1m where the answer does not say; then 30s more while a provider is asked, 2h in \
+                    place of an error";
+        assert_eq!(of_cache("GET", "/", &[]).as_deref(), Some(told));
+        let told = "asked first; fresh for a tenth of its age where the answer does not say; then 30s more while a provider is \
+                    asked, 1h in place of an error";
+        assert_eq!(of_cache("POST", "/posts", &[]).as_deref(), Some(told));
+        let told = "not asked: PUT; what is kept of this URL is forgotten once it is answered";
+        assert_eq!(of_cache("PUT", "/", &[]).as_deref(), Some(told));
+        let told = "not asked: the request has a body";
+        assert_eq!(of_cache("GET", "/", &["Content-Length: 3"]).as_deref(), Some(told));
     }
 
     #[test]

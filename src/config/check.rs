@@ -7,9 +7,9 @@ use super::problem::{Span, shown};
 use super::reader::Reader;
 use super::scalar;
 use super::types::{
-    ANONYMOUS, Admin, BalanceRule, Bind, Fallback, HeaderRules, Hedge, HedgeAfter, HostPattern, Listener, Match,
-    Memory, PathPattern, Pool, PoolQueue, Protocols, ProviderAddress, ProviderUrl, Retry, Rewrite, Route, Rung, Scheme,
-    Token, ValueMatch,
+    ANONYMOUS, Admin, BalanceRule, Bind, CACHE_PART, Cache, Fallback, HeaderRules, Hedge, HedgeAfter, HostPattern,
+    Listener, Match, Memory, PathPattern, Pool, PoolQueue, Protocols, ProviderAddress, ProviderUrl, Retry, Rewrite,
+    Route, Rung, Scheme, Token, ValueMatch,
 };
 use crate::policy::ladder::{Kind, Trigger};
 use crate::policy::retry::{Methods, Why, Wrong};
@@ -452,13 +452,62 @@ pub(super) fn in_retry(own: &Reader<'_>, retry: &Retry, timeout: Duration, memor
     }
 }
 
+/// A route's `cache` that has no effect, or a setting of it. Looks only at what the route itself says, but for the methods.
+pub(super) fn in_cache(
+    own: &Reader<'_>,
+    whole: &Reader<'_>,
+    cache: &Cache,
+    matches: &Match,
+    memory: &Memory,
+    cx: &mut Context<'_>,
+) {
+    if memory.cache == 0 {
+        inert(
+            own,
+            "cache",
+            "with `memory: { cache: 0 }`",
+            "there is no room to keep anything; raise it, or remove this",
+            cx,
+        );
+        return;
+    }
+    let takes = |method: &str| matches.methods.as_ref().is_none_or(|all| all.iter().any(|one| one == method));
+    let (reads, posts) = (takes("GET") || takes("HEAD"), takes("POST"));
+    let any = reads || (cache.post && posts);
+    if !any {
+        inert(own, "cache", "where `match.methods` has neither GET nor HEAD", "nothing else is kept; remove it", cx);
+        return;
+    }
+    let own = own.child("cache");
+    if cache.post && !posts {
+        inert(&own, "post", "where `match.methods` has no POST", "remove it", cx);
+    }
+    if own.has("max_object") && whole.size("max_object") > memory.cache / CACHE_PART {
+        let help = "write less, or raise `memory.cache`";
+        refuse(
+            &own,
+            "max_object",
+            "this is more than a sixteenth of `memory.cache`, which is all one may take",
+            help,
+            cx,
+        );
+    }
+}
+
+/// Memory for what no route keeps.
+pub(super) fn unused_cache(top: &Reader<'_>, routes: &[Placed<Arc<Route>>], cx: &mut Context<'_>) {
+    if routes.iter().all(|route| route.what.cache.is_none()) {
+        inert(&top.child("memory"), "cache", "where no route has `cache`", "nothing is kept; remove it", cx);
+    }
+}
+
 /// Settings of a route that can have no effect. Looks only at what the route itself says.
 pub(super) fn inert_in_route(own: &Reader<'_>, whole: &Reader<'_>, cx: &mut Context<'_>) {
     if whole.has("pool") {
         return;
     }
     let Some(action) = ["respond", "redirect"].into_iter().find(|name| whole.has(name)) else { return };
-    for name in ["timeout", "stream_timeout", "rewrite", "class", "retry", "degrade"] {
+    for name in ["timeout", "stream_timeout", "rewrite", "class", "retry", "cache", "degrade"] {
         inert(own, name, &format!("beside `{action}`"), "no provider is asked; remove it", cx);
     }
 }

@@ -15,15 +15,16 @@ use super::scalar;
 use super::secret::{Secret, SecretBytes};
 use super::shape::{self, Key, Kind};
 use super::types::{
-    ANONYMOUS, Action, Admin, BalanceRule, Bind, BudgetTerms, Certificate, CircuitBreaker, ClassRule, Client, Commit,
-    Config, Fallback, HashBy, HeaderRules, HealthCheck, Hedge, HedgeAfter, HostPattern, HostRule, JsonRules, Level,
-    Listener, ListenerLimits, ListenerTls, Log, LogFormat, Match, Member, Memory, PathPattern, Pool, PoolQueue,
-    Protocols, Provider, ProviderAddress, ProviderConnections, ProviderLimits, ProviderTimeouts, ProviderTls,
-    ProviderUrl, ProxyVersion, Rate, Reduced, Retry, Rewrite, Role, Route, Rung, Scheme, StaticAnswer, Store,
-    TlsVersion, Token, ValueMatch,
+    ANONYMOUS, Action, Admin, BalanceRule, Bind, BudgetTerms, CACHE_PART, Cache, Certificate, CircuitBreaker,
+    ClassRule, Client, Commit, Config, Fallback, HashBy, HeaderRules, HealthCheck, Hedge, HedgeAfter, HostPattern,
+    HostRule, JsonRules, Level, Listener, ListenerLimits, ListenerTls, Log, LogFormat, Match, Member, Memory,
+    PathPattern, Pool, PoolQueue, Protocols, Provider, ProviderAddress, ProviderConnections, ProviderLimits,
+    ProviderTimeouts, ProviderTls, ProviderUrl, ProxyVersion, Rate, Reduced, Retry, Rewrite, Role, Route, Rung, Scheme,
+    StaticAnswer, Store, TlsVersion, Token, ValueMatch,
 };
 use crate::policy::class::Class;
 use crate::policy::degrade::{Levels, Terms};
+use crate::policy::freshness::Rules;
 use crate::policy::ladder::{self, Trigger, Triggers};
 use crate::policy::retry::{Backoff, Conditions, Jitter, Methods};
 use crate::policy::{circuit, queue};
@@ -47,7 +48,7 @@ pub(super) fn config(root: &Node, cx: &mut Context<'_>) -> Config {
     let admin = admin(&top.child("admin"), cx);
     check::addresses(&top, &listeners, &admin, cx);
     check::no_default_name(&defaults, cx);
-    let memory = Memory { buffers: top.child("memory").size("buffers") as usize };
+    let memory = memory(&top.child("memory"));
     let clients = clients(&top, cx);
     let providers_root = merged(&top, "providers", defaults.entry("provider"), cx);
     let providers = providers(&providers_root, &top, cx);
@@ -57,6 +58,7 @@ pub(super) fn config(root: &Node, cx: &mut Context<'_>) -> Config {
     let pool_names = Defined::new(top.entries("pools").iter().map(|entry| entry.key.to_string()));
     let routes = routes(&top, defaults.entry("route"), &pool_names, &memory, cx);
     check::unused(&top, &pools, &routes, cx);
+    check::unused_cache(&top, &routes, cx);
     Config {
         workers: workers(&top),
         listeners: listeners.into_iter().map(|placed| placed.what).collect(),
@@ -654,7 +656,13 @@ fn route(
         check::in_retry(&own.child("retry"), &retry, timeout, memory, cx);
     }
     let degrade = ladder(reader, own, action.as_ref(), pools, cx);
-    let route = Route { name, matches, action: action?, timeout, stream_timeout, rewrite, class, retry, degrade };
+    let is_kept = reader.has("pool") && reader.has("cache");
+    let cache = is_kept.then(|| cache(&reader.child("cache"), memory));
+    if let Some(cache) = &cache {
+        check::in_cache(own, &reader.child("cache"), cache, &matches, memory, cx);
+    }
+    let route =
+        Route { name, matches, action: action?, timeout, stream_timeout, rewrite, class, retry, cache, degrade };
     named.then_some(route)
 }
 
@@ -813,6 +821,22 @@ fn retry(reader: &Reader<'_>, timeout: Duration, cx: &mut Context<'_>) -> Retry 
             after: scalar::hedge_after(hedge.word("after")).unwrap_or(HedgeAfter::Quantile(0.95)),
             budget: hedge.number("budget"),
         }),
+    }
+}
+
+fn memory(reader: &Reader<'_>) -> Memory {
+    Memory { buffers: reader.size("buffers") as usize, cache: reader.size("cache") }
+}
+
+fn cache(reader: &Reader<'_>, memory: &Memory) -> Cache {
+    Cache {
+        rules: Rules {
+            ttl: reader.duration_or_off("ttl"),
+            stale_while_revalidate: reader.duration("stale_while_revalidate"),
+            stale_if_error: reader.duration("stale_if_error"),
+        },
+        max_object: reader.size("max_object").min(memory.cache / CACHE_PART),
+        post: reader.boolean("post"),
     }
 }
 

@@ -7,7 +7,7 @@
 use super::problem::MASK;
 use super::secret::Secret;
 use super::types::{
-    Action, Admin, BalanceRule, Certificate, CircuitBreaker, ClassRule, Client, Config, Fallback, HeaderRules,
+    Action, Admin, BalanceRule, Cache, Certificate, CircuitBreaker, ClassRule, Client, Config, Fallback, HeaderRules,
     HealthCheck, HostPattern, HostRule, Level, Listener, ListenerTls, Log, LogFormat, Match, Member, PathPattern, Pool,
     PoolQueue, Protocols, Provider, ProviderLimits, ProviderTls, ProviderUrl, ProxyVersion, Reduced, Retry, Rewrite,
     Role, Route, Rung, StaticAnswer, TlsVersion, ValueMatch,
@@ -34,7 +34,7 @@ pub fn effective(config: &Config) -> Value {
         "reload": { "watch": config.reload_watch },
         "log": log(&config.log),
         "store": { "path": config.store.path.display().to_string() },
-        "memory": { "buffers": size(config.memory.buffers as u64) },
+        "memory": memory(config),
         "clients": named(config.clients.iter().map(|each| (&*each.name, client(each, &mut secrets)))),
         "providers": named(config.providers.iter().map(|each| (&*each.name, provider(each, &mut secrets)))),
         "pools": named(config.pools.iter().map(|each| (&*each.name, pool(each, config)))),
@@ -343,6 +343,9 @@ fn route(route: &Route, config: &Config, secrets: &mut Map<String, Value>) -> Va
             dump["rewrite"] = rewrite(&route.rewrite, &format!("{path}.rewrite"), secrets);
             dump["class"] = class(&route.class);
             dump["retry"] = retry(&route.retry);
+            if let Some(cache) = &route.cache {
+                dump["cache"] = self::cache(cache);
+            }
             if !route.degrade.is_empty() {
                 let rungs = route.degrade.iter().enumerate();
                 let rungs = rungs.map(|(at, each)| rung(each, config, &format!("{path}.degrade[{at}]"), secrets));
@@ -356,6 +359,25 @@ fn route(route: &Route, config: &Config, secrets: &mut Map<String, Value>) -> Va
         Action::Redirect { to, status } => dump["redirect"] = json!({ "to": to, "status": status }),
     }
     dump
+}
+
+/// Without the bound on what no route keeps.
+fn memory(config: &Config) -> Value {
+    let mut dump = json!({ "buffers": size(config.memory.buffers as u64) });
+    if config.routes.iter().any(|route| route.cache.is_some()) {
+        dump["cache"] = size(config.memory.cache).into();
+    }
+    dump
+}
+
+fn cache(cache: &Cache) -> Value {
+    json!({
+        "ttl": duration(cache.rules.ttl.unwrap_or_default()),
+        "stale_while_revalidate": duration(cache.rules.stale_while_revalidate),
+        "stale_if_error": duration(cache.rules.stale_if_error),
+        "max_object": size(cache.max_object),
+        "post": cache.post,
+    })
 }
 
 fn class(rule: &ClassRule) -> Value {

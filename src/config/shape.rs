@@ -520,7 +520,12 @@ static MEMORY: &[Key] = &[
         Is("256MiB"),
         "All queued and replayable bodies; beyond it the queued are shed, and the others lose their replay.",
     ),
-    later("cache", Kind::Size(0, u64::MAX)),
+    key(
+        "cache",
+        Kind::Size(0, u64::MAX),
+        Is("256MiB"),
+        "All kept answers of all routes, those that are coming in included; beyond it those go that are asked for least.",
+    ),
 ];
 
 static CLIENT: &[Key] = &[
@@ -790,7 +795,7 @@ pub(super) static ROUTE: &[Key] = &[
     key("stream_timeout", Kind::DurationOrOff, Is("0s"), "For the whole of a committed answer; 0s is off."),
     key("rewrite", Kind::Object(REWRITE), Off, "Changes on the way to the provider and back."),
     key("retry", Kind::Object(RETRY), Off, "What happens after a failed attempt."),
-    later("cache", Kind::Object(CACHE)),
+    key("cache", Kind::Object(CACHE), Off, "Written, answers are kept and given to others, as RFC 9111 has it."),
     later("rate_limit", Kind::Object(&[later("key", Kind::Text), later("rate", Kind::Rate), later("burst", INT)])),
     key(
         "degrade",
@@ -967,10 +972,36 @@ static RETRY_RULE: &[Key] = &[
 ];
 
 static CACHE: &[Key] = &[
-    later("ttl", Kind::Duration),
-    later("stale_while_revalidate", Kind::DurationOrOff),
-    later("stale_if_error", Kind::DurationOrOff),
-    later("max_object", Kind::Size(0, u64::MAX)),
+    key(
+        "ttl",
+        Kind::DurationOrOff,
+        Is("60s"),
+        "How long an answer is fresh that does not say so itself; 0s leaves it to its `Last-Modified`.",
+    ),
+    key(
+        "stale_while_revalidate",
+        Kind::DurationOrOff,
+        Is("30s"),
+        "How long it may be sent after that while a provider is asked in the background, where it does not say.",
+    ),
+    key(
+        "stale_if_error",
+        Kind::DurationOrOff,
+        Is("1h"),
+        "How long it may be sent after that where no provider can answer, where it does not say.",
+    ),
+    key(
+        "max_object",
+        Kind::Size(1, u64::MAX),
+        Is("4MiB"),
+        "The largest body that is kept; at most a sixteenth of `memory.cache`.",
+    ),
+    key(
+        "post",
+        Kind::Bool,
+        Is("false"),
+        "Keep answers to POST too, by a hash of the body: only where asking changes nothing, as with many model calls.",
+    ),
     later("flag", Kind::Reference("flags")),
 ];
 

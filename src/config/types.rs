@@ -5,7 +5,7 @@
 
 use super::secret::{Secret, SecretBytes};
 use crate::policy::class::Class;
-use crate::policy::{circuit, degrade, ladder, queue, retry};
+use crate::policy::{circuit, degrade, freshness, ladder, queue, retry};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
@@ -236,6 +236,8 @@ pub struct Store {
 pub struct Memory {
     /// Bytes of all queued and replayable bodies. Beyond it the queued are shed, the others only lose their replay.
     pub buffers: usize,
+    /// Bytes of all kept replies, those that are coming in included.
+    pub cache: u64,
 }
 
 /// Who calls, and what it may.
@@ -536,8 +538,24 @@ pub struct Route {
     pub class: ClassRule,
     /// What happens after a failed attempt.
     pub retry: Retry,
+    /// Keeping answers to give them to others; `None` is off.
+    pub cache: Option<Cache>,
     /// What answers where its pool cannot; without effect where it has none.
     pub degrade: Vec<Rung>,
+}
+
+/// One body may take one part in so many of the memory for all kept replies.
+pub const CACHE_PART: u64 = 16;
+
+/// Keeping answers to give them to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cache {
+    /// For how long, where the origin does not say.
+    pub rules: freshness::Rules,
+    /// Bytes of the largest body that is kept; at most what the memory for all has room for.
+    pub max_object: u64,
+    /// Answers to POST are kept too, by a hash of the body.
+    pub post: bool,
 }
 
 /// How urgent the requests of a route are, before the client's cap.

@@ -144,6 +144,21 @@ impl RequestHead {
         self.target = self.fields.lay(target);
     }
 
+    /// The same with another method, without the fields that are `withheld`, and with `more` behind the others.
+    #[must_use]
+    pub fn changed(&self, method: &str, withheld: &dyn Fn(&[u8]) -> bool, more: &[(&[u8], Vec<u8>)]) -> RequestHead {
+        let mut changed = RequestHead::default();
+        changed.begin(method, self.target(), self.ends);
+        changed.version = self.version;
+        for (_, name, value) in self.fields.iter().filter(|(_, name, _)| !withheld(name)) {
+            changed.fields.push(name, value);
+        }
+        for (name, value) in more {
+            changed.fields.push(name, value);
+        }
+        changed
+    }
+
     /// The method as written.
     pub fn method(&self) -> &str {
         std::str::from_utf8(&self.fields.bytes()[self.method.clone()]).unwrap_or("")
@@ -203,6 +218,13 @@ impl ResponseHead {
         self.version = Version::Http2;
         self.ends = ends;
         self.status = status;
+    }
+
+    /// Begins a head that nobody sent as it is, in HTTP/1.1; its fields are pushed one by one.
+    pub fn compose(&mut self, status: u16, reason: &str) {
+        self.clear();
+        self.status = status;
+        self.reason = self.fields.lay(reason.as_bytes());
     }
 
     /// The reason phrase as written; may be empty.

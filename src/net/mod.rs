@@ -10,6 +10,7 @@ pub mod buffer;
 pub mod wire;
 pub mod stream;
 pub mod frames;
+pub mod inside;
 pub mod side;
 pub mod pump;
 pub mod timer;

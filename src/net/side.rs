@@ -1,5 +1,6 @@
 //! One side of an exchange, whichever version it speaks.
 
+use super::inside::Inside;
 use super::io::Socket;
 use super::pump::Source;
 use super::stream::Stream;
@@ -7,25 +8,32 @@ use super::wire::{HeadReadError, ReadError, Wire};
 use crate::http1::fields::Fields;
 use crate::http1::framing::{FramingError, Length};
 use crate::http1::head::ResponseHead;
+use bytes::Bytes;
 use std::io;
 use std::task::{Context, Poll, ready};
 
-/// A client or a provider, as an exchange sees it: a connection of its own, or a stream of a shared one.
+/// A client or a provider, as an exchange sees it: a connection of its own, a stream of a shared one, or somebody in here.
 #[derive(Debug)]
 pub enum Side<'a> {
     /// HTTP/1.
     Http1(&'a mut Wire),
     /// HTTP/2.
     Http2(&'a mut Stream),
+    /// No connection at all; only ever a client.
+    Inside(&'a mut Inside),
 }
 
-/// Says the same of both kinds.
+/// Says the same of both kinds of connection, and something of what is none.
 macro_rules! either {
-    ($self:ident, $side:ident => $said:expr) => {
+    ($self:ident, $side:ident => $said:expr, $inside:pat => $else:expr) => {
         match $self {
             Side::Http1($side) => $said,
             Side::Http2($side) => $said,
+            Side::Inside($inside) => $else,
         }
+    };
+    ($self:ident, $side:ident => $said:expr) => {
+        either!($self, $side => $said, $side => $said)
     };
 }
 
@@ -37,6 +45,7 @@ impl Side<'_> {
         match self {
             Side::Http1(wire) => Side::Http1(wire),
             Side::Http2(stream) => Side::Http2(stream),
+            Side::Inside(inside) => Side::Inside(inside),
         }
     }
 
@@ -61,12 +70,13 @@ impl Side<'_> {
                 Poll::Ready(Ok(len))
             }
             Side::Http2(stream) => stream.poll_answer(cx, head, fields).map_ok(|()| head.fields.size()),
+            Side::Inside(_) => Poll::Ready(Err(HeadReadError::Ended { partial: false })),
         }
     }
 
     /// The body that follows the head has this length, and may be at most `limit` bytes long.
     pub fn begin_body(&mut self, length: Length, limit: u64) {
-        either!(self, side => side.begin_body(length, limit));
+        either!(self, side => side.begin_body(length, limit), _ => ());
     }
 
     /// How many bytes of body are ready to be used; 0 is the end of a complete body.
@@ -75,7 +85,7 @@ impl Side<'_> {
     /// See [`ReadError`].
     #[inline]
     pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, ReadError>> {
-        either!(self, side => side.poll_body(cx))
+        either!(self, side => side.poll_body(cx), inside => Poll::Ready(Ok(inside.ready())))
     }
 
     /// The bytes of body that [`Side::poll_body`] announced.
@@ -95,17 +105,17 @@ impl Side<'_> {
     /// # Errors
     /// See [`ReadError`].
     pub fn poll_whole(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<Result<(), ReadError>> {
-        either!(self, side => side.poll_whole(cx, len))
+        either!(self, side => side.poll_whole(cx, len), _ => Poll::Ready(Ok(())))
     }
 
     /// Whether the body has been read to its end.
     pub fn body_is_done(&self) -> bool {
-        either!(self, side => side.body_is_done())
+        either!(self, side => side.body_is_done(), inside => inside.ready() == 0)
     }
 
     /// Bytes of body still to come, where that is known.
     pub fn body_remaining(&self) -> Option<u64> {
-        either!(self, side => side.body_remaining())
+        either!(self, side => side.body_remaining(), inside => Some(inside.ready() as u64))
     }
 
     /// Bytes of body that were used.
@@ -115,7 +125,7 @@ impl Side<'_> {
 
     /// The trailers of a complete body.
     pub fn trailers(&self) -> Option<&Fields> {
-        either!(self, side => side.trailers())
+        either!(self, side => side.trailers(), _ => None)
     }
 
     /// Whether trailers may come behind the body.
@@ -131,7 +141,7 @@ impl Side<'_> {
         match self {
             Side::Http1(wire) => wire.refuse_surplus(length),
             // A stream has an end of its own.
-            Side::Http2(_) => Ok(()),
+            Side::Http2(_) | Side::Inside(_) => Ok(()),
         }
     }
 
@@ -139,7 +149,7 @@ impl Side<'_> {
     pub fn has_unread(&self) -> bool {
         match self {
             Side::Http1(wire) => wire.has_unread(),
-            Side::Http2(_) => false,
+            Side::Http2(_) | Side::Inside(_) => false,
         }
     }
 
@@ -153,21 +163,21 @@ impl Side<'_> {
     pub fn is_watched(&self) -> bool {
         match self {
             Side::Http1(wire) => wire.is_watched(),
-            Side::Http2(_) => true,
+            Side::Http2(_) | Side::Inside(_) => true,
         }
     }
 
     /// Whether [`Side::poll_gone`] tells that the peer leaves at any time, whatever is unread.
     #[inline]
     pub fn says_that_it_leaves(&self) -> bool {
-        matches!(self, Side::Http2(_))
+        matches!(self, Side::Http2(_) | Side::Inside(_))
     }
 
     /// The socket underneath, where it is this side's alone.
     pub fn socket(&self) -> Option<&Socket> {
         match self {
             Side::Http1(wire) => Some(wire.io().socket()),
-            Side::Http2(_) => None,
+            Side::Http2(_) | Side::Inside(_) => None,
         }
     }
 
@@ -175,13 +185,13 @@ impl Side<'_> {
     pub fn has_hung_up(&self) -> bool {
         match self {
             Side::Http1(wire) => wire.io().has_hung_up(),
-            Side::Http2(_) => false,
+            Side::Http2(_) | Side::Inside(_) => false,
         }
     }
 
     /// Bytes pass through unframed from here on, both ways.
     pub fn become_tunnel(&mut self) {
-        either!(self, side => side.become_tunnel());
+        either!(self, side => side.become_tunnel(), _ => ());
     }
 
     // --- writing ---
@@ -197,6 +207,7 @@ impl Side<'_> {
             // It goes with what follows.
             Side::Http1(_) => {}
             Side::Http2(stream) => stream.send_head(status, ends),
+            Side::Inside(inside) => inside.send_head(status),
         }
     }
 
@@ -205,6 +216,7 @@ impl Side<'_> {
         match self {
             Side::Http1(_) => {}
             Side::Http2(stream) => stream.send_interim(status),
+            Side::Inside(inside) => inside.send_interim(),
         }
     }
 
@@ -213,6 +225,7 @@ impl Side<'_> {
         match self {
             Side::Http1(wire) => wire.begin_answer(length),
             Side::Http2(stream) => stream.begin_answer(length, trailers),
+            Side::Inside(_) => {}
         }
     }
 
@@ -224,6 +237,7 @@ impl Side<'_> {
                 wire.body_written += body.len() as u64;
             }
             Side::Http2(stream) => stream.lay_body(body),
+            Side::Inside(inside) => inside.lay_body(body),
         }
     }
 
@@ -236,6 +250,17 @@ impl Side<'_> {
         either!(self, side => side.poll_send(cx, data))
     }
 
+    /// The same for bytes that need not be copied.
+    ///
+    /// # Errors
+    /// What the connection or stream says.
+    pub fn poll_send_shared(&mut self, cx: &mut Context<'_>, data: &Bytes) -> Poll<io::Result<usize>> {
+        match self {
+            Side::Http2(stream) => stream.poll_send_shared(cx, data.clone(), false),
+            side => side.poll_send(cx, data),
+        }
+    }
+
     /// Sends all of `data`, which is short, or none of it while the peer takes nothing.
     ///
     /// # Errors
@@ -245,6 +270,7 @@ impl Side<'_> {
             // What is shorter than a chunk may be is gathered whole.
             Side::Http1(wire) => wire.poll_send(cx, data).map_ok(drop),
             Side::Http2(stream) => stream.poll_send_whole(cx, data),
+            Side::Inside(inside) => inside.poll_send(cx, data).map_ok(drop),
         }
     }
 
@@ -253,12 +279,13 @@ impl Side<'_> {
         match self {
             Side::Http1(wire) => wire.lay_end(rest),
             Side::Http2(stream) => stream.lay_body(rest),
+            Side::Inside(inside) => inside.lay_body(rest),
         }
     }
 
     /// Ends the body, with trailers where there are some and they can be told.
     pub fn finish(&mut self, trailers: Option<&Fields>) {
-        either!(self, side => side.finish(trailers));
+        either!(self, side => side.finish(trailers), _ => ());
     }
 
     /// Hands over everything that waits.
@@ -281,6 +308,7 @@ impl Side<'_> {
                 stream.finish(None);
                 Poll::Ready(Ok(()))
             }
+            Side::Inside(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -299,7 +327,7 @@ impl Side<'_> {
         match self {
             Side::Http1(wire) => wire.shrink(),
             // The library holds what there is.
-            Side::Http2(_) => {}
+            Side::Http2(_) | Side::Inside(_) => {}
         }
     }
 }

@@ -55,6 +55,9 @@ pub const STATUS_CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "gone"
 /// Why a request was refused instead of getting a lease: the `reason` of `sluice_queue_shed_total`.
 pub const SHED_REASONS: [&str; 5] = ["queue_full", "queue_timeout", "no_provider", "buffers", "cancelled"];
 
+/// What a cache does for a request: the `result` of `sluice_cache_requests_total`.
+pub const CACHE_RESULTS: [&str; 6] = ["hit", "stale", "revalidated", "collapsed", "miss", "bypass"];
+
 /// The `kind` of `sluice_provider_limit`.
 pub(super) const LIMIT_KINDS: [&str; 2] = ["concurrency", "rate"];
 
@@ -99,6 +102,10 @@ mod table {
         "Attempts after the first, by how the one before ended.");
     pub(in crate::observe) const RETRIES_SKIPPED: Family = Family::counter("sluice_retries_skipped_total", &["route", "reason"],
         "Failed attempts that no other followed, by reason.");
+    pub(in crate::observe) const CACHE_REQUESTS: Family = Family::counter("sluice_cache_requests_total", &["route", "result"],
+        "Requests on routes with `cache`, by what it did for them.");
+    pub(in crate::observe) const CACHE_BYTES: Family = Family::gauge("sluice_cache_bytes", &[],
+        "Bytes that kept replies take, those that are coming in included.");
     pub(in crate::observe) const RETRY_BUDGET: Family = Family::gauge("sluice_retry_budget_remaining", &["pool"],
         "Retries that the pool could afford now, by the budget of the first route to it.");
     pub(in crate::observe) const COST: Family = Family::counter("sluice_cost_total", &["route", "provider"],
@@ -156,6 +163,8 @@ pub const ALL: &[Family] = &[
     ATTEMPTS,
     RETRIES,
     RETRIES_SKIPPED,
+    CACHE_REQUESTS,
+    CACHE_BYTES,
     ATTEMPT_DURATION,
     IN_FLIGHT,
     REQUEST_QUEUE,

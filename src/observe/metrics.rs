@@ -7,7 +7,7 @@
 //! series has been withdrawn.
 
 use super::exposition::{self, Exposition};
-use super::families::{self, Family, LIMIT_KINDS, SECONDS, SHED_REASONS, STATUS_CLASSES};
+use super::families::{self, CACHE_RESULTS, Family, LIMIT_KINDS, SECONDS, SHED_REASONS, STATUS_CLASSES};
 use super::process::ProcessCollector;
 use crate::policy::circuit;
 use crate::policy::class::Class;
@@ -21,7 +21,7 @@ use prometheus::{
 };
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Every metric of one gateway, in a registry of its own, so that tests may run many gateways in one process.
@@ -49,6 +49,8 @@ pub struct Metrics {
     cost: CounterVec,
     degraded: IntGaugeVec,
     degraded_responses: IntCounterVec,
+    cache_requests: IntCounterVec,
+    cache_bytes: IntGauge,
     connections: IntGaugeVec,
     connections_refused: IntCounterVec,
     tls_handshakes: IntCounterVec,
@@ -89,6 +91,9 @@ struct RouteSeries {
     degraded: IntGauge,
     by_rung: [IntCounter; ladder::Kind::ALL.len()],
     cost: CounterVec,
+    cache_requests: IntCounterVec,
+    // Only of routes that keep answers.
+    by_cache: OnceLock<[IntCounter; CACHE_RESULTS.len()]>,
     // By provider, of those that cost something and were tried.
     costs: Mutex<Vec<(Box<str>, Counter)>>,
     /// A reload removed its name: nothing is to appear under it any more. Looked at under the locks above.
@@ -220,6 +225,8 @@ impl Metrics {
             cost: float_counters(&registry, families::COST),
             degraded: gauges(&registry, families::DEGRADED),
             degraded_responses: counters(&registry, families::DEGRADED_RESPONSES),
+            cache_requests: counters(&registry, families::CACHE_REQUESTS),
+            cache_bytes: gauge(&registry, families::CACHE_BYTES),
             connections: gauges(&registry, families::CONNECTIONS),
             connections_refused: counters(&registry, families::CONNECTIONS_REFUSED),
             tls_handshakes: counters(&registry, families::TLS_HANDSHAKES),
@@ -327,6 +334,11 @@ impl Metrics {
         self.workers.set(i64::try_from(n).unwrap_or(i64::MAX));
     }
 
+    /// Bytes that kept replies take.
+    pub fn set_cache_bytes(&self, n: u64) {
+        self.cache_bytes.set(i64::try_from(n).unwrap_or(i64::MAX));
+    }
+
     /// How many files the process may open; "unlimited" is shown as the largest number.
     pub fn set_open_files_limit(&self, n: u64) {
         self.open_files_limit.set(i64::try_from(n).unwrap_or(i64::MAX));
@@ -355,6 +367,8 @@ impl Metrics {
             degraded: self.degraded.with_label_values(&[name]),
             by_rung: ladder::Kind::ALL.map(|rung| self.degraded_responses.with_label_values(&[name, rung.as_str()])),
             cost: self.cost.clone(),
+            cache_requests: self.cache_requests.clone(),
+            by_cache: OnceLock::new(),
             costs: Mutex::default(),
             withdrawn: AtomicBool::new(false),
         }))
@@ -423,6 +437,7 @@ impl Metrics {
         for rung in ladder::Kind::ALL {
             let _ = self.degraded_responses.remove_label_values(&[name, rung.as_str()]);
         }
+        remove_cached(&self.cache_requests, name);
         for (provider, _) in locked(&route.0.costs).iter() {
             let _ = self.cost.remove_label_values(&[name, provider]);
         }
@@ -511,6 +526,22 @@ impl RouteMetrics {
     /// Shows whether the route is degraded now.
     pub fn show_degraded(&self, degraded: bool) {
         self.0.degraded.set(i64::from(degraded));
+    }
+
+    /// What a cache did for a request, by a word of [`CACHE_RESULTS`].
+    pub fn cached(&self, result: &'static str) {
+        let (name, counters) = (&*self.0.name, &self.0.cache_requests);
+        let known = self.0.by_cache.get_or_init(|| {
+            let known = CACHE_RESULTS.map(|one| counters.with_label_values(&[name, one]));
+            // Whoever removed the name before did not find these.
+            if self.0.withdrawn.load(Ordering::SeqCst) {
+                remove_cached(counters, name);
+            }
+            known
+        });
+        if let Some(place) = CACHE_RESULTS.iter().position(|one| *one == result) {
+            known[place].inc();
+        }
     }
 
     /// An attempt at `provider` cost so much.
@@ -772,6 +803,13 @@ fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -
     collector
 }
 
+/// Takes a route's series of `sluice_cache_requests_total` away.
+fn remove_cached(counters: &IntCounterVec, name: &str) {
+    for result in CACHE_RESULTS {
+        let _ = counters.remove_label_values(&[name, result]);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -800,6 +838,7 @@ mod tests {
         metrics.listener("web").certificates(&[("example.com", UNIX_EPOCH)]);
         metrics.provider("alpha").show(&figures());
         metrics.route("api").retried("503");
+        metrics.route("api").cached("hit");
         metrics.route("api").spent(&metrics.provider("alpha"), 1.0);
         metrics.pool("main").show([0; 3], 0, Some(1.0));
         let page = page(&metrics);
@@ -958,6 +997,7 @@ mod tests {
             metrics.provider(name).show(&figures());
             metrics.route(name).retried("503");
             metrics.route(name).skipped(Skip::Budget);
+            metrics.route(name).cached("hit");
             metrics.route(name).spent(&metrics.provider("kept"), 2.0);
             metrics.route(name).spent(&metrics.provider("removed"), 2.0);
             metrics.pool(name).shed(Class::Low, "queue_full");
@@ -967,9 +1007,12 @@ mod tests {
             metrics.listener(name).certificates(&[("example.com", UNIX_EPOCH + Duration::from_secs(7))]);
         }
         let (stale, stale_provider) = (metrics.route("removed"), metrics.provider("removed"));
+        let late = metrics.route("removed, and never cached");
         metrics.retain(&["kept"], &["kept"], &["kept"], &["kept"]);
         stale.end(Some(200), Duration::ZERO);
         stale.retried("connect");
+        stale.cached("miss");
+        late.cached("miss");
         stale.spent(&metrics.provider("kept"), 1.0);
         metrics.route("kept").spent(&stale_provider, 1.0);
         stale_provider.show(&figures());
@@ -981,6 +1024,7 @@ mod tests {
                 "sluice_requests_total{route=\"kept\",status_class=\"2xx\"} 2",
                 "sluice_cost_total{provider=\"kept\",route=\"kept\"} 2",
                 "sluice_retries_total{reason=\"503\",route=\"kept\"} 1",
+                "sluice_cache_requests_total{result=\"hit\",route=\"kept\"} 1",
                 "sluice_queue_shed_total{class=\"low\",pool=\"kept\",reason=\"queue_full\"} 1",
                 "sluice_connections{listener=\"kept\",protocol=\"http1\"} 1",
                 "sluice_tls_handshakes_total{listener=\"kept\",result=\"full\"} 1",

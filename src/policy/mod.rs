@@ -10,6 +10,7 @@ pub mod cooldown;
 pub mod pace;
 pub mod load;
 pub mod balance;
+pub mod freshness;
 pub mod retry;
 pub mod budget;
 pub mod outcome;

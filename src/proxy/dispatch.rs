@@ -5,7 +5,7 @@ mod descent;
 
 use super::attempt::{self, Cause, Failed, Lent};
 use super::client::{self, Caller};
-use super::exchange::{Answered, Broken, Ended, Terms, Withheld};
+use super::exchange::{Answered, Broken, Ended, Seen, Terms, Withheld};
 use super::forward::Onward;
 use super::frame::Request;
 use super::heartbeat::{Heartbeat, Opened};
@@ -54,6 +54,8 @@ pub struct Errand<'a> {
     pub closing: &'a AtomicBool,
     /// When its head was complete.
     pub started: Instant,
+    /// Who sees its answer's head, where a cache was asked.
+    pub seen: Option<&'a dyn Seen>,
 }
 
 /// A request on its way through a pool.
@@ -148,7 +150,9 @@ pub async fn send(
         return Err(Stop::Gone);
     }
     let mut trip = Trip::new(errand, pool);
-    lent.replay = trip.replay();
+    if lent.replay.kept() == 0 {
+        lent.replay = trip.replay();
+    }
     let mut next = trip.set_out(lent);
     loop {
         next = match next {
@@ -592,6 +596,7 @@ impl<'a> Trip<'a> {
             full: self.deadline.saturating_duration_since(since) >= self.longest / 10 * 9,
             attempt_deadline: clock::after(since, self.retry.attempt_timeout),
             trail: &self.trail,
+            seen: errand.seen,
             elsewhere,
             commit: self.retry.commit,
             committed: None,

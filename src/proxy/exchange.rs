@@ -53,6 +53,8 @@ pub struct Terms<'a> {
     pub degraded: Option<Kind>,
     /// What attempts before this one came to.
     pub trail: &'a str,
+    /// Who sees the final head before anybody is told of it, where a cache was asked.
+    pub seen: Option<&'a dyn Seen>,
     /// Whether an answer of this status is withheld, because another is to be had: by the next attempt, or with why there is
     /// none by the route's ladder. Is told whether the request is still whole, and how long its client has been awaited in
     /// this exchange.
@@ -73,6 +75,12 @@ pub struct Terms<'a> {
     pub client_idle: Duration,
     /// Bytes a second that the request body has to come at; 0 is off.
     pub min_body_rate: u64,
+}
+
+/// Sees the final head of an answer at the last moment before it goes out.
+pub trait Seen: std::fmt::Debug + Send + Sync {
+    /// `trail` is our own account of failed attempts, if there were any. Gives what `Cache-Status` says.
+    fn see(&self, head: &ResponseHead, trail: Option<&str>) -> Option<String>;
 }
 
 /// How an exchange came to its end.
@@ -618,6 +626,7 @@ impl<'a> Exchange<'a> {
 
     fn write_head(&mut self, length: Length, upgrade: bool) {
         let trail = self.trail();
+        let cached = self.terms.seen.and_then(|seen| seen.see(self.answer, trail.as_deref()));
         let back = Back {
             rewrite: self.terms.rewrite,
             identity: self.terms.identity,
@@ -627,6 +636,7 @@ impl<'a> Exchange<'a> {
             upgrade,
             degraded: self.terms.degraded,
             trail: trail.as_deref(),
+            cached: cached.as_deref(),
         };
         forward::answer_head(self.client.out(), self.answer, &back);
         self.client.send_head(self.answer.status, !upgrade && matches!(length, Length::None | Length::Exact(0)));

@@ -120,7 +120,7 @@ fn request_fields(out: &mut Vec<u8>, onward: &Onward<'_>, version: Version) {
 }
 
 /// The field that tells a body's length, where that version needs one.
-fn length_field(out: &mut Vec<u8>, length: Length, version: Version) {
+pub fn length_field(out: &mut Vec<u8>, length: Length, version: Version) {
     if version != Version::Http2 || matches!(length, Length::Exact(_)) {
         encode::length_field(out, length);
     }
@@ -145,6 +145,8 @@ pub struct Back<'a> {
     pub degraded: Option<Kind>,
     /// Our own account of failed attempts, if there were any.
     pub trail: Option<&'a str>,
+    /// What `Cache-Status` says, where a cache was asked.
+    pub cached: Option<&'a str>,
 }
 
 /// Appends the head of a provider's final answer for the client.
@@ -179,6 +181,9 @@ pub fn answer_head(out: &mut Vec<u8>, head: &ResponseHead, back: &Back<'_>) {
     encode::field(out, b"x-request-id", back.identity.request_id());
     if let Some(trail) = back.trail {
         encode::field(out, b"proxy-status", trail.as_bytes());
+    }
+    if let Some(cached) = back.cached {
+        encode::field(out, b"cache-status", cached.as_bytes());
     }
     if let Some(rung) = back.degraded {
         ladder::mark(out, rung);
@@ -382,6 +387,7 @@ mod tests {
             upgrade: false,
             degraded,
             trail: None,
+            cached: None,
         };
         let mut out = Vec::new();
         answer_head(&mut out, &head, &back);

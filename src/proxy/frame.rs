@@ -167,6 +167,11 @@ impl Request<'_> {
         Asked { host: &self.host, path, query, method, headers: &self.head.fields }
     }
 
+    /// Whether nothing is meant to change by it (RFC 9110 §9.2.1), as far as we know the method.
+    pub fn is_safe(&self) -> bool {
+        matches!(self.method, "GET" | "HEAD" | "OPTIONS")
+    }
+
     /// Whether what it asks for instead of HTTP is a WebSocket.
     pub fn is_websocket(&self) -> bool {
         self.head.fields.lists(Known::Upgrade, b"websocket")

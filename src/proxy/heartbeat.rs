@@ -97,6 +97,7 @@ impl<'a> Heartbeat<'a> {
             upgrade: false,
             degraded: None,
             trail: None,
+            cached: None,
         };
         forward::answer_head(lent.client.out(), &head, &back);
         lent.client.send_head(respond::OPENED, false);

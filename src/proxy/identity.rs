@@ -27,7 +27,7 @@ pub struct Origin {
 }
 
 /// The other end of a client's connection.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Peer {
     /// Where it is.
     pub origin: Origin,
@@ -40,7 +40,7 @@ pub struct Peer {
 }
 
 /// What a request is called in fields, logs and traces.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Identity {
     /// 32 hexadecimal digits, or what a trusted peer called it.
     request_id: Name,
@@ -53,7 +53,7 @@ pub struct Identity {
 }
 
 /// A request id, on the stack.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Name {
     bytes: [u8; REQUEST_ID_BYTES],
     len: usize,

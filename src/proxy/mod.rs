@@ -7,6 +7,7 @@ pub mod path;
 pub mod route;
 pub mod rewrite;
 pub mod client;
+pub mod cached;
 pub mod dispatch;
 pub mod waiting;
 pub mod heartbeat;
@@ -21,6 +22,7 @@ pub mod forward;
 pub mod respond;
 pub mod record;
 
+use crate::cache::reply::Cache;
 use crate::clock;
 use crate::config::{Action, Listener};
 use crate::http1::head::{RequestHead, ResponseHead, Version};
@@ -40,8 +42,8 @@ use replay::Replay;
 use respond::{Answer, Circumstances, Refusal, Refused};
 use route::Found;
 use snapshot::{Route, Snapshot};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// What all workers share.
@@ -55,6 +57,8 @@ pub struct Shared {
     pub logs: Arc<Logs>,
     /// The gateway is going: answers close their connections.
     pub draining: AtomicBool,
+    /// What is kept of answers; empty until a route keeps any.
+    pub cache: OnceLock<Cache>,
 }
 
 /// What a request is worked on with. A connection in HTTP/1 has one for all its requests, one after the other.
@@ -74,11 +78,11 @@ pub struct Desk {
 #[derive(Debug, Clone, Copy)]
 pub struct Here<'a> {
     /// What all workers share.
-    pub shared: &'a Shared,
+    pub shared: &'a Arc<Shared>,
     /// The configuration as this request sees it.
-    pub snapshot: &'a Snapshot,
+    pub snapshot: &'a Arc<Snapshot>,
     /// The listener that took it.
-    pub listener: &'a Listener,
+    pub listener: &'a Arc<Listener>,
     /// Who sent it.
     pub peer: &'a Peer,
     /// Which worker this is.
@@ -176,9 +180,17 @@ async fn serve<'snapshot>(
         listener: here.listener,
         closing: here.closing,
         started: record.started(),
+        seen: None,
     };
     match &route.pool {
-        Some(pool) => dispatch::send(&errand, pool, lent, record).await,
+        Some(pool) => match &route.config.cache {
+            None => match here.shared.cache.get() {
+                Some(cache) if !request.is_safe() => cached::write(&errand, (pool, cache), lent, record).await,
+                _ => dispatch::send(&errand, pool, lent, record).await,
+            },
+            // Apart, because every request would carry the room for it.
+            Some(rules) => Box::pin(cached::serve(&errand, rules, here, lent, record)).await,
+        },
         None => Ok(answer_here(&errand, here, &mut lent.client)),
     }
 }

@@ -24,6 +24,8 @@ pub struct Record<'a> {
     pub reason: Option<&'static str>,
     /// What went wrong, for operators.
     pub error: Option<String>,
+    /// What the cache did, if it was asked.
+    pub cache: Option<&'static str>,
     /// The rung that answered.
     pub degraded: Option<&'static str>,
     started: Instant,
@@ -38,6 +40,15 @@ pub struct Record<'a> {
     queued: Duration,
     client: &'a str,
     class: &'static str,
+}
+
+/// What was done for a request by somebody who did it for others too.
+#[derive(Debug)]
+pub struct Account {
+    error: Option<String>,
+    provider: Option<Arc<str>>,
+    attempts: Vec<AttemptRecord>,
+    queued: Duration,
 }
 
 /// What only the end of a request knows.
@@ -68,6 +79,7 @@ impl<'a> Record<'a> {
             status: None,
             reason: None,
             error: None,
+            cache: None,
             degraded: None,
             started,
             at: if logged { clock::wall() } else { SystemTime::UNIX_EPOCH },
@@ -120,6 +132,25 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// What was noted of attempts, for whoever had them made.
+    pub fn account(&mut self) -> Account {
+        Account {
+            error: self.error.take(),
+            provider: self.provider.take(),
+            attempts: std::mem::take(&mut self.attempts),
+            queued: self.queued,
+        }
+    }
+
+    /// Takes that over. The request goes on until its client has its answer.
+    pub fn enter(&mut self, account: Account) {
+        self.ended = None;
+        self.error = account.error.or(self.error.take());
+        self.provider = account.provider.or(self.provider.take());
+        self.attempts.extend(account.attempts);
+        self.queued += account.queued;
+    }
+
     fn took(&self) -> Duration {
         self.ended.unwrap_or_else(clock::now).saturating_duration_since(self.started)
     }
@@ -150,7 +181,7 @@ impl<'a> Record<'a> {
             queue_seconds: self.queued,
             provider: self.provider.as_deref(),
             attempts: &self.attempts,
-            cache: None,
+            cache: self.cache,
             degraded: self.degraded,
             reason: self.reason,
             // One that left while it waited had no attempt that would say so.

@@ -50,6 +50,8 @@ pub enum Refusal {
     NoStream,
     /// The route's whole `timeout` has passed.
     Deadline,
+    /// The client wants what is kept or nothing (`only-if-cached`), and nothing is.
+    NotCached,
     /// A defect of ours.
     Internal,
 }
@@ -142,6 +144,7 @@ impl Refusal {
             | Refusal::NoRoute
             | Refusal::WrongMethod
             | Refusal::Cancelled
+            | Refusal::NotCached
             | Refusal::Internal => None,
         }
     }
@@ -167,6 +170,7 @@ impl Refusal {
             }
             Refusal::NoStream => row(502, "no_event_stream", "The answer is no event stream", "http_protocol_error"),
             Refusal::Deadline => row(504, "deadline", "The time for this request is over", "http_response_timeout"),
+            Refusal::NotCached => row(504, "not_cached", "Nothing is kept for this", "destination_unavailable"),
             Refusal::Internal => row(500, "internal", "Internal error", "proxy_internal_error"),
         }
     }
@@ -338,6 +342,7 @@ impl Kept {
             upgrade: false,
             degraded: *degraded,
             trail: Some(&trail),
+            cached: None,
         };
         forward::answer_head(client.out(), head, &back);
         client.send_head(head.status, bodiless || body.is_empty());

@@ -79,7 +79,7 @@ fn admin(sluice: &Sluice, token: &str, line: &str, body: &str) -> String {
 }
 
 /// What there is to look at.
-const PATHS: [&str; 15] = [
+const PATHS: [&str; 16] = [
     "/",
     "/metrics",
     "/health/ready?verbose",
@@ -94,6 +94,7 @@ const PATHS: [&str; 15] = [
     "/api/v1/load-balancing",
     "/api/v1/retry",
     "/api/v1/degradation",
+    "/api/v1/cache",
     "/api/v1/overrides",
 ];
 

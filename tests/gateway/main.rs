@@ -10,6 +10,7 @@ mod authority; // certificates for tests of TLS
 mod apply; // what a reload must not do
 mod broken; // providers that break HTTP, break off, stay silent or are not there
 mod bulk; // five gibibytes each way in constant memory
+mod cache; // what is kept and given to others
 mod clients; // curl, wrk, a WebSocket library, a browser
 mod clients_http2; // curl, nghttp, h2load, a browser and a WebSocket library over TLS
 mod clients_named; // clients of the configuration: keys, addresses, classes, their own limits

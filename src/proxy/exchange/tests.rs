@@ -69,6 +69,7 @@ async fn play(request: &str, limits: Limits, scene: impl AsyncFnOnce(Stage<'_>))
         full: true,
         attempt_deadline: start + seconds(limits.timeout),
         degraded: None,
+        seen: None,
         trail: "",
         elsewhere: &|_, _, _| Err(Skip::NotRetryable),
         committed: None,

@@ -1,0 +1,672 @@
+//! A request that what is kept may answer, and what is kept of what answers it.
+//!
+//! The order is RFC 9111's: look, decide, and only then ask a provider; of many who ask for the same at once, one does. The
+//! parts are in [`crate::cache`] and [`crate::policy::freshness`]; here they meet a request.
+
+mod deliver;
+mod fetch;
+
+use super::attempt::Lent;
+use super::dispatch::{self, Errand};
+use super::exchange::{Answered, Broken, Seen};
+use super::identity::Identity;
+use super::record::Record;
+use super::replay::Replay;
+use super::respond::{Refusal, Refused};
+use super::{Here, Stop, forward, verdict, waiting};
+use crate::cache::answer::Answer;
+use crate::cache::coalesce::{Followed, Follower, Joined, Leader};
+use crate::cache::key::{self, Key, Parts};
+use crate::cache::reply::{Cache, Reply};
+use crate::cache::status::{Done, Forwarded, Status, Ttl, Why};
+use crate::cache::store::{About, Head, Stored};
+use crate::clock;
+use crate::config;
+use crate::http1::fields::{Fields, Known};
+use crate::http1::framing::Length;
+use crate::http1::head::ResponseHead;
+use crate::http1::target;
+use crate::net::wire::ReadError;
+use crate::policy::freshness::{Asked, Method, Terms, Times, Use, invalidation};
+use crate::upstream::pool::Pool;
+use bytes::Bytes;
+use deliver::{Beside, Content};
+use fetch::{Fetch, Told, Wait};
+use std::borrow::Cow;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+/// A request and what a cache sees in it.
+#[derive(Debug)]
+struct Question<'a> {
+    errand: &'a Errand<'a>,
+    here: &'a Here<'a>,
+    pool: &'a Pool,
+    cache: &'a Cache,
+    rules: &'a config::Cache,
+    asked: Asked,
+    /// Its fields as far as they concern providers.
+    fields: Cow<'a, Fields>,
+    /// What its answer is found by.
+    key: Vec<u8>,
+    /// Its body, where that is in its key.
+    body: Option<Bytes>,
+}
+
+/// What is kept for a question.
+#[derive(Debug)]
+struct Look {
+    /// What answers it.
+    hit: Option<(Arc<Stored>, Use)>,
+    /// Why a provider is to be asked.
+    why: Why,
+    /// What may be good still.
+    kept: Vec<Arc<Stored>>,
+    /// What may be given in place of an error, and until when.
+    stale: Option<(Arc<Stored>, Instant)>,
+}
+
+/// A request that goes to a provider by itself.
+#[derive(Debug)]
+struct Alone<'a> {
+    question: &'a Question<'a>,
+    why: Why,
+    requested: Instant,
+}
+
+/// A request that may change what is kept.
+#[derive(Debug)]
+struct Writing<'a> {
+    errand: &'a Errand<'a>,
+    cache: &'a Cache,
+}
+
+/// Answers a request from what is kept, or has a provider answer it.
+///
+/// # Errors
+/// See [`Stop`].
+pub async fn serve(
+    errand: &Errand<'_>,
+    rules: &config::Cache,
+    here: &Here<'_>,
+    lent: &mut Lent<'_>,
+    record: &mut Record<'_>,
+) -> Result<Answered, Stop> {
+    let (Some(pool), Some(cache)) = (&errand.route.pool, here.shared.cache.get()) else {
+        // A route that keeps answers has a pool, and the cache is there before its snapshot is.
+        return Err(Refused::new(Refusal::Internal, "There is no cache.").into());
+    };
+    let mut question = Question::new((errand, pool), rules, here, cache);
+    if let Some(why) = question.passes_by() {
+        return question.alone(why, None, lent, record).await;
+    }
+    if question.asked.method == Method::Post && !question.read_body(lent).await? {
+        return question.alone(Why::Bypass, None, lent, record).await;
+    }
+    match key(errand, question.body.as_deref()) {
+        Some(key) => question.key = key,
+        None => return question.alone(Why::Bypass, None, lent, record).await,
+    }
+    question.answer(lent, record).await
+}
+
+/// Sends a request on that may change what other routes keep, on a route that keeps nothing (RFC 9111 §4.4).
+///
+/// # Errors
+/// See [`Stop`].
+pub async fn write(
+    errand: &Errand<'_>,
+    (pool, cache): (&Pool, &Cache),
+    lent: &mut Lent<'_>,
+    record: &mut Record<'_>,
+) -> Result<Answered, Stop> {
+    let writing = Writing { errand, cache };
+    dispatch::send(&Errand { seen: Some(&writing), ..*errand }, pool, lent, record).await
+}
+
+// === impl Question ===
+
+impl<'a> Question<'a> {
+    fn new(
+        (errand, pool): (&'a Errand<'a>, &'a Pool),
+        rules: &'a config::Cache,
+        here: &'a Here<'a>,
+        cache: &'a Cache,
+    ) -> Self {
+        let fields = &errand.request.head.fields;
+        let ours = errand.caller.key_fields;
+        // A key that we take out is nothing that a provider could answer by.
+        let fields = if ours == [None, None] {
+            Cow::Borrowed(fields)
+        } else {
+            let name = |known: Known| if known == Known::Authorization { &b"authorization"[..] } else { b"x-api-key" };
+            Cow::Owned(
+                fields
+                    .without(&|field| ours.into_iter().flatten().any(|known| field.eq_ignore_ascii_case(name(known)))),
+            )
+        };
+        let asked = Asked::read(errand.request.method, &fields);
+        Question { errand, here, pool, cache, rules, asked, fields, key: Vec::new(), body: None }
+    }
+
+    /// Why nothing that is kept can have to do with it, if so.
+    fn passes_by(&self) -> Option<Why> {
+        let request = self.errand.request;
+        let bodiless = matches!(request.length, Length::None | Length::Exact(0));
+        // A GET with a body asks by something that is in no key.
+        match self.asked.method {
+            _ if request.upgrade => Some(Why::Bypass),
+            Method::Get | Method::Head if !bodiless => Some(Why::Bypass),
+            Method::Other => Some(Why::Method),
+            Method::Post if !self.rules.post => Some(Why::Method),
+            _ if self.asked.for_origin => Some(Why::Bypass),
+            _ => None,
+        }
+    }
+
+    /// Reads the whole body, as far as it may be kept; whether that is all of it.
+    async fn read_body(&mut self, lent: &mut Lent<'_>) -> Result<bool, Stop> {
+        let request = self.errand.request;
+        let room = self.errand.route.config.retry.replay_bytes;
+        if !matches!(request.length, Length::None | Length::Exact(0)) {
+            lent.replay = Replay::new(room, self.pool.hold(0, self.errand.caller.part));
+        }
+        if request.expects_continue && request.head.version != crate::http1::head::Version::Http10 {
+            forward::status_line(lent.client.out(), request.head.version, 100, b"Continue");
+            forward::end_head(lent.client.out(), request.head.version);
+            lent.client.send_interim(100);
+            lent.continued = true;
+        }
+        let limits = &self.errand.listener.limits;
+        let Lent { client, timer, replay, .. } = lent;
+        let mut flushed = false;
+        let read = poll_fn(|cx| {
+            if !flushed {
+                flushed = client.poll_flush(cx).is_ready();
+            }
+            if let Poll::Ready(read) = replay.poll_read_ahead(client, cx) {
+                return Poll::Ready(read.map_err(|error| match error {
+                    ReadError::Ended | ReadError::Io(_) => Stop::Gone,
+                    ReadError::Framing(why) => verdict::refuse_broken(&Broken::ClientBody(why)).into(),
+                    ReadError::TooLarge => verdict::refuse_broken(&Broken::ClientBodyTooLarge).into(),
+                }));
+            }
+            let earned = match limits.min_body_rate {
+                0 => limits.idle_timeout,
+                rate => Duration::from_millis(client.body_read().saturating_mul(1000) / rate).max(BODY_TIME),
+            };
+            let slow = || verdict::refuse_broken(&Broken::ClientBodyTooSlow).into();
+            timer.poll(cx, clock::after(self.errand.started, earned), clock::now()).map(|()| Err(slow()))
+        });
+        read.await?;
+        lent.now = clock::now();
+        if !lent.client.body_is_done() || !lent.replay.is_whole() {
+            return Ok(false);
+        }
+        self.body = Some(lent.replay.copy().into());
+        Ok(true)
+    }
+
+    /// Looks at what is kept.
+    fn look(&self, now: Instant) -> Look {
+        let mut look = Look { hit: None, why: Why::UriMiss, kept: Vec::new(), stale: None };
+        let Some(group) = self.cache.store.find(&self.key) else { return look };
+        look.why = Why::VaryMiss;
+        for stored in group.matching(&self.fields) {
+            let terms = &stored.head.terms;
+            let used = terms.decide(&self.asked, now);
+            match used {
+                Use::Unusable => {
+                    if look.why == Why::VaryMiss {
+                        look.why = Why::Miss;
+                    }
+                }
+                _ if terms.part.is_some() => look.why = Why::Partial,
+                Use::MustValidate { stale_if_error } => {
+                    if look.kept.is_empty() {
+                        look.why = if terms.expired_for(now).is_some() { Why::Stale } else { Why::Request };
+                        look.stale = stale_if_error.map(|until| (Arc::clone(stored), until));
+                    }
+                    look.kept.push(Arc::clone(stored));
+                }
+                // The latest counts, and what is older only for what it says of itself (RFC 9111 §4).
+                Use::Fresh | Use::Stale | Use::StaleWhileRevalidate if look.kept.is_empty() => {
+                    group.hit();
+                    look.hit = Some((Arc::clone(stored), used));
+                    return look;
+                }
+                Use::Fresh | Use::Stale | Use::StaleWhileRevalidate => {}
+            }
+        }
+        look
+    }
+
+    /// Answers it from what is kept; where nothing answers it, by what one request for all brings.
+    async fn answer(&self, lent: &mut Lent<'_>, record: &mut Record<'_>) -> Result<Answered, Stop> {
+        let mut look = self.look(lent.now);
+        if let Some((stored, used)) = look.hit.take() {
+            return self.hit(&stored, used, lent, record).await;
+        }
+        let ask = &self.asked.directives;
+        if ask.only_if_cached {
+            record.cache = Some("miss");
+            self.count("miss");
+            return Err(Refused::new(Refusal::NotCached, "Nothing that is kept answers this request.").into());
+        }
+        let by_itself = self.asked.method == Method::Head || ask.no_store || (self.asked.range && look.kept.is_empty());
+        if by_itself {
+            return self.alone(look.why, look.stale, lent, record).await;
+        }
+        let mut flight = self.key.clone();
+        if self.asked.authorised || self.asked.cookie {
+            // What one of these brings is mostly for nobody else, and says nothing of the others.
+            flight.extend_from_slice(PERSONAL);
+        }
+        // Varying replies send a request on once for each kind that is under way just then.
+        for _ in 0..FLIGHTS {
+            let (reply, collapsed) = match self.cache.flights.join(&flight, clock::now()) {
+                Joined::Alone => break,
+                Joined::Published(reply) => (reply, true),
+                Joined::Lead(leader) => return self.lead(leader, false, lent, record).await,
+                Joined::Follow(follower) => match self.follow(follower, lent).await? {
+                    Some(Followed::Alone) => break,
+                    Some(Followed::Published(reply)) => (reply, true),
+                    Some(Followed::Lead(leader)) => return self.lead(leader, true, lent, record).await,
+                    None => return self.late(&look, lent, record).await,
+                },
+            };
+            let terms = &reply.head().terms;
+            if !terms.vary.matches(&self.fields) {
+                terms.vary.write(&self.fields, &mut flight);
+                continue;
+            }
+            // What has to be validated for each use was for its own client only.
+            if !matches!(terms.decide(&self.asked, clock::now()), Use::Fresh | Use::Stale | Use::StaleWhileRevalidate) {
+                break;
+            }
+            let reader = match &*reply {
+                Reply::Kept(_) => None,
+                Reply::Coming { source, .. } => match source.reader() {
+                    Some(reader) => Some(reader),
+                    None => break,
+                },
+            };
+            record.cache = Some("collapsed");
+            self.count("collapsed");
+            let done = Forwarded { why: look.why, status: None, stored: false, collapsed };
+            return self.give_reply(&reply, reader, Done::Forwarded(done), None, lent).await;
+        }
+        self.alone(look.why, look.stale, lent, record).await
+    }
+
+    /// Waits for who brings the reply; `None` where the time is over before.
+    async fn follow(
+        &self,
+        mut follower: Follower<Reply>,
+        lent: &mut Lent<'_>,
+    ) -> Result<Option<Followed<Reply>>, Stop> {
+        let waits = tokio::time::timeout_at(self.deadline().into(), poll_fn(|cx| follower.poll(cx)));
+        let waited = Box::pin(waiting::watching(waits, lent)).await?;
+        Ok(waited.ok())
+    }
+
+    /// Its time was over while another brought the reply.
+    async fn late(&self, look: &Look, lent: &mut Lent<'_>, record: &mut Record<'_>) -> Result<Answered, Stop> {
+        let refused = verdict::refuse_broken(&Broken::Deadline { full: true });
+        record.cache = Some("miss");
+        if let Some(stored) = look.in_place_of(&refused) {
+            return self.stale(stored, None, lent, record).await;
+        }
+        self.count("miss");
+        Err(refused.into())
+    }
+
+    /// When its time is over.
+    fn deadline(&self) -> Instant {
+        let (own, route) = (self.errand.caller.timeout, self.errand.route.config.timeout);
+        clock::after(self.errand.started, own.map_or(route, |own| own.min(route)))
+    }
+
+    /// Brings the reply for all. `after`: whoever was to do it has failed.
+    async fn lead(
+        &self,
+        leader: Leader<Reply>,
+        after: bool,
+        lent: &mut Lent<'_>,
+        record: &mut Record<'_>,
+    ) -> Result<Answered, Stop> {
+        // Whoever led a moment ago may have brought it.
+        let now = clock::now();
+        let mut look = self.look(now);
+        if let Some((stored, used)) = look.hit.take() {
+            drop(leader);
+            return self.hit(&stored, used, lent, record).await;
+        }
+        if let Some((stored, _)) = look.stale.as_ref().filter(|(_, until)| after && now <= *until) {
+            // The next in line does not have to see for itself either.
+            drop(leader);
+            return self.stale(stored, None, lent, record).await;
+        }
+        let fetch = self.fetch(&look, self.errand.identity.clone(), self.errand.started);
+        let wait = fetch::begin(fetch, leader, false);
+        let told = Box::pin(waiting::watching(wait.told(), lent)).await?;
+        let answered = self.take(told, &look, lent, record).await;
+        if let Some(account) = wait.account() {
+            record.enter(account);
+        }
+        answered
+    }
+
+    /// Gives the client what was brought for it.
+    async fn take(
+        &self,
+        told: Told,
+        look: &Look,
+        lent: &mut Lent<'_>,
+        record: &mut Record<'_>,
+    ) -> Result<Answered, Stop> {
+        let forwarded = Forwarded { why: look.why, status: None, stored: false, collapsed: false };
+        record.cache = Some("miss");
+        let refused = match told {
+            Told::Good(stored) => {
+                record.cache = Some("revalidated");
+                self.count("revalidated");
+                let done = Done::Forwarded(Forwarded { status: Some(304), stored: true, ..forwarded });
+                return self.give(&stored, done, (true, None), None, lent).await;
+            }
+            Told::Reply { reply, reader, trail } => {
+                self.count("miss");
+                let done = Done::Forwarded(Forwarded { stored: true, ..forwarded });
+                return self.give_reply(&reply, reader, done, trail.as_deref(), lent).await;
+            }
+            Told::Passed { head, reader } => {
+                self.count("miss");
+                let mut cached = String::new();
+                Status { done: Done::Forwarded(forwarded), ttl: None, detail: None }.write(&mut cached);
+                let content = reader.map_or_else(|| Content::pieces(Vec::new()), Content::Coming);
+                return deliver::pass_on(self.errand, *head, content, &cached, lent).await;
+            }
+            Told::Failed(status) => match &look.stale {
+                Some((stored, _)) => return self.stale(stored, Some(status), lent, record).await,
+                None => verdict::unkept(),
+            },
+            Told::Refused(refused) => match look.in_place_of(&refused) {
+                Some(stored) => return self.stale(stored, None, lent, record).await,
+                None => *refused,
+            },
+            Told::Broken => verdict::refuse_broken(&Broken::Reset { silent: false }),
+        };
+        self.count("miss");
+        Err(refused.into())
+    }
+
+    /// Everything that a fetch needs of it.
+    fn fetch(&self, look: &Look, identity: Identity, started: Instant) -> Fetch {
+        let (here, errand) = (self.here, self.errand);
+        let is_own = |route: &super::snapshot::Route| std::ptr::eq(route, errand.route);
+        Fetch {
+            shared: Arc::clone(here.shared),
+            snapshot: Arc::clone(here.snapshot),
+            listener: Arc::clone(here.listener),
+            peer: errand.peer.clone(),
+            identity,
+            route: here.snapshot.routes.iter().position(is_own).unwrap_or_default(),
+            rules: *self.rules,
+            head: errand.request.head.clone(),
+            fields: self.fields.clone().into_owned(),
+            asked: Asked { method: if self.body.is_some() { Method::Post } else { Method::Get }, ..self.asked.clone() },
+            body: self.body.clone().unwrap_or_default(),
+            keyed: self.body.is_some(),
+            key: Key::new(&self.key),
+            kept: look.kept.clone(),
+            stale_until: look.stale.as_ref().map(|(_, until)| *until),
+            worker: here.worker,
+            started,
+        }
+    }
+
+    /// Answers from what is kept.
+    async fn hit(
+        &self,
+        stored: &Arc<Stored>,
+        used: Use,
+        lent: &mut Lent<'_>,
+        record: &mut Record<'_>,
+    ) -> Result<Answered, Stop> {
+        let (result, detail) = match used {
+            Use::StaleWhileRevalidate => ("stale", Some("stale-while-revalidate")),
+            Use::Stale => ("stale", Some("max-stale")),
+            _ => ("hit", None),
+        };
+        record.cache = Some(result);
+        self.count(result);
+        if used == Use::StaleWhileRevalidate
+            && let Joined::Lead(leader) = self.cache.flights.join(&self.key, lent.now)
+        {
+            let look = Look { hit: None, why: Why::Stale, kept: vec![Arc::clone(stored)], stale: None };
+            let random = (fastrand::u128(..), fastrand::u64(..));
+            let fetch = self.fetch(&look, Identity::new(&Fields::default(), false, random), lent.now);
+            let _: Wait = fetch::begin(fetch, leader, true);
+        }
+        self.give(stored, Done::Hit, (false, None), detail, lent).await
+    }
+
+    /// Answers with what is kept in place of an error.
+    async fn stale(
+        &self,
+        stored: &Arc<Stored>,
+        status: Option<u16>,
+        lent: &mut Lent<'_>,
+        record: &mut Record<'_>,
+    ) -> Result<Answered, Stop> {
+        record.cache = Some("stale");
+        self.count("stale");
+        let forwarded = Forwarded { why: Why::Stale, status, stored: false, collapsed: false };
+        let done = if status.is_some() { Done::Forwarded(forwarded) } else { Done::Hit };
+        self.give(stored, done, (false, None), Some("stale-if-error"), lent).await
+    }
+
+    async fn give_reply(
+        &self,
+        reply: &Reply,
+        reader: Option<crate::cache::body::Reader>,
+        done: Done,
+        trail: Option<&str>,
+        lent: &mut Lent<'_>,
+    ) -> Result<Answered, Stop> {
+        let (head, len) = match reply {
+            Reply::Kept(stored) => return self.give(stored, done, (true, trail), None, lent).await,
+            Reply::Coming { head, len, .. } => (head, *len),
+        };
+        let (now, wall) = (clock::now(), clock::wall());
+        // A part is cut from what is whole, and this is not yet.
+        let asked = Asked { range: false, ..self.asked.clone() };
+        let Some(answer) = Answer::of(head, len, (&asked, &self.fields), (now, wall), 0) else {
+            return Err(verdict::unkept().into());
+        };
+        let content = match reader {
+            Some(reader) if answer.is_whole() => Content::Coming(reader),
+            _ => Content::pieces(Vec::new()),
+        };
+        let cached = told(head, done, None, now);
+        deliver::give(self.errand, &answer, (len, content), &Beside { cached: &cached, fetched: true, trail }, lent)
+            .await
+    }
+
+    /// Gives what a kept reply comes to.
+    async fn give(
+        &self,
+        stored: &Arc<Stored>,
+        done: Done,
+        (fetched, trail): (bool, Option<&str>),
+        detail: Option<&'static str>,
+        lent: &mut Lent<'_>,
+    ) -> Result<Answered, Stop> {
+        let (now, wall) = (clock::now(), clock::wall());
+        let asked = (&self.asked, &*self.fields);
+        let Some(answer) = Answer::of(&stored.head, Some(stored.len), asked, (now, wall), fastrand::u64(..)) else {
+            return Err(verdict::unkept().into());
+        };
+        let cached = told(&stored.head, done, detail, now);
+        let pieces = answer.pieces(stored);
+        let length = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let beside = Beside { cached: &cached, fetched, trail };
+        deliver::give(self.errand, &answer, (Some(length), Content::pieces(pieces)), &beside, lent).await
+    }
+
+    /// Sends it to a provider by itself.
+    async fn alone(
+        &self,
+        why: Why,
+        stale: Option<(Arc<Stored>, Instant)>,
+        lent: &mut Lent<'_>,
+        record: &mut Record<'_>,
+    ) -> Result<Answered, Stop> {
+        let alone = Alone { question: self, why, requested: clock::now() };
+        let errand = Errand { seen: Some(&alone), ..*self.errand };
+        let result = if matches!(why, Why::Bypass | Why::Method) { "bypass" } else { "miss" };
+        record.cache = Some(result);
+        let sent = dispatch::send(&errand, self.pool, lent, record).await;
+        if let (Err(Stop::Refused(refused)), Some((stored, until)), None) = (&sent, stale, lent.opened)
+            && refused.refusal.status() >= 500
+            && clock::now() <= until
+        {
+            return self.stale(&stored, None, lent, record).await;
+        }
+        self.count(result);
+        sent
+    }
+
+    fn count(&self, result: &'static str) {
+        self.errand.route.metrics.cached(result);
+    }
+}
+
+// === impl Look ===
+
+impl Look {
+    /// What may be given in place of a refusal.
+    fn in_place_of(&self, refused: &Refused) -> Option<&Arc<Stored>> {
+        let (stored, until) = self.stale.as_ref()?;
+        (refused.refusal.status() >= 500 && clock::now() <= *until).then_some(stored)
+    }
+}
+
+// === impl Alone ===
+
+impl Seen for Alone<'_> {
+    fn see(&self, head: &ResponseHead, _: Option<&str>) -> Option<String> {
+        let Alone { question, why, requested } = self;
+        let Question { errand, cache, rules, asked, fields, key, .. } = question;
+        let times = Times { requested: *requested, received: clock::now(), wall: clock::wall() };
+        match asked.method {
+            Method::Head if head.status == 200 && !key.is_empty() => {
+                let about = About { asked, request: fields, keyed: false, rules: &rules.rules, times };
+                cache.store.after_head(&Key::new(key), &head.fields, &about);
+            }
+            Method::Get if !key.is_empty() => {
+                let reply = (head.status, &head.fields);
+                if Terms::read((asked, fields), false, reply, &rules.rules, times).is_ok() {
+                    cache.flights.forgive(key);
+                }
+            }
+            // By the operator's word these change nothing.
+            Method::Post if rules.post => {}
+            _ => invalidate(errand, cache, head),
+        }
+        let mut said = String::new();
+        let forwarded = Forwarded { why: *why, status: None, stored: false, collapsed: false };
+        Status { done: Done::Forwarded(forwarded), ttl: None, detail: None }.write(&mut said);
+        Some(said)
+    }
+}
+
+// === impl Writing ===
+
+impl Seen for Writing<'_> {
+    fn see(&self, head: &ResponseHead, _: Option<&str>) -> Option<String> {
+        invalidate(self.errand, self.cache, head);
+        None
+    }
+}
+
+/// What a request names has changed, if its answer is no error, and so has what that names.
+fn invalidate(errand: &Errand<'_>, cache: &Cache, answer: &ResponseHead) {
+    let request = errand.request;
+    if !invalidation::invalidates(request.method, answer.status) {
+        return;
+    }
+    let Some(key) = key(errand, None).map(|key| Key::new(&key)) else { return };
+    let Ok(url) = str::from_utf8(key.url()) else { return };
+    cache.invalidate(url);
+    let Some((scheme, rest)) = url.split_once("://") else { return };
+    let authority = rest.split('/').next().unwrap_or(rest);
+    for target in invalidation::also(&answer.fields, scheme, authority, request.path) {
+        cache.invalidate(&format!("{scheme}://{authority}{target}"));
+    }
+}
+
+/// What the answer to a request is found by, if there is such a thing. What a trusted peer says of the client's own request
+/// stands in it as the provider will read it.
+fn key(errand: &Errand<'_>, body: Option<&[u8]>) -> Option<Vec<u8>> {
+    let (request, peer) = (errand.request, errand.peer);
+    let told = |known| if peer.trusted { request.head.fields.get(known) } else { None };
+    let scheme = match told(Known::XForwardedProto) {
+        None => peer.scheme,
+        Some(b"http") => "http",
+        Some(b"https") => "https",
+        Some(_) => return None,
+    };
+    let own = str::from_utf8(request.authority).ok()?;
+    let authority = match told(Known::XForwardedHost) {
+        None => Cow::Borrowed(own),
+        Some(host) if host.eq_ignore_ascii_case(request.authority) => Cow::Borrowed(own),
+        // Both may be what the provider goes by; a comma stands in no host.
+        Some(host) => {
+            target::host(host).ok()?;
+            Cow::Owned(format!("{},{own}", str::from_utf8(host).ok()?))
+        }
+    };
+    let hash = body.map(|body| key::body_hash([body]));
+    let parts = Parts {
+        route: &errand.route.config.name,
+        place: "",
+        scheme,
+        authority: &authority,
+        path: request.path,
+        query: request.query,
+        body: hash.as_ref(),
+    };
+    let mut key = Vec::with_capacity(KEY_EXPECTED);
+    parts.write(&mut key);
+    Some(key)
+}
+
+/// What `Cache-Status` says of a reply that is given.
+fn told(head: &Head, done: Done, detail: Option<&'static str>, now: Instant) -> String {
+    let terms = &head.terms;
+    let ttl = match terms.expired_for(now) {
+        Some(over) => Ttl::Over(over),
+        None => Ttl::Left(terms.lifetime().saturating_sub(terms.age(now))),
+    };
+    let mut said = String::with_capacity(STATUS_EXPECTED);
+    Status { done, ttl: Some(ttl), detail }.write(&mut said);
+    said
+}
+
+/// Kinds of one varying reply that a request waits for, before it goes alone.
+const FLIGHTS: usize = 4;
+
+/// What sets the key of requests that tell who sends them apart, while they are under way.
+const PERSONAL: &[u8] = b"\0personal";
+
+/// A body's rate is judged once it has been awaited this long.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// Room made for a key.
+const KEY_EXPECTED: usize = 128;
+
+/// Room made for `Cache-Status`.
+const STATUS_EXPECTED: usize = 48;
