@@ -278,8 +278,8 @@ impl<'a> Trip<'a> {
             }
             Box::pin(waiting::watching(tokio::time::sleep(pause), lent)).await?;
         }
-        // A rung that is there for it answers sooner than a circuit that may be probed.
-        let wait = if self.may_fall(Trigger::NoProvider, lent) { Wait::Queue } else { Wait::QueueForProbe };
+        // What is there for it answers sooner than a circuit that may be probed.
+        let wait = if self.has_fallback(lent) { Wait::Queue } else { Wait::QueueForProbe };
         match self.pool.lease(&self.ask(lent.now, wait, &label)) {
             Ok(Leasing::Now(lease)) => Ok(Ok(lease)),
             Ok(Leasing::Wait(place)) => {

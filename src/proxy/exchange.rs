@@ -77,10 +77,25 @@ pub struct Terms<'a> {
     pub min_body_rate: u64,
 }
 
-/// Sees the final head of an answer at the last moment before it goes out.
+/// What a cache that was asked first has to do with the answer.
 pub trait Seen: std::fmt::Debug + Send + Sync {
-    /// `trail` is our own account of failed attempts, if there were any. Gives what `Cache-Status` says.
+    /// Sees the final head at the last moment before it goes out. `trail` is our own account of failed attempts, if there
+    /// were any. Gives what `Cache-Status` says.
     fn see(&self, head: &ResponseHead, trail: Option<&str>) -> Option<String>;
+
+    /// What is kept for the request and could answer it where nobody else does.
+    fn spare(&self, _: Instant) -> Option<Spare> {
+        None
+    }
+}
+
+/// What is kept for a request that a provider is asked to answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spare {
+    /// How long ago it expired.
+    pub expired_for: Duration,
+    /// It may be given in place of an error without a rung that says so (`stale-if-error`).
+    pub may_replace_errors: bool,
 }
 
 /// How an exchange came to its end.
