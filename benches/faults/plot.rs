@@ -14,7 +14,7 @@ pub(crate) fn svg(report: &Report) -> String {
     let ways: Vec<Way> =
         Way::ALL.into_iter().filter(|way| report.ladders.iter().any(|ladder| ladder.way == *way)).collect();
     let width = LEFT + columns.len() as f64 * COLUMN;
-    let height = TOP + ways.len() as f64 * ROW + 44.0;
+    let height = TOP + ways.len() as f64 * ROW + 24.0;
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" role=\"img\" \
          aria-label=\"What clients get while all providers fail, second by second\">\n{STYLE}"
@@ -37,11 +37,9 @@ pub(crate) fn svg(report: &Report) -> String {
             }
         }
     }
-    let wanted = ["date", "contenders"];
-    let facts: Vec<&str> =
-        report.facts.iter().filter(|(name, _)| wanted.contains(name)).map(|(_, value)| value.as_str()).collect();
-    let facts = escape(&facts.join(" · "));
-    let _ = writeln!(text, r#"<text x="16" y="{:.0}" class="note">{facts}</text></svg>"#, height - 10.0);
+    let date = report.facts.iter().find(|(name, _)| *name == "date").map_or("", |(_, date)| date.as_str());
+    let note = format!("{date} · {:.0} requests/s, half of them for either kind of pages", report.timing.rate);
+    let _ = writeln!(text, r#"<text x="16" y="{:.0}" class="note">{}</text></svg>"#, height - 10.0, escape(&note));
     text
 }
 
