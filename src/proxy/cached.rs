@@ -456,7 +456,9 @@ impl<'a> Question<'a> {
         if used == Use::StaleWhileRevalidate
             && let Joined::Lead(leader) = self.cache.flights.join(&self.key, lent.now)
         {
-            let look = Look { kept: vec![Arc::clone(stored)], ..Look::without(Why::Stale) };
+            // Whoever comes after this time follows this fetch, and is not to wait until a circuit may be probed either.
+            let stale_until = stored.head.terms.stale_if_error_until(&self.asked, lent.now);
+            let look = Look { kept: vec![Arc::clone(stored)], stale_until, ..Look::without(Why::Stale) };
             let random = (fastrand::u128(..), fastrand::u64(..));
             let fetch = self.fetch(&look, Identity::new(&Fields::default(), false, random), lent.now);
             let _: Wait = fetch::begin(fetch, leader, true);

@@ -314,3 +314,27 @@ fn all_who_wait_for_one_that_fails_are_given_what_a_rung_gives() {
     }
     assert_eq!(alpha.requests().len(), 2);
 }
+
+#[test]
+fn nobody_waits_for_a_circuit_behind_what_is_asked_in_the_background() {
+    let alpha = origin(|number, _| match number {
+        0 => reply("200 OK", "cache-control: max-age=10, stale-while-revalidate=600\r\nage: 100\r\n", "kept"),
+        _ => reply("503 No", "", "error"),
+    });
+    let gateway = Gateway::start(
+        "
+listeners: [ { name: web, bind: \"{web}\" } ]
+providers:
+  alpha: { url: \"http://{alpha}\", circuit_breaker: { failure_threshold: 1, recovery_timeout: 4s } }
+pools: { main: { providers: [alpha] } }
+routes: [ { name: all, match: { path: \"/*\" }, pool: main, retry: { attempts: 1 }, cache: { stale_if_error: 1h } } ]
+",
+        &[("alpha", alpha.address())],
+    );
+    get(&gateway, "");
+    assert_eq!(super::ask(&gateway, "GET /other", "").status(), 503, "it opens the circuit");
+    is_told(&get(&gateway, ""), "kept", "sluice; hit; detail=stale-while-revalidate");
+    // In life its time would be over now.
+    is_told(&get(&gateway, "Cache-Control: max-age=0\r\n"), "kept", STALE);
+    assert_eq!(alpha.requests().len(), 2, "nobody has waited for the probe");
+}
