@@ -119,7 +119,7 @@ impl Kind {
         match (self, job) {
             (Kind::Sluice, Job::Faults) => (SLUICE, SLUICE_PROVIDER),
             (Kind::Sluice, Job::Overload) => (SLUICE_QUEUE, SLUICE_QUEUE_PROVIDER),
-            (Kind::Sluice, Job::Ladder) => (SLUICE_LADDER, SLUICE_PROVIDER),
+            (Kind::Sluice, Job::Ladder) => (SLUICE_LADDER, SLUICE_LADDER_PROVIDER),
             (Kind::Nginx, Job::Ladder) => (NGINX_LADDER, NGINX_SERVER),
             (Kind::Nginx, _) => (NGINX, NGINX_SERVER),
             (Kind::Haproxy, Job::Faults | Job::Ladder) => (HAPROXY, "  server p{index} {address}\n"),
@@ -285,6 +285,13 @@ routes:
     match: { path: \"/*\" }
     pool: main
     degrade: [ { pool: spare }, { static: { body: \"nothing new\" } } ]
+";
+
+const SLUICE_LADDER_PROVIDER: &str = "  p{index}:
+    url: \"http://{address}\"
+    timeouts: { connect: 250ms }
+    circuit_breaker: { failure_threshold: 3, recovery_timeout: 500ms, max_recovery_timeout: 1s }
+    health_check: { path: /health, interval: 1s, timeout: 500ms, healthy_after: 1, unhealthy_after: 1 }
 ";
 
 const NGINX_SERVER: &str = "    server {address} max_fails=3 fail_timeout=1s;\n";
