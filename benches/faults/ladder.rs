@@ -8,6 +8,7 @@ use crate::load::{Ended, Pace, Shape, Shot, Source, percentile};
 use crate::process::now;
 use crate::provider::{Behaviour, Provider};
 use crate::rows::{PATIENCE, PROVIDERS, SERVICE, Stage};
+use std::io::Result;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -176,7 +177,7 @@ impl Ladder {
     pub(crate) async fn hold(contender: Contender, way: Way, stage: Stage) -> Outcome<(Ladder, Running)> {
         let (Moments { down, spare_down, back, end }, ledger) = (stage.timing.moments, Arc::<Ledger>::default());
         let providers: Vec<Provider> =
-            (0..=PROVIDERS).map(|place| Provider::start(place, SERVICE, &ledger)).collect::<Result<_, _>>()?;
+            (0..=PROVIDERS).map(|place| Provider::start(place, SERVICE, &ledger)).collect::<Result<_>>()?;
         let addresses: Vec<SocketAddr> = providers.iter().map(|provider| provider.address).collect();
         let running = contender.start(Job::Ladder, &addresses, &stage.scratch, stage.cores).await?;
 
@@ -186,10 +187,14 @@ impl Ladder {
         let (main, spare) = providers.split_at(PROVIDERS);
         for (at, bad) in [(down, main), (spare_down, spare)] {
             tokio::time::sleep_until((start + at).into()).await;
-            bad.iter().for_each(|provider| provider.turn(way.behaviour()));
+            for provider in bad {
+                provider.turn(way.behaviour());
+            }
         }
         tokio::time::sleep_until((start + back).into()).await;
-        providers.iter().for_each(|provider| provider.turn(Behaviour::Well));
+        for provider in &providers {
+            provider.turn(Behaviour::Well);
+        }
         let recovered =
             if contender.kind == Kind::Sluice { recovered(running.admin, start + back).await } else { None };
         let shots = asking.await?;
@@ -234,7 +239,7 @@ impl Pages {
 /// Waits until the admin API calls the route recovered, and says how long that took from `back` on.
 async fn recovered(admin: SocketAddr, back: Instant) -> Option<f64> {
     while now() < back + LONGEST_RECOVERY {
-        if is_degraded(admin).await == Some(false) {
+        if let Ok(true) = is_over(admin).await {
             return Some(now().saturating_duration_since(back).as_secs_f64());
         }
         tokio::time::sleep(BETWEEN_LOOKS).await;
@@ -242,14 +247,13 @@ async fn recovered(admin: SocketAddr, back: Instant) -> Option<f64> {
     None
 }
 
-async fn is_degraded(admin: SocketAddr) -> Option<bool> {
-    let mut stream = TcpStream::connect(admin).await.ok()?;
-    let request = "GET /api/v1/degradation/live HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-    stream.write_all(request.as_bytes()).await.ok()?;
+async fn is_over(admin: SocketAddr) -> Result<bool> {
+    let mut stream = TcpStream::connect(admin).await?;
+    let request = b"GET /api/v1/degradation/live HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).await?;
     let mut text = String::new();
-    stream.read_to_string(&mut text).await.ok()?;
-    let says = |value: bool| text.contains(&format!("\"degraded\":{value}"));
-    if says(true) { Some(true) } else { says(false).then_some(false) }
+    stream.read_to_string(&mut text).await?;
+    Ok(text.contains("\"degraded\":false"))
 }
 
 fn shape(number: usize) -> Shape {

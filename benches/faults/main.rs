@@ -1,5 +1,5 @@
-//! Sluice beside Debian's nginx, HAProxy and Caddy while providers fail, and while too much is asked of them:
-//! `cargo bench --bench faults`. `README.md` beside this file says how to read it.
+//! Sluice beside Debian's nginx, HAProxy and Caddy while providers fail, while too much is asked of them, and while nobody can
+//! answer: `cargo bench --bench faults`. `README.md` beside this file says how to read it.
 //!
 //! Each contender has a core, three providers and clients of its own; all of them go through the same fault at the same
 //! time. All traffic stays on loopback, and everything that was started is stopped.
