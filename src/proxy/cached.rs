@@ -245,6 +245,15 @@ impl<'a> Question<'a> {
         if by_itself {
             return self.alone(&look, lent, record).await;
         }
+        // Where nobody is in service, who comes is no more than a probe; what is kept is there at once.
+        if self.errand.route.ladder.is_none()
+            && self.pool.is_down(lent.now)
+            && let Some(failure) = failure(&Refused::new(Refusal::NoProvider, "No provider is in service."))
+            && let Some(stored) = look.in_place_of(&failure)
+        {
+            self.refresh(&look, lent.now);
+            return self.stale(stored, &failure, lent, record).await;
+        }
         let mut flight = self.key.clone();
         if self.asked.authorised || self.asked.cookie {
             // What one of these brings is mostly for nobody else, and says nothing of the others.
@@ -438,17 +447,22 @@ impl<'a> Question<'a> {
         };
         record.cache = Some(result);
         self.count(result);
-        if used == Use::StaleWhileRevalidate
-            && let Joined::Lead(leader) = self.cache.flights.join(&self.key, lent.now)
-        {
+        if used == Use::StaleWhileRevalidate {
             // Whoever comes after this time follows this fetch, and is not to wait until a circuit may be probed either.
             let stale_until = stored.head.terms.stale_if_error_until(&self.asked, lent.now);
             let look = Look { kept: vec![Arc::clone(stored)], stale_until, ..Look::without(Why::Stale) };
-            let random = (fastrand::u128(..), fastrand::u64(..));
-            let fetch = self.fetch(&look, Identity::new(&Fields::default(), false, random), lent.now);
-            let _: Wait = fetch::begin(fetch, leader, true);
+            self.refresh(&look, lent.now);
         }
         self.give(stored, Done::Hit, detail, Beside::default(), lent).await
+    }
+
+    /// Has a provider asked in the background, unless one is.
+    fn refresh(&self, look: &Look, now: Instant) {
+        if let Joined::Lead(leader) = self.cache.flights.join(&self.key, now) {
+            let random = (fastrand::u128(..), fastrand::u64(..));
+            let fetch = self.fetch(look, Identity::new(&Fields::default(), false, random), now);
+            let _: Wait = fetch::begin(fetch, leader, true);
+        }
     }
 
     /// Answers with what is kept in place of an error, or because a rung says so: both are the ladder's `stale`.
