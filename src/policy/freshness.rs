@@ -326,7 +326,9 @@ impl Terms {
             if !self.never_stale && seconds(ask.max_stale).is_some_and(|max| overdue <= max) {
                 return Use::Stale;
             }
-            if overdue < self.stale_while_revalidate {
+            // Who says how old it may be does not want it stale, unless that is said too (RFC 9111 §5.2.1.1).
+            let wants_fresh = seconds(ask.max_age).is_some() && ask.max_stale.is_none();
+            if overdue < self.stale_while_revalidate && !wants_fresh {
                 return Use::StaleWhileRevalidate;
             }
         }

@@ -7,6 +7,7 @@ mod errors;
 mod keys;
 mod purging;
 mod sharing;
+mod suite;
 
 use crate::world::{Extra, Gateway, Message, Provider};
 use std::net::SocketAddr;
