@@ -88,6 +88,18 @@ fn section_4_of_rfc_9111_the_latest_of_several_that_fit_is_used() {
 }
 
 #[test]
+fn section_4_1_of_rfc_9111_what_says_what_it_varies_by_is_used_before_what_does_not() {
+    let store = store();
+    let dated = |date| [AGE, ("Date", date), ("Vary", "A")];
+    let (early, late) = ("Sat, 21 Nov 2026 13:59:50 GMT", "Sat, 21 Nov 2026 13:59:55 GMT");
+    store.keep(path("/x"), stored(200, &[("A", "1")], &dated(early), b"for one"));
+    store.keep(path("/x"), stored(200, &[], &dated(late)[..2], b"for all"));
+    assert_eq!(found(&store, &path("/x"), &[("A", "1")]), Some(b"for one".to_vec()));
+    assert_eq!(found(&store, &path("/x"), &[("A", "2")]), Some(b"for all".to_vec()));
+    assert_eq!(found(&store, &path("/x"), &[]), Some(b"for all".to_vec()));
+}
+
+#[test]
 fn section_4_1_of_rfc_9111_variants_are_kept_beside_each_other_and_replaced_by_their_like() {
     let store = store();
     let vary = [AGE, ("Vary", "Foo")];
