@@ -291,6 +291,25 @@ fn a_scan_does_not_push_out_what_is_asked_for_often() {
     assert!(left >= 95, "{left} of 100");
 }
 
+#[test]
+fn two_hundred_thousand_random_keys_of_any_size_stay_within_the_bound() {
+    static ZEROS: [u8; 65_536] = [0; 65_536];
+    let bound = 8 * 1024 * 1024;
+    let store = Store::new(bound);
+    let like = stored(200, &[], &[AGE, ("ETag", "\"1\"")], &[]);
+    let mut random = fastrand::Rng::with_seed(9111);
+    for _ in 0..200_000 {
+        // Mostly small, some large, as they are.
+        let len = random.usize(..1 << random.u32(0..=16));
+        let key = path(&format!("/{:x}/{}", random.u64(..), "y".repeat(random.usize(0..200))));
+        store.keep(key, Stored::new(like.head.clone(), vec![Bytes::from_static(&ZEROS[..len])]));
+        assert!(store.bytes() <= bound, "{}", store.bytes());
+    }
+    let figures = store.figures();
+    assert!(figures.bytes > bound / 2, "{figures:?}");
+    assert_eq!(figures.bytes, figures.routes.iter().map(|route| route.bytes).sum::<u64>());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(40) })]
 

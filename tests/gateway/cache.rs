@@ -5,10 +5,12 @@
 mod coalescing;
 mod errors;
 mod keys;
+mod memory;
 mod purging;
 mod sharing;
 mod suite;
 
+use crate::http2::Client;
 use crate::world::{Extra, Gate, Gateway, Message, Provider};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -299,6 +301,10 @@ fn section_15_2_of_rfc_9110_interim_answers_are_passed_on_while_the_final_one_is
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     let again = client.head();
     assert_eq!(again.status(), 200, "{again:?}");
+    let answer = Client::connect(gateway.web()).ask("GET", "/other", &[], None);
+    let interims: Vec<u16> = answer.interims.iter().map(|interim| interim.status().as_u16()).collect();
+    assert_eq!((interims, answer.text()), (vec![103, 102], "whole".to_owned()));
+    assert_eq!(answer.interims[0].headers()["link"], "</a>; rel=preload");
 }
 
 #[test]

@@ -8,9 +8,9 @@
 //! - `- TITLE` begins a case, and its lines follow: `> METHOD SUFFIX | FIELDS` is a request to a path of the case's own,
 //!   `< STATUS | FIELDS` the provider's answer to it, `? METHOD | FIELDS` what the provider must have been sent, and
 //!   `= STATUS | FIELDS` what the client must get. A request is to be answered from what is kept unless answers follow
-//!   it, and each of those must have been asked for. Among fields, `"…"` is a body, `!NAME` a field that must not be there,
-//!   `+NAME: VALUE` a trailer, and `NAME >= N` a number. `< close` is a provider that goes away without answering; a body
-//!   shorter than its `content-length` breaks off, and `= cut` is a client that sees it;
+//!   it, and each of those must have been asked for. Among fields, `"…"` is a body, `*NAME` a field that must be there,
+//!   `!NAME` one that must not, `NAME >= N` a number, and `+NAME: VALUE` a trailer. `< close` is a provider that goes away
+//!   without answering; a body shorter than its `content-length` breaks off, and `= cut` is a client that sees it;
 //! - `reused STATUS | FIELDS`, `asked STATUS | FIELDS`, `validated STATUS | FIELDS` and `kept | FIELDS` are whole cases:
 //!   two plain requests, where the second is answered from what is kept, by the provider, by asking it whether what is
 //!   kept is good still, or from what is kept with just these fields;
@@ -49,11 +49,20 @@ struct Part {
     /// A method and the path's suffix, or a status.
     word: String,
     fields: Vec<(String, String)>,
+    present: Vec<String>,
     absent: Vec<String>,
     /// Fields that are numbers, and the least they may be.
     least: Vec<(String, u64)>,
     trailers: Vec<(String, String)>,
     text: Option<String>,
+}
+
+/// What stands for places in a case.
+struct Places {
+    /// The path of the case.
+    path: String,
+    /// Seconds since 1970 when its file was read, from which dates count.
+    now: i64,
 }
 
 /// What the provider has to answer, and was asked, by the number of the case.
@@ -74,11 +83,11 @@ struct Stage {
 // === impl Part ===
 
 impl Part {
-    /// Reads `WORD | name: value | !name | name >= 1 | "text"`.
-    fn read(line: &str, path: &str) -> Self {
+    /// Reads `WORD | name: value | *name | !name | name >= 1 | "text"`.
+    fn read(line: &str, places: &Places) -> Self {
         let mut part = Part::default();
         for (place, segment) in line.split('|').map(str::trim).enumerate() {
-            let segment = filled(segment, path);
+            let segment = places.fill(segment);
             let field = |text: &str| {
                 let (name, value) = text.split_once(':').unwrap_or_else(|| panic!("{text:?} is no field"));
                 (name.trim().to_owned(), value.trim().to_owned())
@@ -86,6 +95,7 @@ impl Part {
             match segment.chars().next() {
                 _ if place == 0 => part.word = segment,
                 Some('"') => part.text = Some(segment.trim_matches('"').to_owned()),
+                Some('*') if !segment.contains(':') => part.present.push(segment[1..].to_owned()),
                 Some('!') => part.absent.push(segment[1..].to_owned()),
                 Some('+') => part.trailers.push(field(&segment[1..])),
                 _ => match segment.split_once(">=") {
@@ -125,6 +135,9 @@ impl Part {
                 told.push(format!("{name} is {found:?}, not {value:?}"));
             }
         }
+        for name in self.present.iter().filter(|name| message.head.values(name).is_empty()) {
+            told.push(format!("{name} is not there"));
+        }
         for name in &self.absent {
             let found = message.head.values(name);
             if !found.is_empty() {
@@ -147,10 +160,10 @@ impl Part {
 
 impl<'t> Case<'t> {
     /// Reads a file.
-    fn all(text: &'t str) -> Vec<Self> {
+    fn all(text: &'t str, now: i64) -> Vec<Self> {
         let (mut cases, mut route): (Vec<Case<'t>>, &str) = (Vec::new(), "strict");
         for (line, content) in (1..).zip(text.lines()).map(|(line, content)| (line, content.trim())) {
-            let path = |route: &str, cases: &[Case<'_>]| format!("/{route}/{}", cases.len());
+            let places = |route: &str, number: usize| Places { path: format!("/{route}/{number}"), now };
             let (sign, rest) = content.split_at(content.find(' ').unwrap_or(content.len()));
             match sign {
                 "" | "//" | "#" => {}
@@ -158,9 +171,8 @@ impl<'t> Case<'t> {
                 _ if content.starts_with('@') => route = &content[1..],
                 "-" => cases.push(Case { line, route, title: rest.trim().to_owned(), steps: Vec::new() }),
                 ">" | "<" | "?" | "=" => {
-                    let path = path(route, &cases[..cases.len() - 1]);
+                    let part = Part::read(rest, &places(route, cases.len() - 1));
                     let steps = &mut cases.last_mut().expect("a case began").steps;
-                    let part = Part::read(rest, &path);
                     if sign == ">" {
                         steps.push(Step { request: part, ..Step::default() });
                         continue;
@@ -173,7 +185,7 @@ impl<'t> Case<'t> {
                     }
                 }
                 "reused" | "asked" | "validated" | "kept" => {
-                    let steps = short(sign, Part::read(rest, &path(route, &cases)));
+                    let steps = short(sign, Part::read(rest, &places(route, cases.len())));
                     cases.push(Case { line, route, title: content.to_owned(), steps });
                 }
                 _ => panic!("line {line} is nothing that a case has: {content}"),
@@ -191,7 +203,11 @@ fn short(kind: &str, mut first: Part) -> Vec<Step> {
     let get = Part { word: "GET".to_owned(), ..Part::default() };
     let mut second = Step { request: get.clone(), ..Step::default() };
     match kind {
-        "asked" => second.answers.push(Part::read("200 | cache-control: no-store", "")),
+        "asked" => second.answers.push(Part {
+            word: "200".to_owned(),
+            fields: vec![("cache-control".to_owned(), "no-store".to_owned())],
+            ..Part::default()
+        }),
         "kept" => {
             let fields = first.fields.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("connection"));
             second.gets.fields = fields.cloned().collect();
@@ -214,36 +230,38 @@ fn short(kind: &str, mut first: Part) -> Vec<Step> {
     vec![Step { request: get, answers: vec![first], ..Step::default() }, second]
 }
 
-/// A text with its places filled in.
-fn filled(text: &str, path: &str) -> String {
-    let mut filled = String::new();
-    let mut rest = text;
-    while let Some((before, (place, after))) =
-        rest.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?)))
-    {
-        filled.push_str(before);
-        let (form, seconds) = place.split_once(' ').unwrap_or(("", place));
-        match (form, seconds.parse()) {
-            (_, Ok(seconds)) => filled.push_str(&date(form, seconds)),
-            _ if place == "path" => filled.push_str(path),
-            _ => panic!("{place:?} is no place"),
-        }
-        rest = after;
-    }
-    filled + rest
-}
+// === impl Places ===
 
-/// The date so many seconds from now.
-fn date(form: &str, seconds: i64) -> String {
-    let moment = Timestamp::now().as_second() + seconds;
-    let date = Offset::UTC.to_datetime(Timestamp::from_second(moment).expect("a time"));
-    let form = match form {
-        "" => "%a, %d %b %Y %H:%M:%S GMT",
-        "850" => "%A, %d-%b-%y %H:%M:%S GMT",
-        "asctime" => "%a %b %e %H:%M:%S %Y",
-        _ => panic!("{form:?} is no form of a date"),
-    };
-    date.strftime(form).to_string()
+impl Places {
+    /// A text with its places filled in.
+    fn fill(&self, text: &str) -> String {
+        let (mut filled, mut rest) = (String::new(), text);
+        while let Some((before, (place, after))) =
+            rest.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?)))
+        {
+            filled.push_str(before);
+            let (form, seconds) = place.split_once(' ').unwrap_or(("", place));
+            match (form, seconds.parse()) {
+                (_, Ok(seconds)) => filled.push_str(&self.date(form, seconds)),
+                _ if place == "path" => filled.push_str(&self.path),
+                _ => panic!("{place:?} is no place"),
+            }
+            rest = after;
+        }
+        filled + rest
+    }
+
+    /// The date so many seconds from now.
+    fn date(&self, form: &str, seconds: i64) -> String {
+        let moment = Timestamp::from_second(self.now + seconds).expect("a time");
+        let form = match form {
+            "" => "%a, %d %b %Y %H:%M:%S GMT",
+            "850" => "%A, %d-%b-%y %H:%M:%S GMT",
+            "asctime" => "%a %b %e %H:%M:%S %Y",
+            _ => panic!("{form:?} is no form of a date"),
+        };
+        Offset::UTC.to_datetime(moment).strftime(form).to_string()
+    }
 }
 
 // === impl Stage ===
@@ -391,7 +409,7 @@ fn is_validated_behind(answer: &Message) -> bool {
 /// Plays a file.
 fn play(name: &str, text: &str) {
     let mut stage = Stage::new();
-    let cases = Case::all(text);
+    let cases = Case::all(text, Timestamp::now().as_second());
     let mut failed = String::new();
     for (number, case) in cases.iter().enumerate() {
         let told = stage.play(number, case);
