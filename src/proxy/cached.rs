@@ -13,7 +13,7 @@ use super::identity::Identity;
 use super::record::Record;
 use super::replay::Replay;
 use super::respond::{Came, Refusal, Refused};
-use super::{Here, Stop, forward, verdict, waiting};
+use super::{Here, Stop, verdict, waiting};
 use crate::cache::answer::Answer;
 use crate::cache::coalesce::{Followed, Follower, Joined, Leader};
 use crate::cache::key::{self, Key, Parts};
@@ -26,7 +26,6 @@ use crate::http1::fields::{Fields, Known};
 use crate::http1::framing::Length;
 use crate::http1::head::ResponseHead;
 use crate::http1::target;
-use crate::net::wire::ReadError;
 use crate::policy::freshness::{Asked, Method, Terms, Times, Use, invalidation};
 use crate::policy::ladder::{Kind, Trigger};
 use crate::upstream::pool::Pool;
@@ -37,8 +36,7 @@ use std::borrow::Cow;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A request and what a cache sees in it.
 #[derive(Debug)]
@@ -55,6 +53,8 @@ struct Question<'a> {
     key: Vec<u8>,
     /// Its body, where that is in its key.
     body: Option<Bytes>,
+    /// When its time began.
+    started: Instant,
 }
 
 /// What is kept for a question.
@@ -150,7 +150,18 @@ impl<'a> Question<'a> {
             )
         };
         let asked = Asked::read(errand.request.method, &fields);
-        Question { errand, here, pool, cache, rules, asked, fields, key: Vec::new(), body: None }
+        Question {
+            errand,
+            here,
+            pool,
+            cache,
+            rules,
+            asked,
+            fields,
+            key: Vec::new(),
+            body: None,
+            started: errand.started,
+        }
     }
 
     /// Why nothing that is kept can have to do with it, if so.
@@ -175,40 +186,14 @@ impl<'a> Question<'a> {
         if !matches!(request.length, Length::None | Length::Exact(0)) {
             lent.replay = Replay::new(room, self.pool.hold(0, self.errand.caller.part));
         }
-        if request.expects_continue && request.head.version != crate::http1::head::Version::Http10 {
-            forward::status_line(lent.client.out(), request.head.version, 100, b"Continue");
-            forward::end_head(lent.client.out(), request.head.version);
-            lent.client.send_interim(100);
-            lent.continued = true;
+        let begun = lent.now;
+        let kept = waiting::for_body(self.errand, None, lent).await?;
+        // A client's own time is nobody else's.
+        self.started = clock::after(self.started, lent.now.saturating_duration_since(begun));
+        if kept {
+            self.body = Some(lent.replay.copy().into());
         }
-        let limits = &self.errand.listener.limits;
-        let Lent { client, timer, replay, .. } = lent;
-        let mut flushed = false;
-        let read = poll_fn(|cx| {
-            if !flushed {
-                flushed = client.poll_flush(cx).is_ready();
-            }
-            if let Poll::Ready(read) = replay.poll_read_ahead(client, cx) {
-                return Poll::Ready(read.map_err(|error| match error {
-                    ReadError::Ended | ReadError::Io(_) => Stop::Gone,
-                    ReadError::Framing(why) => verdict::refuse_broken(&Broken::ClientBody(why)).into(),
-                    ReadError::TooLarge => verdict::refuse_broken(&Broken::ClientBodyTooLarge).into(),
-                }));
-            }
-            let earned = match limits.min_body_rate {
-                0 => limits.idle_timeout,
-                rate => Duration::from_millis(client.body_read().saturating_mul(1000) / rate).max(BODY_TIME),
-            };
-            let slow = || verdict::refuse_broken(&Broken::ClientBodyTooSlow).into();
-            timer.poll(cx, clock::after(self.errand.started, earned), clock::now()).map(|()| Err(slow()))
-        });
-        read.await?;
-        lent.now = clock::now();
-        if !lent.client.body_is_done() || !lent.replay.is_whole() {
-            return Ok(false);
-        }
-        self.body = Some(lent.replay.copy().into());
-        Ok(true)
+        Ok(kept)
     }
 
     /// Looks at what is kept.
@@ -337,7 +322,7 @@ impl<'a> Question<'a> {
     /// When its time is over.
     fn deadline(&self) -> Instant {
         let (own, route) = (self.errand.caller.timeout, self.errand.route.config.timeout);
-        clock::after(self.errand.started, own.map_or(route, |own| own.min(route)))
+        clock::after(self.started, own.map_or(route, |own| own.min(route)))
     }
 
     /// Brings the reply for all. `after`: whoever was to do it has failed.
@@ -355,7 +340,7 @@ impl<'a> Question<'a> {
             drop(leader);
             return self.hit(&stored, used, lent, record).await;
         }
-        let fetch = Fetch { after, ..self.fetch(&look, self.errand.identity.clone(), self.errand.started) };
+        let fetch = Fetch { after, ..self.fetch(&look, self.errand.identity.clone(), self.started) };
         let wait = fetch::begin(fetch, leader, false);
         let told = loop {
             match Box::pin(waiting::watching(wait.told(), lent)).await? {
@@ -554,7 +539,7 @@ impl<'a> Question<'a> {
     /// Sends it to a provider by itself.
     async fn alone(&self, look: &Look, lent: &mut Lent<'_>, record: &mut Record<'_>) -> Result<Answered, Stop> {
         let alone = Alone { question: self, look, requested: clock::now() };
-        let errand = Errand { seen: Some(&alone), ..*self.errand };
+        let errand = Errand { seen: Some(&alone), started: self.started, ..*self.errand };
         let result = if matches!(look.why, Why::Bypass | Why::Method) { "bypass" } else { "miss" };
         record.cache = Some(result);
         let sent = dispatch::send(&errand, self.pool, lent, record).await;
@@ -719,9 +704,6 @@ const FLIGHTS: usize = 4;
 
 /// What sets the key of requests that tell who sends them apart, while they are under way.
 const PERSONAL: &[u8] = b"\0personal";
-
-/// A body's rate is judged once it has been awaited this long.
-const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// Room made for a key.
 const KEY_EXPECTED: usize = 128;

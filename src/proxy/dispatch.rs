@@ -449,8 +449,8 @@ impl<'a> Trip<'a> {
                 return self.may_replace(status, whole, awaited, self.made + u32::from(failed));
             }
             // Another is asked already, and was paid for.
-            let left = left(self.deadline, awaited, clock::now());
-            match self.helps(retry::Ended::Status(status), whole, left, self.made) {
+            let time = left(self.deadline, awaited, clock::now());
+            match self.helps(retry::Ended::Status(status), whole, time, self.made) {
                 Ok(()) => relied.store(true, Ordering::Relaxed),
                 Err(skip) => return self.or_falls(skip, status, whole, awaited, self.made),
             }

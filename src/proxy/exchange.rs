@@ -816,8 +816,7 @@ impl<'a> Exchange<'a> {
         if rate == 0 || forward::is_grpc(&self.terms.request.head.fields) {
             return (quiet, Broken::ClientBodyTooSlow);
         }
-        let earned = Duration::from_millis(self.client.body_read().saturating_mul(1000) / rate);
-        let allowed = earned.max(BODY_RATE_AFTER).saturating_sub(self.times.awaited);
+        let allowed = earned(self.client.body_read(), rate).saturating_sub(self.times.awaited);
         (clock::after(since, allowed).min(quiet), Broken::ClientBodyTooSlow)
     }
 
@@ -858,6 +857,11 @@ impl Ended {
             Ended::Withheld(withheld) => withheld.reusable,
         }
     }
+}
+
+/// For how long a client may have been awaited that has sent so many bytes of a body, at `rate` bytes a second.
+pub fn earned(bytes: u64, rate: u64) -> Duration {
+    Duration::from_millis(bytes.saturating_mul(1000) / rate).max(BODY_RATE_AFTER)
 }
 
 /// `Keep-Alive: timeout=5`: how long the provider keeps its end open.

@@ -131,7 +131,10 @@ struct Line {
 
 /// The fetch's end of it. Dropping it says what there is to say.
 #[derive(Debug)]
-struct Teller(Arc<Slot>);
+struct Teller {
+    slot: Arc<Slot>,
+    shared: Arc<Shared>,
+}
 
 /// Takes the answer.
 #[derive(Debug)]
@@ -179,7 +182,7 @@ struct Take(Arc<Fill>);
 /// Begins a fetch. `alone`: it is for nobody who waits.
 pub(super) fn begin(fetch: Fetch, leader: Leader<Reply>, alone: bool) -> Wait {
     let slot = Arc::new(Slot::default());
-    let teller = Teller(Arc::clone(&slot));
+    let teller = Teller { slot: Arc::clone(&slot), shared: Arc::clone(&fetch.shared) };
     let state = State {
         leader: Some(leader),
         requested: fetch.started,
@@ -375,13 +378,13 @@ impl Fill {
                 if let Some(leader) = &leader {
                     leader.publish(Arc::new(Reply::Kept(Arc::clone(&stored))));
                 }
-                teller.0.tell(Told::Good(stored));
+                teller.slot.tell(Told::Good(stored));
             }
             (Err(Stop::Refused(refused)), _) => {
                 if let Some(leader) = leader {
                     self.tell_failure(leader, &refused);
                 }
-                teller.0.tell(Told::Refused(refused));
+                teller.slot.tell(Told::Refused(refused));
             }
             // What is dropped here was not whole, and whoever reads it sees that.
             _ => {}
@@ -567,13 +570,18 @@ impl Slot {
 
 impl Teller {
     fn account(&self, account: Account) {
-        self.0.line().account = Some(account);
+        self.slot.line().account = Some(account);
     }
 }
 
 impl Drop for Teller {
     fn drop(&mut self) {
-        self.0.tell(Told::Broken);
+        // The task ends with it, and whoever waits for it sees that as for any answer that breaks off.
+        if std::thread::panicking() {
+            self.shared.metrics.panicked();
+            tracing::error!("a request for what is kept panicked; please report this with the lines above");
+        }
+        self.slot.tell(Told::Broken);
     }
 }
 

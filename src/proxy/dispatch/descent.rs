@@ -181,7 +181,7 @@ impl<'a> Trip<'a> {
         let errand = self.errand;
         let mut body = Body::Same;
         if reduced.wants_body(errand.request) {
-            if !waiting::for_body(errand.request, self.deadline, lent).await? {
+            if !waiting::for_body(errand, Some(self.deadline), lent).await? {
                 return Ok(false);
             }
             body = reduced.body(errand.request, lent.replay.bytes());
