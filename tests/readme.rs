@@ -5,6 +5,7 @@
 
 use sluice::config::{self, Environment, Loaded, Problems};
 use sluice::observe::families::{self, Family, Kind};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -220,4 +221,45 @@ fn headings(text: &str) -> impl Iterator<Item = String> {
         kept.map(|letter| if letter == ' ' { '-' } else { letter }).flat_map(char::to_lowercase).collect()
     };
     text.lines().filter(|line| line.starts_with('#')).map(anchor)
+}
+
+/// What shows that the cache conforms: its tests by their names, and groups of cases by `AREA: NAME`.
+fn shown() -> BTreeSet<String> {
+    let list = |folder: &str, extension: &str| -> Vec<PathBuf> {
+        let entries = fs::read_dir(root().join(folder)).expect("a folder");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        paths.filter(|path| path.extension().is_some_and(|found| found == extension)).collect()
+    };
+    let mut shown = BTreeSet::new();
+    let folders = ["src/policy/freshness", "src/cache", "tests/gateway/cache"];
+    let files = folders.iter().flat_map(|folder| list(folder, "rs"));
+    for path in files.chain([root().join("tests/gateway/cache.rs")]) {
+        for test in read(&path).split("#[test]\n").skip(1) {
+            let name = test.trim_start().strip_prefix("fn ").and_then(|rest| rest.split_once('('));
+            shown.extend(name.map(|(name, _)| name.to_owned()));
+        }
+    }
+    for path in list("tests/gateway/cache/suite", "cases") {
+        let area = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        for line in read(&path).lines().filter_map(|line| line.strip_prefix("## ")) {
+            let name = line.split_once(": ").filter(|(section, _)| section.contains('§')).map_or(line, |(_, name)| name);
+            assert!(shown.insert(format!("{area}: {name}")), "{area} has two groups called {name:?}");
+        }
+    }
+    shown
+}
+
+#[test]
+fn every_requirement_of_the_cache_names_what_shows_it() {
+    let text = read(&root().join("docs/cache-conformance.md"));
+    let rows = text.lines().filter(|line| line.starts_with("| ")).map(|line| line.trim_matches(['|', ' ']));
+    let cells = rows.filter_map(|row| row.rsplit_once(" | ").filter(|(front, _)| front.contains(" | ")));
+    let named: BTreeSet<&str> = cells.flat_map(|(_, cell)| cell.split('`').skip(1).step_by(2)).collect();
+    let shown = shown();
+    let missing: Vec<_> = named.iter().filter(|name| !shown.contains(**name)).collect();
+    assert!(missing.is_empty(), "docs/cache-conformance.md names what is not there: {missing:#?}");
+    let must_be_named = |name: &&String| name.starts_with("section_") || name.contains(": ");
+    let unnamed: Vec<_> = shown.iter().filter(must_be_named).filter(|name| !named.contains(name.as_str())).collect();
+    assert!(unnamed.is_empty(), "docs/cache-conformance.md does not name {unnamed:#?}");
+    assert!(named.len() > 100, "{}", named.len());
 }

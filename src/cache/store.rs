@@ -334,9 +334,12 @@ impl Store {
 // === impl Group ===
 
 impl Group {
-    /// The replies that were chosen for requests like this one, the latest first (RFC 9111 §4).
+    /// The replies that were chosen for requests like this one, the latest first (RFC 9111 §4), those last that do not say
+    /// what they vary by: where others do, that was forgotten (§4.1).
     pub fn matching<'g>(&'g self, request: &'g Fields) -> impl Iterator<Item = &'g Arc<Stored>> {
-        self.replies.iter().filter(|stored| stored.head.terms.vary.matches(request))
+        let vary = |stored: &'g Arc<Stored>| &stored.head.terms.vary;
+        let varying = self.replies.iter().filter(move |stored| !vary(stored).is_empty() && vary(stored).matches(request));
+        varying.chain(self.replies.iter().filter(move |stored| vary(stored).is_empty()))
     }
 
     /// All replies, the latest first.

@@ -88,6 +88,18 @@ fn section_4_of_rfc_9111_the_latest_of_several_that_fit_is_used() {
 }
 
 #[test]
+fn section_4_1_of_rfc_9111_what_says_what_it_varies_by_is_used_before_what_does_not() {
+    let store = store();
+    let dated = |date| [AGE, ("Date", date), ("Vary", "A")];
+    let (early, late) = ("Sat, 21 Nov 2026 13:59:50 GMT", "Sat, 21 Nov 2026 13:59:55 GMT");
+    store.keep(path("/x"), stored(200, &[("A", "1")], &dated(early), b"for one"));
+    store.keep(path("/x"), stored(200, &[], &dated(late)[..2], b"for all"));
+    assert_eq!(found(&store, &path("/x"), &[("A", "1")]), Some(b"for one".to_vec()));
+    assert_eq!(found(&store, &path("/x"), &[("A", "2")]), Some(b"for all".to_vec()));
+    assert_eq!(found(&store, &path("/x"), &[]), Some(b"for all".to_vec()));
+}
+
+#[test]
 fn section_4_1_of_rfc_9111_variants_are_kept_beside_each_other_and_replaced_by_their_like() {
     let store = store();
     let vary = [AGE, ("Vary", "Foo")];
@@ -277,6 +289,25 @@ fn a_scan_does_not_push_out_what_is_asked_for_often() {
     }
     let left = often.iter().filter(|key| store.find(key.as_ref()).is_some()).count();
     assert!(left >= 95, "{left} of 100");
+}
+
+#[test]
+fn two_hundred_thousand_random_keys_of_any_size_stay_within_the_bound() {
+    static ZEROS: [u8; 65_536] = [0; 65_536];
+    let bound = 8 * 1024 * 1024;
+    let store = Store::new(bound);
+    let like = stored(200, &[], &[AGE, ("ETag", "\"1\"")], &[]);
+    let mut random = fastrand::Rng::with_seed(9111);
+    for _ in 0..200_000 {
+        // Mostly small, some large, as they are.
+        let len = random.usize(..1 << random.u32(0..=16));
+        let key = path(&format!("/{:x}/{}", random.u64(..), "y".repeat(random.usize(0..200))));
+        store.keep(key, Stored::new(like.head.clone(), vec![Bytes::from_static(&ZEROS[..len])]));
+        assert!(store.bytes() <= bound, "{}", store.bytes());
+    }
+    let figures = store.figures();
+    assert!(figures.bytes > bound / 2, "{figures:?}");
+    assert_eq!(figures.bytes, figures.routes.iter().map(|route| route.bytes).sum::<u64>());
 }
 
 proptest! {

@@ -8,6 +8,9 @@ use std::task::{Context, Poll, ready};
 
 /// Who takes an answer.
 pub trait Taker: fmt::Debug + Send {
+    /// An interim head, as it was written for the version of its request.
+    fn interim(&mut self, status: u16, written: &[u8]);
+
     /// The final head, as it was written for the version of its request.
     fn head(&mut self, status: u16, written: &[u8]);
 
@@ -79,8 +82,9 @@ impl Inside {
         self.out.clear();
     }
 
-    /// The head of an interim answer is written: nobody here has a use for it.
-    pub fn send_interim(&mut self) {
+    /// The head of an interim answer is written.
+    pub fn send_interim(&mut self, status: u16) {
+        self.taker.interim(status, &self.out);
         self.out.clear();
     }
 

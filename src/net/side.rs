@@ -216,7 +216,7 @@ impl Side<'_> {
         match self {
             Side::Http1(_) => {}
             Side::Http2(stream) => stream.send_interim(status),
-            Side::Inside(inside) => inside.send_interim(),
+            Side::Inside(inside) => inside.send_interim(status),
         }
     }
 

@@ -326,7 +326,9 @@ impl Terms {
             if !self.never_stale && seconds(ask.max_stale).is_some_and(|max| overdue <= max) {
                 return Use::Stale;
             }
-            if overdue < self.stale_while_revalidate {
+            // Who says how old it may be does not want it stale, unless that is said too (RFC 9111 §5.2.1.1).
+            let wants_fresh = seconds(ask.max_age).is_some() && ask.max_stale.is_none();
+            if overdue < self.stale_while_revalidate && !wants_fresh {
                 return Use::StaleWhileRevalidate;
             }
         }
@@ -379,13 +381,13 @@ impl Terms {
     /// that it withholds, and neither its age nor its length, which are written anew with each use.
     #[must_use]
     pub fn kept(&self, reply: &Fields) -> Fields {
-        let options: Vec<&[u8]> = reply.named(b"connection").flat_map(elements).collect();
-        reply.without(&|name| {
-            let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
-            NEVER_KEPT.iter().any(|other| is(other))
-                || options.iter().any(|other| is(other))
-                || self.withheld.iter().any(|other| is(other))
-        })
+        self.part(reply, false)
+    }
+
+    /// The fields of a reply that it withholds: they are for who asked for it, and nobody else (RFC 9111 §5.2.2.4, §5.2.2.7).
+    #[must_use]
+    pub fn withheld(&self, reply: &Fields) -> Fields {
+        self.part(reply, true)
     }
 
     /// Bytes it takes in memory.
@@ -393,6 +395,16 @@ impl Terms {
     pub fn bytes(&self) -> usize {
         let withheld: usize = self.withheld.iter().map(|name| name.len() + size_of::<Box<[u8]>>()).sum();
         size_of::<Terms>() + self.vary.bytes() + self.tag.as_ref().map_or(0, Tag::bytes) + withheld
+    }
+
+    fn part(&self, reply: &Fields, withheld: bool) -> Fields {
+        let options: Vec<&[u8]> = reply.named(b"connection").flat_map(elements).collect();
+        reply.without(&|name| {
+            let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+            NEVER_KEPT.iter().any(|other| is(other))
+                || options.iter().any(|other| is(other))
+                || self.withheld.iter().any(|other| is(other)) != withheld
+        })
     }
 
     fn must_validate(&self, age: Duration, ask: &Ask, now: Instant) -> Use {

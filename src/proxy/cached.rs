@@ -34,6 +34,7 @@ use deliver::{Beside, Content};
 use fetch::{Fetch, Told, Wait};
 use std::borrow::Cow;
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -298,7 +299,7 @@ impl<'a> Question<'a> {
             record.cache = Some("collapsed");
             self.count("collapsed");
             let done = Forwarded { why: look.why, status: None, stored: false, collapsed };
-            return self.give_reply(&reply, reader, Done::Forwarded(done), None, lent).await;
+            return self.give_reply(&reply, reader, Done::Forwarded(done), (None, None), lent).await;
         }
         self.alone(&look, lent, record).await
     }
@@ -350,7 +351,17 @@ impl<'a> Question<'a> {
         }
         let fetch = Fetch { after, ..self.fetch(&look, self.errand.identity.clone(), self.started) };
         let wait = fetch::begin(fetch, leader, false);
-        let told = Box::pin(waiting::watching(wait.told(), lent)).await?;
+        let told = loop {
+            match Box::pin(waiting::watching(wait.told(), lent)).await? {
+                Told::Interim { status, written } => {
+                    lent.client.out().extend_from_slice(&written);
+                    lent.client.send_interim(status);
+                    // What does not go out at once goes with what follows.
+                    let _: Poll<io::Result<()>> = poll_fn(|cx| Poll::Ready(lent.client.poll_flush(cx))).await;
+                }
+                told => break told,
+            }
+        };
         let answered = self.take(told, &look, lent, record).await;
         if let Some(account) = wait.account() {
             record.enter(account);
@@ -376,10 +387,10 @@ impl<'a> Question<'a> {
                 let beside = Beside { fetched: true, ..Beside::default() };
                 return self.give(&stored, done, None, beside, lent).await;
             }
-            Told::Reply { reply, reader, trail } => {
+            Told::Reply { reply, reader, own, trail } => {
                 self.count("miss");
                 let done = Done::Forwarded(Forwarded { stored: true, ..forwarded });
-                return self.give_reply(&reply, reader, done, trail.as_deref(), lent).await;
+                return self.give_reply(&reply, reader, done, (trail.as_deref(), Some(&own)), lent).await;
             }
             Told::Passed { head, reader } => {
                 self.count("miss");
@@ -400,7 +411,7 @@ impl<'a> Question<'a> {
                 }
                 *refused
             }
-            Told::Broken => verdict::refuse_broken(&Broken::Reset { silent: false }),
+            Told::Broken | Told::Interim { .. } => verdict::refuse_broken(&Broken::Reset { silent: false }),
         };
         self.count("miss");
         Err(refused.into())
@@ -494,7 +505,7 @@ impl<'a> Question<'a> {
         reply: &Reply,
         reader: Option<crate::cache::body::Reader>,
         done: Done,
-        trail: Option<&str>,
+        (trail, own): (Option<&str>, Option<&Fields>),
         lent: &mut Lent<'_>,
     ) -> Result<Answered, Stop> {
         let (head, len) = match reply {
@@ -516,7 +527,7 @@ impl<'a> Question<'a> {
             _ => Content::pieces(Vec::new()),
         };
         let cached = told(head, done, None, now);
-        let beside = Beside { cached: &cached, fetched: true, trail, degraded: None };
+        let beside = Beside { cached: &cached, fetched: true, own, trail, degraded: None };
         deliver::give(self.errand, &answer, (len, content), &beside, lent).await
     }
 

@@ -32,7 +32,7 @@ impl Memory {
 }
 
 /// Resident bytes of a process.
-fn resident(pid: u32) -> u64 {
+pub(crate) fn resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("every process has memory");
     let kibibytes: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");

@@ -5,10 +5,13 @@
 mod coalescing;
 mod errors;
 mod keys;
+mod memory;
 mod purging;
 mod sharing;
+mod suite;
 
-use crate::world::{Extra, Gateway, Message, Provider};
+use crate::http2::Client;
+use crate::world::{Extra, Gate, Gateway, Message, Provider};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -274,6 +277,34 @@ fn a_chunked_answer_is_kept_and_has_a_length_then() {
     let hit = get(&gateway, "");
     is_told(&hit, "abcde", "sluice; hit");
     assert_eq!(hit.value("content-length"), Some("5"));
+}
+
+#[test]
+fn section_15_2_of_rfc_9110_interim_answers_are_passed_on_while_the_final_one_is_brought_for_all() {
+    let gate = Gate::default();
+    let opened = gate.clone();
+    let alpha = Provider::scripted(move |peer| {
+        while peer.request().is_some() {
+            peer.wire.send("HTTP/1.1 103 Early Hints\r\nlink: </a>; rel=preload\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n");
+            opened.pass();
+            peer.wire.send(reply("200 OK", FRESH, "whole"));
+        }
+    });
+    let gateway = before(&alpha);
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let hints = client.head();
+    assert_eq!((hints.status(), hints.value("link")), (103, Some("</a>; rel=preload")));
+    assert_eq!(client.head().status(), 102);
+    gate.open();
+    is_told(&client.answer(), "whole", "sluice; fwd=uri-miss; stored");
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let again = client.head();
+    assert_eq!(again.status(), 200, "{again:?}");
+    let answer = Client::connect(gateway.web()).ask("GET", "/other", &[], None);
+    let interims: Vec<u16> = answer.interims.iter().map(|interim| interim.status().as_u16()).collect();
+    assert_eq!((interims, answer.text()), (vec![103, 102], "whole".to_owned()));
+    assert_eq!(answer.interims[0].headers()["link"], "</a>; rel=preload");
 }
 
 #[test]

@@ -25,9 +25,11 @@ fn section_3_a_stale_reply_may_be_sent_while_it_is_validated_up_to_so_long() {
 #[test]
 fn section_3_who_asks_for_something_fresher_is_not_given_what_is_stale() {
     let terms = kept(&[("Cache-Control", "max-age=10, stale-while-revalidate=50")]);
-    for value in ["max-age=5", "min-fresh=1", "no-cache", "max-age=0"] {
+    // Even who takes it as old as it is: of stale replies nothing was said (RFC 9111 §5.2.1.1).
+    for value in ["max-age=5", "min-fresh=1", "no-cache", "max-age=0", "max-age=100"] {
         assert!(matches!(after(&terms, 12, &[("Cache-Control", value)]), Use::MustValidate { .. }), "{value}");
     }
+    assert_eq!(after(&terms, 12, &[("Cache-Control", "max-age=100, max-stale=1")]), Use::StaleWhileRevalidate);
 }
 
 #[test]

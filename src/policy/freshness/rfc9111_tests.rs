@@ -794,6 +794,22 @@ fn section_5_2_2_7_fields_that_private_names_are_not_kept() {
 }
 
 #[test]
+fn section_5_2_2_7_fields_that_are_withheld_from_others_are_for_who_asked_unless_they_are_the_connections() {
+    let reply = [
+        ("Cache-Control", "max-age=9, private=\"a, d, upgrade\", no-cache=b"),
+        ("Connection", "d"),
+        ("a", "1"),
+        ("B", "2"),
+        ("c", "3"),
+        ("d", "4"),
+        ("Upgrade", "5"),
+    ];
+    let withheld = lines(&kept(&reply).withheld(&fields(&reply)));
+    assert_eq!(withheld, [("a".to_owned(), "1".to_owned()), ("B".to_owned(), "2".to_owned())]);
+    assert_eq!(lines(&kept(&[AGE]).withheld(&fields(&[AGE]))), []);
+}
+
+#[test]
 fn section_5_2_2_8_proxy_revalidate_is_must_revalidate_here() {
     let terms = kept(&[("Cache-Control", "max-age=10, proxy-revalidate")]);
     assert_eq!(after(&terms, 9, &[]), Use::Fresh);

@@ -54,6 +54,12 @@ impl Vary {
         Some(Vary { fields: names.into_iter().map(nominated).collect() })
     }
 
+    /// Whether there is nothing that it varies by.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+
     /// Whether a request with these fields would have been given the reply.
     #[must_use]
     pub fn matches(&self, request: &Fields) -> bool {

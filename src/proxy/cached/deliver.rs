@@ -39,6 +39,8 @@ pub(super) struct Beside<'a> {
     pub(super) cached: &'a str,
     /// A provider has just said it, or that it is good still.
     pub(super) fetched: bool,
+    /// Fields that are for this client alone: none but the one that it was brought for is given them.
+    pub(super) own: Option<&'a Fields>,
     /// Our own account of failed attempts.
     pub(super) trail: Option<&'a str>,
     /// The rung that answers, where one does.
@@ -63,6 +65,9 @@ pub(super) async fn give(
             fields.push(name, value);
         }
     });
+    for (_, name, value) in beside.own.iter().flat_map(|own| own.iter()) {
+        fields.push(name, value);
+    }
     if let (true, Some(length)) = (to_head && !matches!(answer.status, 204 | 304), length) {
         fields.push(b"content-length", itoa::Buffer::new().format(length).as_bytes());
     }

@@ -32,6 +32,7 @@ use crate::proxy::respond::{self, Refused};
 use crate::proxy::snapshot::Snapshot;
 use crate::proxy::{Shared, Stop};
 use bytes::Bytes;
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::AtomicBool;
@@ -72,6 +73,13 @@ pub(super) struct Fetch {
 /// What a fetch came to, for the client that it was begun for.
 #[derive(Debug)]
 pub(super) enum Told {
+    /// An interim head, as it was written for the client; the rest follows.
+    Interim {
+        /// Its status.
+        status: u16,
+        /// It.
+        written: Vec<u8>,
+    },
     /// What was kept is good still.
     Good(Arc<Stored>),
     /// A reply for everyone.
@@ -80,6 +88,8 @@ pub(super) enum Told {
         reply: Arc<Reply>,
         /// This client's end of its body.
         reader: Option<Reader>,
+        /// Fields that are for this client alone.
+        own: Fields,
         /// Our own account of failed attempts.
         trail: Option<String>,
     },
@@ -108,6 +118,7 @@ struct Slot(Mutex<Line>);
 
 #[derive(Debug, Default)]
 struct Line {
+    interims: VecDeque<(u16, Vec<u8>)>,
     told: Option<Told>,
     /// Something was told already.
     over: bool,
@@ -303,8 +314,10 @@ impl Fill {
         let degraded = head.fields.named(b"sluice-degraded").next().is_some();
         let fits = !degraded && length.is_none_or(|length| length <= max);
         let (raw, trail) = seen.unzip();
-        let storable = raw.filter(|_| fits).and_then(|raw| self.storable(&raw, state, now));
-        if let Some(kept) = storable.map(Arc::new) {
+        let storable = raw.filter(|_| fits).and_then(|raw| Some((self.storable(&raw, state, now)?, raw)));
+        if let Some((kept, raw)) = storable {
+            let own = kept.terms.withheld(&raw.fields);
+            let kept = Arc::new(kept);
             let filling = Filling::new(&cache.store.space, max);
             let reader = filling.source().reader();
             let reply = Reply::Coming { head: Arc::clone(&kept), len: length, source: filling.source() };
@@ -312,7 +325,7 @@ impl Fill {
             if let Some(leader) = &state.leader {
                 leader.publish(Arc::clone(&reply));
             }
-            self.slot.tell(Told::Reply { reply, reader, trail: trail.flatten() });
+            self.slot.tell(Told::Reply { reply, reader, own, trail: trail.flatten() });
             return Some(Phase::Keep(filling, kept));
         }
         if let Some(leader) = state.leader.take() {
@@ -431,6 +444,13 @@ impl State {
 // === impl Take ===
 
 impl Taker for Take {
+    fn interim(&mut self, status: u16, written: &[u8]) {
+        // Of one that waits to send its body, that was read before.
+        if status != 100 && !self.0.alone {
+            self.0.slot.tell_interim(status, written);
+        }
+    }
+
     fn head(&mut self, status: u16, written: &[u8]) {
         let mut state = self.0.state();
         state.phase = self.0.judge(status, written, &mut state).unwrap_or(Phase::Drop);
@@ -511,8 +531,24 @@ impl Slot {
         }
     }
 
+    /// Says what comes before the rest.
+    fn tell_interim(&self, status: u16, written: &[u8]) {
+        let mut line = self.line();
+        if line.over || line.left {
+            return;
+        }
+        line.interims.push_back((status, written.to_vec()));
+        if let Some(waker) = line.client.take() {
+            drop(line);
+            waker.wake();
+        }
+    }
+
     fn poll_told(&self, cx: &mut Context<'_>) -> Poll<Told> {
         let mut line = self.line();
+        if let Some((status, written)) = line.interims.pop_front() {
+            return Poll::Ready(Told::Interim { status, written });
+        }
         if let Some(told) = line.told.take() {
             return Poll::Ready(told);
         }
