@@ -429,7 +429,7 @@ fn haproxy_configuration(setup: &Setup, port: u16) -> String {
     };
     let server = if setup.face == Face::Grpc { "proto h2" } else { "" };
     let (cache, use_cache) = match setup.face {
-        Face::Cache => (HAPROXY_CACHE, "http-request cache-use kept\n  http-response cache-store kept"),
+        Face::Cache => (HAPROXY_CACHE, HAPROXY_USE_CACHE),
         _ => ("", ""),
     };
     // Its standard output is a file here.
@@ -540,6 +540,12 @@ const HAPROXY_CACHE: &str = "\
 cache kept
   total-max-size 64
   max-age 86400";
+
+/// And what makes a backend use it. It says in a `304` how long the body would be; wrk waits for that.
+const HAPROXY_USE_CACHE: &str = "\
+http-request cache-use kept
+  http-response cache-store kept
+  http-after-response del-header content-length if { status 304 }";
 
 /// What Sluice writes, in Varnish's words. `Age` and `Via` it writes by itself, and a number of the request.
 const VARNISH_FIELDS: &str = "\
