@@ -338,4 +338,5 @@ const POLL: Duration = Duration::from_millis(5);
 /// Lines of a log shown in a message.
 const LAST_LINES: usize = 5;
 
-static UNFINISHED: Mutex<Unfinished> = Mutex::new(Unfinished { groups: Vec::new(), folders: Vec::new(), abandoned: false });
+static UNFINISHED: Mutex<Unfinished> =
+    Mutex::new(Unfinished { groups: Vec::new(), folders: Vec::new(), abandoned: false });

@@ -141,11 +141,8 @@ impl Report {
 fn timing_row(timing: &Timing, kind: Kind) -> Vec<Cell> {
     let median = |of: fn(&crate::rounds::Sample) -> f64| timing.median(kind, of);
     let ratio = |peer| if kind == peer { plain("1") } else { ratio_cell(timing.ratio(kind, peer)) };
-    let mut row = vec![
-        plain(timing.workload.title),
-        plain(kind.name()),
-        plain(microseconds(median(|sample| sample.cpu))),
-    ];
+    let mut row =
+        vec![plain(timing.workload.title), plain(kind.name()), plain(microseconds(median(|sample| sample.cpu)))];
     row.extend(Kind::peers(timing.workload.face).map(ratio));
     row.extend([
         plain(thousands(median(|sample| sample.rate))),
