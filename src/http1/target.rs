@@ -79,12 +79,14 @@ pub fn parse<'a>(method: &str, target: &'a [u8]) -> Result<Target<'a>, &'static 
 /// # Errors
 /// Says, for the client, what is wrong with it.
 pub fn host(value: &[u8]) -> Result<HostPort<'_>, &'static str> {
+    // No host can hold one, so that it is looked for only where something is wrong.
+    host_and_port(value).map_err(|why| if value.contains(&b'@') { "the host holds user information" } else { why })
+}
+
+fn host_and_port(value: &[u8]) -> Result<HostPort<'_>, &'static str> {
     let text = str::from_utf8(value).map_err(|_| BAD_HOST)?;
     if text.is_empty() {
         return Ok(HostPort { host: Cow::Borrowed(""), port: None });
-    }
-    if text.contains('@') {
-        return Err("the host holds user information");
     }
     let (name, port) = split_port(text)?;
     let host = if name.starts_with('[') { ipv6(name)? } else { name_or_ipv4(name)? };

@@ -138,7 +138,7 @@ impl<'a> Question<'a> {
         let (stored, Use::Fresh) = self.look.as_ref()?.hit.as_ref()? else { return None };
         let (now, wall) = (lent.now, self.wall());
         let answer = Answer::of(&stored.head, Some(stored.len), (&self.asked, &self.fields), (now, wall), 0)?;
-        let cached = told(&stored.head, Done::Hit, None, now);
+        let cached = told(&stored.head, Done::Hit, None, answer.age());
         let beside = Beside { cached: &cached, fetched: false, trail: None };
         let answered = deliver::give_at_once(self.errand, &answer, stored, &beside, lent)?;
         record.cache = Some("hit");
@@ -510,7 +510,7 @@ impl<'a> Question<'a> {
             Some(reader) if answer.is_whole() => Content::Coming(reader),
             _ => Content::pieces(Vec::new()),
         };
-        let cached = told(head, done, None, now);
+        let cached = told(head, done, None, answer.age());
         deliver::give(self.errand, &answer, (len, content), &Beside { cached: &cached, fetched: true, trail }, lent)
             .await
     }
@@ -529,7 +529,7 @@ impl<'a> Question<'a> {
         let Some(answer) = Answer::of(&stored.head, Some(stored.len), asked, (now, wall), fastrand::u64(..)) else {
             return Err(verdict::unkept().into());
         };
-        let cached = told(&stored.head, done, detail, now);
+        let cached = told(&stored.head, done, detail, answer.age());
         let pieces = answer.pieces(stored);
         let length = pieces.iter().map(|piece| piece.len() as u64).sum();
         let beside = Beside { cached: &cached, fetched, trail };
@@ -639,14 +639,14 @@ fn key(errand: &Errand<'_>, body: Option<&[u8]>) -> Option<Vec<u8>> {
         Some(b"https") => "https",
         Some(_) => return None,
     };
-    let own = str::from_utf8(request.authority).ok()?;
+    let own = request.authority;
     let authority = match told(Known::XForwardedHost) {
         None => Cow::Borrowed(own),
-        Some(host) if host.eq_ignore_ascii_case(request.authority) => Cow::Borrowed(own),
+        Some(host) if host.eq_ignore_ascii_case(own) => Cow::Borrowed(own),
         // Both may be what the provider goes by; a comma stands in no host.
         Some(host) => {
             target::host(host).ok()?;
-            Cow::Owned(format!("{},{own}", str::from_utf8(host).ok()?))
+            Cow::Owned([host, own].join(&b','))
         }
     };
     let hash = body.map(|body| key::body_hash([body]));
@@ -665,9 +665,8 @@ fn key(errand: &Errand<'_>, body: Option<&[u8]>) -> Option<Vec<u8>> {
 }
 
 /// What `Cache-Status` says of a reply that is given.
-fn told(head: &Head, done: Done, detail: Option<&'static str>, now: Instant) -> String {
-    let terms = &head.terms;
-    let (age, lifetime) = (terms.age(now), terms.lifetime());
+fn told(head: &Head, done: Done, detail: Option<&'static str>, age: Duration) -> String {
+    let lifetime = head.terms.lifetime();
     let ttl = age.checked_sub(lifetime).map_or(Ttl::Left(lifetime.saturating_sub(age)), Ttl::Over);
     let mut said = String::with_capacity(STATUS_EXPECTED);
     Status { done, ttl: Some(ttl), detail }.write(&mut said);
