@@ -208,8 +208,12 @@ fn checked_query(query: &[u8]) -> Result<&str, &'static str> {
 
 /// Cuts at the colon before the port, which is never one inside brackets. `host:` is allowed and means no port.
 fn split_port(text: &str) -> Result<(&str, Option<u16>), &'static str> {
-    let from =
-        if text.starts_with('[') { text.find(']').ok_or(BAD_HOST)? + 1 } else { text.find(':').unwrap_or(text.len()) };
+    let from = if text.starts_with('[') {
+        text.find(']').ok_or(BAD_HOST)? + 1
+    } else {
+        // A host is too short for a search that is made for long texts.
+        text.bytes().position(|byte| byte == b':').unwrap_or(text.len())
+    };
     let (name, rest) = text.split_at(from);
     let digits = match rest.strip_prefix(':') {
         None if rest.is_empty() => return Ok((name, None)),
