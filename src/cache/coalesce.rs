@@ -211,6 +211,11 @@ impl<T> Leader<T> {
         table.remember_declined(&self.seat.key, now);
     }
 
+    /// There is nothing to wait for: everyone goes alone. Who comes later begins anew.
+    pub fn release(self) {
+        self.settle(State::Declined);
+    }
+
     /// Whether what it brings must not be kept.
     #[must_use]
     pub fn is_outdated(&self) -> bool {

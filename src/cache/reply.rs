@@ -3,6 +3,7 @@
 use super::body::Source;
 use super::coalesce::Flights;
 use super::store::{Head, Purge, Store, Stored};
+use crate::policy::ladder::Trigger;
 use std::sync::Arc;
 
 /// The cache: what is kept, and what is on its way there.
@@ -28,6 +29,21 @@ pub enum Reply {
         /// Its body.
         source: Source,
     },
+    /// None: what is kept already is what there is.
+    Failed(Failure),
+}
+
+/// Why what is kept is given although it would have to be validated.
+#[derive(Debug, Clone, Default)]
+pub struct Failure {
+    /// Why there is no answer; `None` where the route begins with what is kept.
+    pub fell: Option<Trigger>,
+    /// Its route's ladder puts it there, so that its own permission is not asked for.
+    pub placed: bool,
+    /// The status of a provider's answer that is not passed on.
+    pub status: Option<u16>,
+    /// Our own account of failed attempts.
+    pub trail: Option<String>,
 }
 
 // === impl Cache ===
@@ -54,27 +70,5 @@ impl Cache {
     pub fn purge(&self, what: &Purge<'_>) -> u64 {
         self.flights.outdate(|key| what.concerns(key));
         self.store.purge(what)
-    }
-}
-
-// === impl Reply ===
-
-impl Reply {
-    /// Its head.
-    #[must_use]
-    pub fn head(&self) -> &Head {
-        match self {
-            Reply::Kept(stored) => &stored.head,
-            Reply::Coming { head, .. } => head,
-        }
-    }
-
-    /// Bytes of its body, where that is known.
-    #[must_use]
-    pub fn length(&self) -> Option<u64> {
-        match self {
-            Reply::Kept(stored) => Some(stored.len),
-            Reply::Coming { len, .. } => *len,
-        }
     }
 }

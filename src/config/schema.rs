@@ -218,7 +218,7 @@ mod tests {
         assert!(schema["properties"].get("alerts").is_none());
         let route = &schema["properties"]["routes"]["items"];
         assert_eq!(route["required"], json!(["name"]));
-        assert!(route["properties"].get("degrade").is_none());
+        assert!(route["properties"].get("rate_limit").is_none());
         let laid = &schema["properties"]["defaults"]["properties"]["route"];
         assert!(laid.get("required").is_none());
         assert_eq!(route["properties"]["redirect"]["properties"]["status"]["anyOf"][0]["enum"][4], json!(308));

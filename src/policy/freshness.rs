@@ -308,11 +308,15 @@ impl Terms {
             return Use::Unusable;
         }
         let ask = &asked.directives;
-        if self.always_validate || ask.no_cache {
+        if self.always_validate {
             return Use::MustValidate { stale_if_error: None };
         }
         let seconds = |span: Option<Span>| span.and_then(Span::duration);
         let age = self.age(now);
+        // A client prefers what was validated, and an old reply to an error (RFC 9111 §4.2.4, §5.2.1.4).
+        if ask.no_cache {
+            return self.must_validate(age, ask, now);
+        }
         let too_old = seconds(ask.max_age).is_some_and(|max| age > max);
         let too_brief = seconds(ask.min_fresh).is_some_and(|min| self.lifetime < age.saturating_add(min));
         let Some(overdue) = age.checked_sub(self.lifetime) else {

@@ -8,16 +8,16 @@ mod fetch;
 
 use super::attempt::Lent;
 use super::dispatch::{self, Errand};
-use super::exchange::{Answered, Broken, Seen};
+use super::exchange::{Answered, Broken, Seen, Spare};
 use super::identity::Identity;
 use super::record::Record;
 use super::replay::Replay;
-use super::respond::{Refusal, Refused};
-use super::{Here, Stop, forward, verdict, waiting};
+use super::respond::{Came, Refusal, Refused};
+use super::{Here, Stop, verdict, waiting};
 use crate::cache::answer::Answer;
 use crate::cache::coalesce::{Followed, Follower, Joined, Leader};
 use crate::cache::key::{self, Key, Parts};
-use crate::cache::reply::{Cache, Reply};
+use crate::cache::reply::{Cache, Failure, Reply};
 use crate::cache::status::{Done, Forwarded, Status, Ttl, Why};
 use crate::cache::store::{About, Head, Stored};
 use crate::clock;
@@ -26,8 +26,8 @@ use crate::http1::fields::{Fields, Known};
 use crate::http1::framing::Length;
 use crate::http1::head::ResponseHead;
 use crate::http1::target;
-use crate::net::wire::ReadError;
 use crate::policy::freshness::{Asked, Method, Terms, Times, Use, invalidation};
+use crate::policy::ladder::{Kind, Trigger};
 use crate::upstream::pool::Pool;
 use bytes::Bytes;
 use deliver::{Beside, Content};
@@ -35,7 +35,6 @@ use fetch::{Fetch, Told, Wait};
 use std::borrow::Cow;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 /// A request and what a cache sees in it.
@@ -53,6 +52,8 @@ pub struct Question<'a> {
     key: Vec<u8>,
     /// Its body, where that is in its key.
     body: Option<Bytes>,
+    /// When its time began.
+    started: Instant,
     /// What is kept for it, once that was looked for.
     look: Option<Look>,
 }
@@ -64,17 +65,17 @@ struct Look {
     hit: Option<(Arc<Stored>, Use)>,
     /// Why a provider is to be asked.
     why: Why,
-    /// What may be good still.
+    /// What may be good still, the latest first.
     kept: Vec<Arc<Stored>>,
-    /// What may be given in place of an error, and until when.
-    stale: Option<(Arc<Stored>, Instant)>,
+    /// Until when the latest may be given in place of an error.
+    stale_until: Option<Instant>,
 }
 
 /// A request that goes to a provider by itself.
 #[derive(Debug)]
 struct Alone<'a> {
     question: &'a Question<'a>,
-    why: Why,
+    look: &'a Look,
     requested: Instant,
 }
 
@@ -124,7 +125,9 @@ impl<'a> Question<'a> {
             )
         };
         let asked = Asked::read(errand.request.method, &fields);
-        Ok(Question { errand, here, pool, cache, rules, asked, fields, key: Vec::new(), body: None, look: None })
+        let started = errand.started;
+        let (key, body, look) = (Vec::new(), None, None);
+        Ok(Question { errand, here, pool, cache, rules, asked, fields, key, body, started, look })
     }
 
     /// Answers it at once, where a fresh reply is kept that can go out in one write. Most hits are such, and need none of
@@ -139,7 +142,7 @@ impl<'a> Question<'a> {
         let (now, wall) = (lent.now, self.wall());
         let answer = Answer::of(&stored.head, Some(stored.len), (&self.asked, &self.fields), (now, wall), 0)?;
         let cached = told(&stored.head, Done::Hit, None, answer.age());
-        let beside = Beside { cached: &cached, fetched: false, trail: None };
+        let beside = Beside { cached: &cached, ..Beside::default() };
         let answered = deliver::give_at_once(self.errand, &answer, stored, &beside, lent)?;
         record.cache = Some("hit");
         self.count("hit");
@@ -152,15 +155,15 @@ impl<'a> Question<'a> {
     /// See [`Stop`].
     pub async fn serve(mut self, lent: &mut Lent<'_>, record: &mut Record<'_>) -> Result<Answered, Stop> {
         if let Some(why) = self.passes_by() {
-            return self.alone(why, None, lent, record).await;
+            return self.alone(&Look::without(why), lent, record).await;
         }
         if self.asked.method == Method::Post && !self.read_body(lent).await? {
-            return self.alone(Why::Bypass, None, lent, record).await;
+            return self.alone(&Look::without(Why::Bypass), lent, record).await;
         }
         if self.look.is_none() {
             match key(self.errand, self.body.as_deref()) {
                 Some(key) => self.key = key,
-                None => return self.alone(Why::Bypass, None, lent, record).await,
+                None => return self.alone(&Look::without(Why::Bypass), lent, record).await,
             }
         }
         let look = self.look.take().unwrap_or_else(|| self.look(lent.now));
@@ -194,45 +197,19 @@ impl<'a> Question<'a> {
         if !matches!(request.length, Length::None | Length::Exact(0)) {
             lent.replay = Replay::new(room, self.pool.hold(0, self.errand.caller.part));
         }
-        if request.expects_continue && request.head.version != crate::http1::head::Version::Http10 {
-            forward::status_line(lent.client.out(), request.head.version, 100, b"Continue");
-            forward::end_head(lent.client.out(), request.head.version);
-            lent.client.send_interim(100);
-            lent.continued = true;
+        let begun = lent.now;
+        let kept = waiting::for_body(self.errand, None, lent).await?;
+        // A client's own time is nobody else's.
+        self.started = clock::after(self.started, lent.now.saturating_duration_since(begun));
+        if kept {
+            self.body = Some(lent.replay.copy().into());
         }
-        let limits = &self.errand.listener.limits;
-        let Lent { client, timer, replay, .. } = lent;
-        let mut flushed = false;
-        let read = poll_fn(|cx| {
-            if !flushed {
-                flushed = client.poll_flush(cx).is_ready();
-            }
-            if let Poll::Ready(read) = replay.poll_read_ahead(client, cx) {
-                return Poll::Ready(read.map_err(|error| match error {
-                    ReadError::Ended | ReadError::Io(_) => Stop::Gone,
-                    ReadError::Framing(why) => verdict::refuse_broken(&Broken::ClientBody(why)).into(),
-                    ReadError::TooLarge => verdict::refuse_broken(&Broken::ClientBodyTooLarge).into(),
-                }));
-            }
-            let earned = match limits.min_body_rate {
-                0 => limits.idle_timeout,
-                rate => Duration::from_millis(client.body_read().saturating_mul(1000) / rate).max(BODY_TIME),
-            };
-            let slow = || verdict::refuse_broken(&Broken::ClientBodyTooSlow).into();
-            timer.poll(cx, clock::after(self.errand.started, earned), clock::now()).map(|()| Err(slow()))
-        });
-        read.await?;
-        lent.now = clock::now();
-        if !lent.client.body_is_done() || !lent.replay.is_whole() {
-            return Ok(false);
-        }
-        self.body = Some(lent.replay.copy().into());
-        Ok(true)
+        Ok(kept)
     }
 
     /// Looks at what is kept.
     fn look(&self, now: Instant) -> Look {
-        let mut look = Look { hit: None, why: Why::UriMiss, kept: Vec::new(), stale: None };
+        let mut look = Look::without(Why::UriMiss);
         let Some(group) = self.cache.store.find(&self.key) else { return look };
         look.why = Why::VaryMiss;
         for stored in group.matching(&self.fields) {
@@ -248,7 +225,7 @@ impl<'a> Question<'a> {
                 Use::MustValidate { stale_if_error } => {
                     if look.kept.is_empty() {
                         look.why = if terms.expired_for(now).is_some() { Why::Stale } else { Why::Request };
-                        look.stale = stale_if_error.map(|until| (Arc::clone(stored), until));
+                        look.stale_until = stale_if_error;
                     }
                     look.kept.push(Arc::clone(stored));
                 }
@@ -277,7 +254,7 @@ impl<'a> Question<'a> {
         }
         let by_itself = self.asked.method == Method::Head || ask.no_store || (self.asked.range && look.kept.is_empty());
         if by_itself {
-            return self.alone(look.why, look.stale, lent, record).await;
+            return self.alone(&look, lent, record).await;
         }
         let mut flight = self.key.clone();
         if self.asked.authorised || self.asked.cookie {
@@ -297,7 +274,14 @@ impl<'a> Question<'a> {
                     None => return self.late(&look, lent, record).await,
                 },
             };
-            let terms = &reply.head().terms;
+            let terms = match &*reply {
+                Reply::Kept(stored) => &stored.head.terms,
+                Reply::Coming { head, .. } => &head.terms,
+                Reply::Failed(failure) => match look.in_place_of(failure) {
+                    Some(stored) => return self.stale(stored, failure, lent, record).await,
+                    None => break,
+                },
+            };
             if !terms.vary.matches(&self.fields) {
                 terms.vary.write(&self.fields, &mut flight);
                 continue;
@@ -307,7 +291,7 @@ impl<'a> Question<'a> {
                 break;
             }
             let reader = match &*reply {
-                Reply::Kept(_) => None,
+                Reply::Kept(_) | Reply::Failed(_) => None,
                 Reply::Coming { source, .. } => match source.reader() {
                     Some(reader) => Some(reader),
                     None => break,
@@ -318,7 +302,7 @@ impl<'a> Question<'a> {
             let done = Forwarded { why: look.why, status: None, stored: false, collapsed };
             return self.give_reply(&reply, reader, Done::Forwarded(done), None, lent).await;
         }
-        self.alone(look.why, look.stale, lent, record).await
+        self.alone(&look, lent, record).await
     }
 
     /// Waits for who brings the reply; `None` where the time is over before.
@@ -336,8 +320,10 @@ impl<'a> Question<'a> {
     async fn late(&self, look: &Look, lent: &mut Lent<'_>, record: &mut Record<'_>) -> Result<Answered, Stop> {
         let refused = verdict::refuse_broken(&Broken::Deadline { full: true });
         record.cache = Some("miss");
-        if let Some(stored) = look.in_place_of(&refused) {
-            return self.stale(stored, None, lent, record).await;
+        if let Some(failure) = failure(&refused)
+            && let Some(stored) = look.in_place_of(&failure)
+        {
+            return self.stale(stored, &failure, lent, record).await;
         }
         self.count("miss");
         Err(refused.into())
@@ -346,7 +332,7 @@ impl<'a> Question<'a> {
     /// When its time is over.
     fn deadline(&self) -> Instant {
         let (own, route) = (self.errand.caller.timeout, self.errand.route.config.timeout);
-        clock::after(self.errand.started, own.map_or(route, |own| own.min(route)))
+        clock::after(self.started, own.map_or(route, |own| own.min(route)))
     }
 
     /// Brings the reply for all. `after`: whoever was to do it has failed.
@@ -364,12 +350,7 @@ impl<'a> Question<'a> {
             drop(leader);
             return self.hit(&stored, used, lent, record).await;
         }
-        if let Some((stored, _)) = look.stale.as_ref().filter(|(_, until)| after && now <= *until) {
-            // The next in line does not have to see for itself either.
-            drop(leader);
-            return self.stale(stored, None, lent, record).await;
-        }
-        let fetch = self.fetch(&look, self.errand.identity.clone(), self.errand.started);
+        let fetch = Fetch { after, ..self.fetch(&look, self.errand.identity.clone(), self.started) };
         let wait = fetch::begin(fetch, leader, false);
         let told = Box::pin(waiting::watching(wait.told(), lent)).await?;
         let answered = self.take(told, &look, lent, record).await;
@@ -394,7 +375,8 @@ impl<'a> Question<'a> {
                 record.cache = Some("revalidated");
                 self.count("revalidated");
                 let done = Done::Forwarded(Forwarded { status: Some(304), stored: true, ..forwarded });
-                return self.give(&stored, done, (true, None), None, lent).await;
+                let beside = Beside { fetched: true, ..Beside::default() };
+                return self.give(&stored, done, None, beside, lent).await;
             }
             Told::Reply { reply, reader, trail } => {
                 self.count("miss");
@@ -408,14 +390,18 @@ impl<'a> Question<'a> {
                 let content = reader.map_or_else(|| Content::pieces(Vec::new()), Content::Coming);
                 return deliver::pass_on(self.errand, *head, content, &cached, lent).await;
             }
-            Told::Failed(status) => match &look.stale {
-                Some((stored, _)) => return self.stale(stored, Some(status), lent, record).await,
+            Told::Failed(failure) => match look.kept.first() {
+                Some(stored) => return self.stale(stored, &failure, lent, record).await,
                 None => verdict::unkept(),
             },
-            Told::Refused(refused) => match look.in_place_of(&refused) {
-                Some(stored) => return self.stale(stored, None, lent, record).await,
-                None => *refused,
-            },
+            Told::Refused(refused) => {
+                if let Some(failure) = failure(&refused)
+                    && let Some(stored) = look.in_place_of(&failure)
+                {
+                    return self.stale(stored, &failure, lent, record).await;
+                }
+                *refused
+            }
             Told::Broken => verdict::refuse_broken(&Broken::Reset { silent: false }),
         };
         self.count("miss");
@@ -441,7 +427,8 @@ impl<'a> Question<'a> {
             keyed: self.body.is_some(),
             key: Key::new(&self.key),
             kept: look.kept.clone(),
-            stale_until: look.stale.as_ref().map(|(_, until)| *until),
+            stale_until: look.stale_until,
+            after: false,
             worker: here.worker,
             started,
         }
@@ -465,27 +452,36 @@ impl<'a> Question<'a> {
         if used == Use::StaleWhileRevalidate
             && let Joined::Lead(leader) = self.cache.flights.join(&self.key, lent.now)
         {
-            let look = Look { hit: None, why: Why::Stale, kept: vec![Arc::clone(stored)], stale: None };
+            let look = Look { kept: vec![Arc::clone(stored)], ..Look::without(Why::Stale) };
             let random = (fastrand::u128(..), fastrand::u64(..));
             let fetch = self.fetch(&look, Identity::new(&Fields::default(), false, random), lent.now);
             let _: Wait = fetch::begin(fetch, leader, true);
         }
-        self.give(stored, Done::Hit, (false, None), detail, lent).await
+        self.give(stored, Done::Hit, detail, Beside::default(), lent).await
     }
 
-    /// Answers with what is kept in place of an error.
+    /// Answers with what is kept in place of an error, or because a rung says so: both are the ladder's `stale`.
     async fn stale(
         &self,
         stored: &Arc<Stored>,
-        status: Option<u16>,
+        failure: &Failure,
         lent: &mut Lent<'_>,
         record: &mut Record<'_>,
     ) -> Result<Answered, Stop> {
+        let route = self.errand.route;
         record.cache = Some("stale");
         self.count("stale");
-        let forwarded = Forwarded { why: Why::Stale, status, stored: false, collapsed: false };
-        let done = if status.is_some() { Done::Forwarded(forwarded) } else { Done::Hit };
-        self.give(stored, done, (false, None), Some("stale-if-error"), lent).await
+        record.degraded = Some(Kind::Stale.as_str());
+        record.reason = failure.fell.map(Trigger::as_str);
+        route.metrics.degraded(Kind::Stale);
+        if let Some(ladder) = &route.ladder {
+            ladder.live.answered(Kind::Stale, failure.fell, clock::now());
+        }
+        let forwarded = Forwarded { why: Why::Stale, status: failure.status, stored: false, collapsed: false };
+        let done = if failure.status.is_some() { Done::Forwarded(forwarded) } else { Done::Hit };
+        let detail = if failure.placed { "stale" } else { "stale-if-error" };
+        let beside = Beside { trail: failure.trail.as_deref(), degraded: Some(Kind::Stale), ..Beside::default() };
+        self.give(stored, done, Some(detail), beside, lent).await
     }
 
     async fn give_reply(
@@ -497,8 +493,12 @@ impl<'a> Question<'a> {
         lent: &mut Lent<'_>,
     ) -> Result<Answered, Stop> {
         let (head, len) = match reply {
-            Reply::Kept(stored) => return self.give(stored, done, (true, trail), None, lent).await,
+            Reply::Kept(stored) => {
+                let beside = Beside { fetched: true, trail, ..Beside::default() };
+                return self.give(stored, done, None, beside, lent).await;
+            }
             Reply::Coming { head, len, .. } => (head, *len),
+            Reply::Failed(_) => return Err(verdict::unkept().into()),
         };
         let (now, wall) = (clock::now(), clock::wall());
         // A part is cut from what is whole, and this is not yet.
@@ -511,8 +511,8 @@ impl<'a> Question<'a> {
             _ => Content::pieces(Vec::new()),
         };
         let cached = told(head, done, None, answer.age());
-        deliver::give(self.errand, &answer, (len, content), &Beside { cached: &cached, fetched: true, trail }, lent)
-            .await
+        let beside = Beside { cached: &cached, fetched: true, trail, degraded: None };
+        deliver::give(self.errand, &answer, (len, content), &beside, lent).await
     }
 
     /// Gives what a kept reply comes to.
@@ -520,8 +520,8 @@ impl<'a> Question<'a> {
         &self,
         stored: &Arc<Stored>,
         done: Done,
-        (fetched, trail): (bool, Option<&str>),
         detail: Option<&'static str>,
+        beside: Beside<'_>,
         lent: &mut Lent<'_>,
     ) -> Result<Answered, Stop> {
         let (now, wall) = (clock::now(), clock::wall());
@@ -532,28 +532,22 @@ impl<'a> Question<'a> {
         let cached = told(&stored.head, done, detail, answer.age());
         let pieces = answer.pieces(stored);
         let length = pieces.iter().map(|piece| piece.len() as u64).sum();
-        let beside = Beside { cached: &cached, fetched, trail };
+        let beside = Beside { cached: &cached, ..beside };
         deliver::give(self.errand, &answer, (Some(length), Content::pieces(pieces)), &beside, lent).await
     }
 
     /// Sends it to a provider by itself.
-    async fn alone(
-        &self,
-        why: Why,
-        stale: Option<(Arc<Stored>, Instant)>,
-        lent: &mut Lent<'_>,
-        record: &mut Record<'_>,
-    ) -> Result<Answered, Stop> {
-        let alone = Alone { question: self, why, requested: clock::now() };
-        let errand = Errand { seen: Some(&alone), ..*self.errand };
-        let result = if matches!(why, Why::Bypass | Why::Method) { "bypass" } else { "miss" };
+    async fn alone(&self, look: &Look, lent: &mut Lent<'_>, record: &mut Record<'_>) -> Result<Answered, Stop> {
+        let alone = Alone { question: self, look, requested: clock::now() };
+        let errand = Errand { seen: Some(&alone), started: self.started, ..*self.errand };
+        let result = if matches!(look.why, Why::Bypass | Why::Method) { "bypass" } else { "miss" };
         record.cache = Some(result);
         let sent = dispatch::send(&errand, self.pool, lent, record).await;
-        if let (Err(Stop::Refused(refused)), Some((stored, until)), None) = (&sent, stale, lent.opened)
-            && refused.refusal.status() >= 500
-            && clock::now() <= until
+        if let (Err(Stop::Refused(refused)), None) = (&sent, lent.opened)
+            && let Some(failure) = failure(refused)
+            && let Some(stored) = look.in_place_of(&failure)
         {
-            return self.stale(&stored, None, lent, record).await;
+            return self.stale(stored, &failure, lent, record).await;
         }
         self.count(result);
         sent
@@ -567,10 +561,15 @@ impl<'a> Question<'a> {
 // === impl Look ===
 
 impl Look {
-    /// What may be given in place of a refusal.
-    fn in_place_of(&self, refused: &Refused) -> Option<&Arc<Stored>> {
-        let (stored, until) = self.stale.as_ref()?;
-        (refused.refusal.status() >= 500 && clock::now() <= *until).then_some(stored)
+    /// Nothing is kept that has to do with it.
+    fn without(why: Why) -> Self {
+        Look { hit: None, why, kept: Vec::new(), stale_until: None }
+    }
+
+    /// What may be given because of a failure.
+    fn in_place_of(&self, failure: &Failure) -> Option<&Arc<Stored>> {
+        let (stored, spare) = spare(&self.kept, self.stale_until, clock::now())?;
+        (failure.placed || spare.may_replace_errors).then_some(stored)
     }
 }
 
@@ -578,7 +577,7 @@ impl Look {
 
 impl Seen for Alone<'_> {
     fn see(&self, head: &ResponseHead, _: Option<&str>) -> Option<String> {
-        let Alone { question, why, requested } = self;
+        let Alone { question, look, requested } = self;
         let Question { errand, cache, rules, asked, fields, key, .. } = question;
         let times = Times { requested: *requested, received: clock::now(), wall: clock::wall() };
         match asked.method {
@@ -597,9 +596,13 @@ impl Seen for Alone<'_> {
             _ => invalidate(errand, cache, head),
         }
         let mut said = String::new();
-        let forwarded = Forwarded { why: *why, status: None, stored: false, collapsed: false };
+        let forwarded = Forwarded { why: look.why, status: None, stored: false, collapsed: false };
         Status { done: Done::Forwarded(forwarded), ttl: None, detail: None }.write(&mut said);
         Some(said)
+    }
+
+    fn spare(&self, now: Instant) -> Option<Spare> {
+        spare(&self.look.kept, self.look.stale_until, now).map(|(_, spare)| spare)
     }
 }
 
@@ -610,6 +613,26 @@ impl Seen for Writing<'_> {
         invalidate(self.errand, self.cache, head);
         None
     }
+}
+
+/// What of `kept`, the latest first, could answer where nobody else does: the latest may replace errors until then, and what
+/// its origin does not forbid is there for a rung, however old.
+fn spare(kept: &[Arc<Stored>], until: Option<Instant>, now: Instant) -> Option<(&Arc<Stored>, Spare)> {
+    let may_replace_errors = until.is_some_and(|until| now <= until);
+    let stored = kept.iter().find(|stored| may_replace_errors || !stored.head.terms.forbids_stale())?;
+    let expired_for = stored.head.terms.expired_for(now).unwrap_or_default();
+    Some((stored, Spare { expired_for, may_replace_errors }))
+}
+
+/// The failure that this refusal would tell the client of; `None` where the request itself is at fault.
+fn failure(refused: &Refused) -> Option<Failure> {
+    let (placed, fell) = match refused.stale {
+        Some(Came::First) => (true, None),
+        Some(Came::Fell(why)) => (true, Some(why)),
+        None if refused.refusal.status() < 500 => return None,
+        None => (false, Some(refused.refusal.trigger().unwrap_or(Trigger::AttemptsExhausted))),
+    };
+    Some(Failure { fell, placed, status: None, trail: fell.map(|_| refused.proxy_status()) })
 }
 
 /// What a request names has changed, if its answer is no error, and so has what that names.
@@ -678,9 +701,6 @@ const FLIGHTS: usize = 4;
 
 /// What sets the key of requests that tell who sends them apart, while they are under way.
 const PERSONAL: &[u8] = b"\0personal";
-
-/// A body's rate is judged once it has been awaited this long.
-const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// Room made for a key.
 const KEY_EXPECTED: usize = 128;

@@ -278,8 +278,8 @@ impl<'a> Trip<'a> {
             }
             Box::pin(waiting::watching(tokio::time::sleep(pause), lent)).await?;
         }
-        // A rung that is there for it answers sooner than a circuit that may be probed.
-        let wait = if self.may_fall(Trigger::NoProvider, lent) { Wait::Queue } else { Wait::QueueForProbe };
+        // What is there for it answers sooner than a circuit that may be probed.
+        let wait = if self.has_fallback(lent) { Wait::Queue } else { Wait::QueueForProbe };
         match self.pool.lease(&self.ask(lent.now, wait, &label)) {
             Ok(Leasing::Now(lease)) => Ok(Ok(lease)),
             Ok(Leasing::Wait(place)) => {
@@ -449,8 +449,8 @@ impl<'a> Trip<'a> {
                 return self.may_replace(status, whole, awaited, self.made + u32::from(failed));
             }
             // Another is asked already, and was paid for.
-            let left = left(self.deadline, awaited, clock::now());
-            match self.helps(retry::Ended::Status(status), whole, left, self.made) {
+            let time = left(self.deadline, awaited, clock::now());
+            match self.helps(retry::Ended::Status(status), whole, time, self.made) {
                 Ok(()) => relied.store(true, Ordering::Relaxed),
                 Err(skip) => return self.or_falls(skip, status, whole, awaited, self.made),
             }

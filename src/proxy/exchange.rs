@@ -77,10 +77,25 @@ pub struct Terms<'a> {
     pub min_body_rate: u64,
 }
 
-/// Sees the final head of an answer at the last moment before it goes out.
+/// What a cache that was asked first has to do with the answer.
 pub trait Seen: std::fmt::Debug + Send + Sync {
-    /// `trail` is our own account of failed attempts, if there were any. Gives what `Cache-Status` says.
+    /// Sees the final head at the last moment before it goes out. `trail` is our own account of failed attempts, if there
+    /// were any. Gives what `Cache-Status` says.
     fn see(&self, head: &ResponseHead, trail: Option<&str>) -> Option<String>;
+
+    /// What is kept for the request and could answer it where nobody else does.
+    fn spare(&self, _: Instant) -> Option<Spare> {
+        None
+    }
+}
+
+/// What is kept for a request that a provider is asked to answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spare {
+    /// How long ago it expired.
+    pub expired_for: Duration,
+    /// It may be given in place of an error without a rung that says so (`stale-if-error`).
+    pub may_replace_errors: bool,
 }
 
 /// How an exchange came to its end.
@@ -801,8 +816,7 @@ impl<'a> Exchange<'a> {
         if rate == 0 || forward::is_grpc(&self.terms.request.head.fields) {
             return (quiet, Broken::ClientBodyTooSlow);
         }
-        let earned = Duration::from_millis(self.client.body_read().saturating_mul(1000) / rate);
-        let allowed = earned.max(BODY_RATE_AFTER).saturating_sub(self.times.awaited);
+        let allowed = earned(self.client.body_read(), rate).saturating_sub(self.times.awaited);
         (clock::after(since, allowed).min(quiet), Broken::ClientBodyTooSlow)
     }
 
@@ -843,6 +857,11 @@ impl Ended {
             Ended::Withheld(withheld) => withheld.reusable,
         }
     }
+}
+
+/// For how long a client may have been awaited that has sent so many bytes of a body, at `rate` bytes a second.
+pub fn earned(bytes: u64, rate: u64) -> Duration {
+    Duration::from_millis(bytes.saturating_mul(1000) / rate).max(BODY_RATE_AFTER)
 }
 
 /// `Keep-Alive: timeout=5`: how long the provider keeps its end open.

@@ -46,6 +46,8 @@ pub struct Record<'a> {
 #[derive(Debug)]
 pub struct Account {
     error: Option<String>,
+    degraded: Option<&'static str>,
+    reason: Option<&'static str>,
     provider: Option<Arc<str>>,
     attempts: Vec<AttemptRecord>,
     queued: Duration,
@@ -136,6 +138,8 @@ impl<'a> Record<'a> {
     pub fn account(&mut self) -> Account {
         Account {
             error: self.error.take(),
+            degraded: self.degraded,
+            reason: self.reason,
             provider: self.provider.take(),
             attempts: std::mem::take(&mut self.attempts),
             queued: self.queued,
@@ -146,6 +150,8 @@ impl<'a> Record<'a> {
     pub fn enter(&mut self, account: Account) {
         self.ended = None;
         self.error = account.error.or(self.error.take());
+        self.degraded = self.degraded.or(account.degraded);
+        self.reason = self.reason.or(account.reason);
         self.provider = account.provider.or(self.provider.take());
         self.attempts.extend(account.attempts);
         self.queued += account.queued;

@@ -78,6 +78,17 @@ pub struct Refused {
     retry_after: Option<Duration>,
     /// The methods there are, for a 405.
     pub allow: Option<String>,
+    /// Set where a `stale` rung answers in its place: how the request came there.
+    pub stale: Option<Came>,
+}
+
+/// How a request came to its rung.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Came {
+    /// It began there: its route is degraded.
+    First,
+    /// Its way ended for this reason.
+    Fell(Trigger),
 }
 
 /// A provider's answer that another was asked for instead.
@@ -181,7 +192,15 @@ impl Refusal {
 impl Refused {
     /// A refusal with a sentence for the client.
     pub fn new(refusal: Refusal, detail: impl Into<Cow<'static, str>>) -> Self {
-        Refused { refusal, detail: detail.into(), trail: None, error: None, retry_after: None, allow: None }
+        Refused {
+            refusal,
+            detail: detail.into(),
+            trail: None,
+            error: None,
+            retry_after: None,
+            allow: None,
+            stale: None,
+        }
     }
 
     /// The one for a request that did not pass the checks.
@@ -219,6 +238,13 @@ impl Refused {
     #[must_use]
     pub fn trail(mut self, trail: String) -> Self {
         self.trail = Some(trail);
+        self
+    }
+
+    /// With a `stale` rung that answers in its place.
+    #[must_use]
+    pub fn stale(mut self, came: Came) -> Self {
+        self.stale = Some(came);
         self
     }
 

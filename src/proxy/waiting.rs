@@ -5,7 +5,8 @@
 
 use super::Stop;
 use super::attempt::Lent;
-use super::exchange::Broken;
+use super::dispatch::Errand;
+use super::exchange::{Broken, earned};
 use super::forward;
 use super::frame::Request;
 use super::heartbeat::Heartbeat;
@@ -16,7 +17,7 @@ use crate::net::wire::ReadError;
 use crate::upstream::pool::{Lease, Refused, Waiting};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 /// A client that waits.
@@ -60,27 +61,44 @@ pub async fn for_lease(
     }
 }
 
-/// Waits until the whole body of a request is kept, at most `until` then; false where that cannot be.
+/// Waits until the whole body of a request is kept, at most `until` then; false where that cannot be. Its client has to send it
+/// as fast as any other ([`earned`]).
 ///
 /// # Errors
-/// The client left, or its body is broken.
-pub async fn for_body(request: &Request<'_>, until: Instant, lent: &mut Lent<'_>) -> Result<bool, Stop> {
+/// The client left, or its body is broken or too slow.
+pub async fn for_body(errand: &Errand<'_>, until: Option<Instant>, lent: &mut Lent<'_>) -> Result<bool, Stop> {
+    let (request, limits) = (errand.request, &errand.listener.limits);
     if request.expects_continue && !lent.continued && lent.client.body_read() == 0 {
         forward::go_on(&mut lent.client, request.head.version);
         lent.continued = true;
     }
-    let Lent { client, replay, .. } = lent;
-    let read = poll_fn(|cx| match client.poll_flush(cx) {
-        Poll::Ready(Err(error)) => Poll::Ready(Err(ReadError::Io(error))),
-        _ => replay.poll_read_ahead(client, cx),
+    let Lent { client, replay, timer, .. } = lent;
+    let since = clock::now();
+    let (mut read, mut moved) = (client.body_read(), since);
+    let kept = poll_fn(|cx| {
+        let kept = match client.poll_flush(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(ReadError::Io(error))),
+            _ => replay.poll_read_ahead(client, cx),
+        };
+        if let Poll::Ready(kept) = kept {
+            return Poll::Ready(kept.map_err(|error| stop(&error)));
+        }
+        let now = clock::now();
+        if client.body_read() != read {
+            (read, moved) = (client.body_read(), now);
+        }
+        let quiet = clock::after(moved, limits.idle_timeout);
+        let slow = match limits.min_body_rate {
+            0 => quiet,
+            rate => quiet.min(clock::after(since, earned(read, rate))),
+        };
+        ready!(timer.poll(cx, until.map_or(slow, |until| until.min(slow)), now));
+        let too_slow = slow <= clock::now();
+        Poll::Ready(if too_slow { Err(verdict::refuse_broken(&Broken::ClientBodyTooSlow).into()) } else { Ok(false) })
     });
-    let read = tokio::time::timeout_at(until.into(), read).await;
+    let kept = kept.await;
     lent.now = clock::now();
-    match read {
-        Ok(Ok(kept)) => Ok(kept && lent.client.body_is_done() && lent.replay.is_whole()),
-        Ok(Err(error)) => Err(stop(&error)),
-        Err(_) => Ok(false),
-    }
+    Ok(kept? && lent.client.body_is_done() && lent.replay.is_whole())
 }
 
 /// Waits for something else, as long as the client is there.

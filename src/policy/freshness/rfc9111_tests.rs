@@ -739,7 +739,9 @@ fn section_5_2_1_3_min_fresh_wants_what_stays_fresh() {
 fn section_5_2_1_4_no_cache_of_a_request_wants_validation() {
     let rules = Rules { stale_if_error: HOUR, stale_while_revalidate: HOUR, ..NONE };
     let terms = read("GET", &[], 200, &[AGE], &rules).expect("may be kept");
-    assert_eq!(after(&terms, 1, &[("Cache-Control", "no-cache")]), VALIDATE);
+    let used = after(&terms, 1, &[("Cache-Control", "no-cache")]);
+    // Where that cannot be had, an old reply is better than an error.
+    assert!(matches!(used, Use::MustValidate { stale_if_error: Some(_) }), "{used:?}");
 }
 
 #[test]
@@ -821,7 +823,7 @@ fn section_5_3_an_expires_that_is_no_date_is_past() {
 #[test]
 fn section_5_4_pragma_is_no_cache_where_there_is_no_cache_control() {
     let terms = kept(&[AGE]);
-    assert_eq!(after(&terms, 1, &[("Pragma", "foo, No-Cache")]), VALIDATE);
+    assert!(matches!(after(&terms, 1, &[("Pragma", "foo, No-Cache")]), Use::MustValidate { .. }));
     assert_eq!(after(&terms, 1, &[("Pragma", "no-cache"), ("Cache-Control", "max-age=50")]), Use::Fresh);
     assert_eq!(after(&kept(&[AGE, ("Pragma", "no-cache")]), 1, &[]), Use::Fresh, "in replies it means nothing");
 }

@@ -11,6 +11,7 @@ use crate::http1::head::{ResponseHead, Version};
 use crate::net::pump::{Flow, Pump, Source};
 use crate::net::side::Side;
 use crate::net::wire::ReadError;
+use crate::policy::ladder::Kind;
 use crate::proxy::Stop;
 use crate::proxy::attempt::Lent;
 use crate::proxy::dispatch::Errand;
@@ -33,7 +34,7 @@ pub(super) enum Content {
 }
 
 /// What is said of an answer beside what is in it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Beside<'a> {
     /// `Cache-Status`.
     pub(super) cached: &'a str,
@@ -41,6 +42,8 @@ pub(super) struct Beside<'a> {
     pub(super) fetched: bool,
     /// Our own account of failed attempts.
     pub(super) trail: Option<&'a str>,
+    /// The rung that answers, where one does.
+    pub(super) degraded: Option<Kind>,
 }
 
 /// Gives what a kept reply comes to. `length` is that of its content, where that is known.
@@ -93,7 +96,7 @@ fn write_head(
         version: errand.request.head.version,
         keep_alive,
         upgrade: false,
-        degraded: None,
+        degraded: beside.degraded,
         trail: beside.trail,
         cached: Some(beside.cached),
     };
@@ -132,12 +135,14 @@ pub(super) async fn pass_on(
         Ok(Length::Exact(length)) => Some(length),
         _ => None,
     };
-    let bodiless = matches!(head.status, 204 | 304);
+    let to_head = errand.request.method == "HEAD";
+    let bodiless = to_head || matches!(head.status, 204 | 304);
     let (length, keep_alive) = frame(errand, bodiless, length, &lent.client);
     let out = lent.client.out();
     forward::status_line(out, version, head.status, head.reason());
     for (known, name, value) in head.fields.iter() {
-        if !matches!(known, Known::ContentLength | Known::TransferEncoding | Known::Connection) {
+        let frames = known == Known::ContentLength && !to_head;
+        if !frames && !matches!(known, Known::TransferEncoding | Known::Connection) {
             encode::field(out, name, value);
         }
     }

@@ -8,7 +8,7 @@
 use crate::cache::body::{Filling, Reader};
 use crate::cache::coalesce::Leader;
 use crate::cache::key::Key;
-use crate::cache::reply::{Cache, Reply};
+use crate::cache::reply::{Cache, Failure, Reply};
 use crate::cache::store::{About, Head, Stored};
 use crate::clock;
 use crate::config::{self, Listener};
@@ -20,9 +20,10 @@ use crate::net::side::Side;
 use crate::net::timer::Timer;
 use crate::policy::freshness::validators::{conditions, is_condition};
 use crate::policy::freshness::{Asked, Terms, Times};
+use crate::policy::ladder::Trigger;
 use crate::proxy::attempt::Lent;
 use crate::proxy::dispatch::{self, Errand};
-use crate::proxy::exchange::{ANSWER_FIELDS, Answered, Seen};
+use crate::proxy::exchange::{ANSWER_FIELDS, Answered, Seen, Spare};
 use crate::proxy::frame;
 use crate::proxy::identity::{self, Identity, Peer};
 use crate::proxy::record::{Account, Record};
@@ -60,8 +61,10 @@ pub(super) struct Fetch {
     pub(super) key: Key,
     /// What is kept, and perhaps good still.
     pub(super) kept: Vec<Arc<Stored>>,
-    /// Until when some of it may be given in place of an error.
+    /// Until when the latest may be given in place of an error.
     pub(super) stale_until: Option<Instant>,
+    /// Another was begun for the same before it, and failed.
+    pub(super) after: bool,
     pub(super) worker: usize,
     pub(super) started: Instant,
 }
@@ -87,8 +90,8 @@ pub(super) enum Told {
         /// Its body.
         reader: Option<Reader>,
     },
-    /// A provider's error, in whose place something kept may be given.
-    Failed(u16),
+    /// A provider's error, in whose place the latest of what is kept may be given.
+    Failed(Failure),
     /// No answer.
     Refused(Box<Refused>),
     /// It broke off, and nobody said why.
@@ -117,7 +120,10 @@ struct Line {
 
 /// The fetch's end of it. Dropping it says what there is to say.
 #[derive(Debug)]
-struct Teller(Arc<Slot>);
+struct Teller {
+    slot: Arc<Slot>,
+    shared: Arc<Shared>,
+}
 
 /// Takes the answer.
 #[derive(Debug)]
@@ -165,7 +171,7 @@ struct Take(Arc<Fill>);
 /// Begins a fetch. `alone`: it is for nobody who waits.
 pub(super) fn begin(fetch: Fetch, leader: Leader<Reply>, alone: bool) -> Wait {
     let slot = Arc::new(Slot::default());
-    let teller = Teller(Arc::clone(&slot));
+    let teller = Teller { slot: Arc::clone(&slot), shared: Arc::clone(&fetch.shared) };
     let state = State {
         leader: Some(leader),
         requested: fetch.started,
@@ -276,9 +282,14 @@ impl Fill {
             let refreshed = cache.store.refresh(&self.fetch.key, &raw.fields, &about);
             return Some(refreshed.map_or(Phase::Again, Phase::Good));
         }
-        if is_error(status) && self.fetch.stale_until.is_some_and(|until| now <= until) {
-            state.leader = None;
-            self.slot.tell(Told::Failed(status));
+        if is_error(status) && self.spare(now).is_some_and(|spare| spare.may_replace_errors) {
+            let trail = seen.and_then(|(_, trail)| trail);
+            let failure =
+                Failure { fell: Some(Trigger::AttemptsExhausted), placed: false, status: Some(status), trail };
+            if let Some(leader) = state.leader.take() {
+                leader.publish(Arc::new(Reply::Failed(failure.clone())));
+            }
+            self.slot.tell(Told::Failed(failure));
             return Some(Phase::Drop);
         }
         let head = parse(status, written)?;
@@ -304,10 +315,12 @@ impl Fill {
             self.slot.tell(Told::Reply { reply, reader, trail: trail.flatten() });
             return Some(Phase::Keep(filling, kept));
         }
-        let leader = state.leader.take();
-        // One that failed says nothing of the next.
-        if let Some(leader) = leader.filter(|_| status < 500 && status != 429) {
-            leader.decline(now);
+        if let Some(leader) = state.leader.take() {
+            match status {
+                _ if degraded => leader.release(),
+                429 | 500.. => self.hand_on(leader),
+                _ => leader.decline(now),
+            }
         }
         let filling = Filling::new(&cache.store.space, 0);
         let reader = filling.source().reader();
@@ -352,11 +365,34 @@ impl Fill {
                 if let Some(leader) = &leader {
                     leader.publish(Arc::new(Reply::Kept(Arc::clone(&stored))));
                 }
-                teller.0.tell(Told::Good(stored));
+                teller.slot.tell(Told::Good(stored));
             }
-            (Err(Stop::Refused(refused)), _) => teller.0.tell(Told::Refused(refused)),
+            (Err(Stop::Refused(refused)), _) => {
+                if let Some(leader) = leader {
+                    self.tell_failure(leader, &refused);
+                }
+                teller.slot.tell(Told::Refused(refused));
+            }
             // What is dropped here was not whole, and whoever reads it sees that.
             _ => {}
+        }
+    }
+
+    /// Those who follow get what is kept, where that may be; otherwise one of them leads.
+    fn tell_failure(&self, leader: Leader<Reply>, refused: &Refused) {
+        let spare = self.spare(clock::now());
+        match super::failure(refused) {
+            Some(failure) if spare.is_some_and(|spare| failure.placed || spare.may_replace_errors) => {
+                leader.publish(Arc::new(Reply::Failed(failure)));
+            }
+            _ => self.hand_on(leader),
+        }
+    }
+
+    /// The next leads; after a second failure nobody waits for a third.
+    fn hand_on(&self, leader: Leader<Reply>) {
+        if self.fetch.after {
+            leader.release();
         }
     }
 
@@ -377,6 +413,10 @@ impl Seen for Fill {
     fn see(&self, head: &ResponseHead, trail: Option<&str>) -> Option<String> {
         self.state().seen = Some((head.clone(), trail.map(str::to_owned)));
         None
+    }
+
+    fn spare(&self, now: Instant) -> Option<Spare> {
+        super::spare(&self.fetch.kept, self.fetch.stale_until, now).map(|(_, spare)| spare)
     }
 }
 
@@ -494,13 +534,18 @@ impl Slot {
 
 impl Teller {
     fn account(&self, account: Account) {
-        self.0.line().account = Some(account);
+        self.slot.line().account = Some(account);
     }
 }
 
 impl Drop for Teller {
     fn drop(&mut self) {
-        self.0.tell(Told::Broken);
+        // The task ends with it, and whoever waits for it sees that as for any answer that breaks off.
+        if std::thread::panicking() {
+            self.shared.metrics.panicked();
+            tracing::error!("a request for what is kept panicked; please report this with the lines above");
+        }
+        self.slot.tell(Told::Broken);
     }
 }
 

@@ -10,13 +10,13 @@ use crate::observe::metrics::RouteMetrics;
 use crate::policy::ladder::{Kind, Share, So, Trigger, Walk};
 use crate::policy::retry::{self, Ended, Skip};
 use crate::proxy::attempt::Lent;
-use crate::proxy::exchange::Answered;
+use crate::proxy::exchange::{Answered, Spare};
 use crate::proxy::frame::Request;
 use crate::proxy::ladder::{Ladder, Rung, Static};
 use crate::proxy::record::Record;
 use crate::proxy::reduce::{Body, Reduced};
 use crate::proxy::replay::Replay;
-use crate::proxy::respond::{Circumstances, Refused};
+use crate::proxy::respond::{Came, Circumstances, Refused};
 use crate::proxy::{Stop, client, verdict, waiting};
 use crate::upstream::pool::Pool;
 use std::sync::Arc;
@@ -97,7 +97,9 @@ impl<'a> Trip<'a> {
                 return Ok(Next::Rung);
             }
         }
-        if let (Some(descent), Some(_)) = (&self.descent, why) {
+        if let (Some(descent), Some(_)) = (&self.descent, why)
+            && !spare(self.errand, now).is_some_and(|spare| spare.may_replace_errors)
+        {
             descent.ladder.live.unanswered();
         }
         if let Some(kind) = self.kept.as_ref().and_then(|kept| kept.degraded) {
@@ -136,8 +138,9 @@ impl<'a> Trip<'a> {
                 self.go_to(pool, lent.now);
                 self.reduce(reduced, lent).await? && self.affords(pool, lent.now)
             }
-            // Without a copy nobody comes here.
-            Some(Rung::Stale) | None => false,
+            // Whoever keeps the copy gives it.
+            Some(Rung::Stale) => return Err(self.leave_to_copy().into()),
+            None => false,
         };
         Ok(if stands { Next::Attempt } else { self.pass_over(lent) })
     }
@@ -178,7 +181,7 @@ impl<'a> Trip<'a> {
         let errand = self.errand;
         let mut body = Body::Same;
         if reduced.wants_body(errand.request) {
-            if !waiting::for_body(errand.request, self.deadline, lent).await? {
+            if !waiting::for_body(errand, Some(self.deadline), lent).await? {
                 return Ok(false);
             }
             body = reduced.body(errand.request, lent.replay.bytes());
@@ -223,6 +226,11 @@ impl<'a> Trip<'a> {
         answer.write(&mut lent.client, &Circumstances { identity: Some(identity), version, keep_alive, to_head });
         self.answered(None, lent.now, record);
         Answered { status: answer.status, reusable: None, keep_alive, head_at: None, skipped: None }
+    }
+
+    fn leave_to_copy(&mut self) -> Refused {
+        let fell = self.descent.as_ref().and_then(|descent| descent.fell);
+        self.why().stale(fell.map_or(Came::First, Came::Fell))
     }
 
     /// What the client is told where no provider's answer is there for it.
@@ -284,9 +292,11 @@ impl<'a> Trip<'a> {
         }
     }
 
-    /// Whether a rung is for a way that ends for this reason.
-    pub(super) fn may_fall(&self, why: Trigger, lent: &Lent<'_>) -> bool {
-        self.descent.is_some() && self.may_fall_so(why, &self.so(self.ended, lent))
+    /// Whether there is an answer for it where there is no provider.
+    pub(super) fn has_fallback(&self, lent: &Lent<'_>) -> bool {
+        let by_rung = || self.may_fall_so(Trigger::NoProvider, &self.so(self.ended, lent));
+        self.descent.is_some() && by_rung()
+            || spare(self.errand, lent.now).is_some_and(|spare| spare.may_replace_errors)
     }
 
     fn may_fall_so(&self, why: Trigger, so: &So<'_>) -> bool {
@@ -319,7 +329,7 @@ impl<'a> Trip<'a> {
             sendable: retry::may_be_sent(&route.retry, ended, &so),
             attempts_left: caller.attempts.is_none_or(|own| made < own),
             begun: self.opened.is_some(),
-            stale_for: stale_for(self.errand),
+            stale_for: spare(self.errand, clock::now()).map(|spare| spare.expired_for),
         }
     }
 
@@ -328,7 +338,7 @@ impl<'a> Trip<'a> {
     }
 }
 
-/// How long ago the stored copy expired that could answer this request. Nothing is stored yet.
-fn stale_for(_: &Errand<'_>) -> Option<Duration> {
-    None
+/// What is kept for this request, if a cache was asked and has something.
+fn spare(errand: &Errand<'_>, now: Instant) -> Option<Spare> {
+    errand.seen.and_then(|seen| seen.spare(now))
 }

@@ -317,3 +317,27 @@ fn an_answer_that_breaks_off_is_never_kept() {
         is_told(&get(&gateway, ""), "whole", "sluice; fwd=uri-miss; stored");
     }
 }
+
+#[test]
+fn after_two_failures_nobody_waits_for_a_third() {
+    let (begin, end, count) = (Gate::default(), Gate::default(), AtomicUsize::new(0));
+    let (begins, ends) = (begin.clone(), end.clone());
+    let alpha = Provider::scripted(move |peer| {
+        while peer.request().is_some() {
+            match count.fetch_add(1, Ordering::SeqCst) {
+                0 => return begins.pass(),
+                1 => return,
+                _ => ends.pass(),
+            }
+            peer.wire.send(reply("200 OK", "cache-control: no-store\r\n", "own"));
+        }
+    });
+    let gateway = before(&alpha);
+    let clients = asking(&gateway, 50, GET);
+    in_flight(&gateway, 50);
+    begin.open();
+    wait_until("everyone to ask", || alpha.requests().len() == 50);
+    end.open();
+    let own = clients.into_iter().map(|mut client| client.answer()).filter(|answer| answer.text() == "own").count();
+    assert_eq!(own, 48);
+}

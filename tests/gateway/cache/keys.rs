@@ -1,7 +1,8 @@
 //! Nobody is given what another's request chose: whatever chooses an answer is in its key, or keeps it from being kept.
 
 use super::{FRESH, ask, before, get, is_told, numbered, origin, reply, with};
-use crate::world::{Extra, Gateway, Message, Provider};
+use crate::world::{Extra, Gateway, Message, Provider, pause};
+use std::time::Duration;
 
 fn asked(gateway: &Gateway, request: &str) -> Message {
     let mut client = gateway.connect();
@@ -165,4 +166,24 @@ fn a_post_is_not_kept_where_nobody_says_so() {
     for number in 0..2 {
         is_told(&ask(&gateway, "POST /", "Content-Length: 0\r\n"), &number.to_string(), "sluice; fwd=method");
     }
+}
+
+#[test]
+fn a_post_whose_body_comes_slowly_takes_none_of_the_routes_time_and_one_that_stops_is_told() {
+    let alpha = origin(|_, request| reply("200 OK", FRESH, &String::from_utf8_lossy(&request.body)));
+    let extra = Extra {
+        listener: "limits: { idle_timeout: 1s }",
+        route: "timeout: 300ms, cache: { post: true }",
+        ..Extra::default()
+    };
+    let gateway = Gateway::before_address(alpha.address(), extra);
+    let mut slow = gateway.connect();
+    slow.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\non");
+    pause(Duration::from_millis(500));
+    slow.send("ce");
+    is_told(&slow.answer(), "once", "sluice; fwd=uri-miss; stored");
+    let mut stopped = gateway.connect();
+    stopped.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\non");
+    let told = stopped.answer();
+    assert_eq!((told.status(), told.json()["reason"].as_str()), (408, Some("body_timeout")));
 }
