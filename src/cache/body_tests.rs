@@ -130,9 +130,26 @@ fn what_is_held_is_counted_and_given_back() {
     assert_eq!(space.used(), 6000 + PIECE_COST);
     let source = one.source();
     assert!(one.complete().is_some());
-    assert!(space.used() > 0, "somebody may read it still");
+    assert_eq!(space.used(), 0, "it comes in no longer");
+    assert!(space.alive() > 0, "somebody may read it still");
     drop((source, other));
-    assert_eq!(space.used(), 0);
+    assert_eq!((space.used(), space.alive()), (0, 0));
+}
+
+#[test]
+fn what_is_read_slowly_counts_until_it_is_read() {
+    let space = Space::new(10_000);
+    space.set_whole(10_000);
+    let mut filling = Filling::new(&space, ROOM);
+    filling.append(&[0; 6000]).expect("there is room");
+    let kept = filling.complete().expect("kept");
+    let read = kept[0].slice(5999..);
+    drop(kept);
+    let mut other = Filling::new(&space, ROOM);
+    assert_eq!(other.append(&[0; 6000]), Err(Unwanted), "a byte of it is held, and so all of it is");
+    drop(read);
+    assert_eq!(space.alive(), 0);
+    Filling::new(&space, ROOM).append(&[0; 6000]).expect("there is room");
 }
 
 #[test]
