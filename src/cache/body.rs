@@ -22,6 +22,8 @@ use std::task::{Context, Poll, Waker};
 pub struct Space {
     total: AtomicU64,
     used: AtomicU64,
+    /// Bytes of bodies that are only passed on: each is bounded by [`WINDOW`], and takes nothing of the others' room.
+    passing: AtomicU64,
     /// Bytes of all pieces there may be: those that come in, are kept, and are read still.
     whole: AtomicU64,
     alive: AtomicU64,
@@ -108,8 +110,14 @@ impl Space {
     /// This many bytes.
     #[must_use]
     pub fn new(total: u64) -> std::sync::Arc<Self> {
-        let (used, whole, alive) = (AtomicU64::new(0), AtomicU64::new(u64::MAX), AtomicU64::new(0));
-        std::sync::Arc::new(Space { total: AtomicU64::new(total), used, whole, alive })
+        let [used, passing, alive] = [(); 3].map(|()| AtomicU64::new(0));
+        std::sync::Arc::new(Space {
+            total: AtomicU64::new(total),
+            used,
+            passing,
+            whole: AtomicU64::new(u64::MAX),
+            alive,
+        })
     }
 
     /// Another bound from now on.
@@ -137,11 +145,12 @@ impl Space {
     /// Bytes held now.
     #[must_use]
     pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
+        self.used.load(Ordering::Relaxed) + self.passing.load(Ordering::Relaxed)
     }
 
-    fn take(&self, bytes: u64) -> bool {
-        if self.alive() + bytes > self.whole.load(Ordering::Relaxed) {
+    /// `small`: the body has gone to its clients' sockets as soon as it is there, so that none of them can hold it here.
+    fn take(&self, bytes: u64, small: bool) -> bool {
+        if !small && self.alive() + bytes > self.whole.load(Ordering::Relaxed) {
             return false;
         }
         let total = self.total.load(Ordering::Relaxed);
@@ -150,13 +159,9 @@ impl Space {
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
     }
 
-    /// Takes what is passed on at once, even beyond the bound: it is bounded by [`WINDOW`].
-    fn force(&self, bytes: u64) {
-        self.used.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn give_back(&self, bytes: u64) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    /// Gives back what is held of a body that was kept `whole` so far, or only passed on.
+    fn give_back(&self, bytes: u64, whole: bool) {
+        if whole { &self.used } else { &self.passing }.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -228,21 +233,25 @@ impl Filling {
         }
         let cost = bytes.len() as u64 + PIECE_COST;
         let mut state = self.shared.lock();
-        let fits = state.whole && state.len + bytes.len() as u64 <= self.shared.max && self.shared.space.take(cost);
+        let (space, len) = (&self.shared.space, state.len + bytes.len() as u64);
+        let fits = state.whole && len <= self.shared.max && space.take(cost, len <= PIECE as u64);
         if !fits {
-            state.whole = false;
+            if std::mem::take(&mut state.whole) {
+                space.give_back(state.held, true);
+                space.passing.fetch_add(state.held, Ordering::Relaxed);
+            }
             if state.readers.is_empty() {
                 return Err(Unwanted);
             }
-            self.shared.space.force(cost);
+            space.passing.fetch_add(cost, Ordering::Relaxed);
         }
-        state.len += bytes.len() as u64;
+        state.len = len;
         state.held += cost;
         state.pieces.push_back(Piece::share(bytes.into(), &self.shared.space));
         let freed = state.let_go();
         let wakers = state.take_wakers();
         drop(state);
-        self.shared.space.give_back(freed);
+        self.shared.space.give_back(freed, false);
         wakers.into_iter().for_each(Waker::wake);
         Ok(())
     }
@@ -314,7 +323,7 @@ impl Reader {
                 }
                 let (freed, writer) = (state.let_go(), state.writer_if_room());
                 drop(state);
-                self.shared.space.give_back(freed);
+                self.shared.space.give_back(freed, false);
                 if let Some(writer) = writer {
                     writer.wake();
                 }
@@ -350,7 +359,7 @@ impl Drop for Reader {
         }
         let (freed, writer) = (state.let_go(), state.writer_if_room());
         drop(state);
-        self.shared.space.give_back(freed);
+        self.shared.space.give_back(freed, false);
         if let Some(writer) = writer {
             writer.wake();
         }
@@ -374,7 +383,7 @@ impl Shared {
         let arrived = if pieces.is_some() { std::mem::take(&mut state.held) } else { 0 };
         let wakers = state.take_wakers();
         drop(state);
-        self.space.give_back(arrived);
+        self.space.give_back(arrived, true);
         wakers.into_iter().for_each(Waker::wake);
         pieces
     }
@@ -382,8 +391,11 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let held = self.lock().held;
-        self.space.give_back(held);
+        let (held, whole) = {
+            let state = self.lock();
+            (state.held, state.whole)
+        };
+        self.space.give_back(held, whole);
     }
 }
 
