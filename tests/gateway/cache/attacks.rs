@@ -134,3 +134,24 @@ fn a_session_without_a_word_of_the_provider_is_nobody_elses() {
     get(&gateway, "");
     is_told(&get(&gateway, ""), "1", "sluice; fwd=uri-miss");
 }
+
+#[test]
+fn what_answers_a_reduced_request_is_no_part_of_the_whole_and_no_word_on_it() {
+    let alpha = origin(|number, request| {
+        let is_lite = request.head.line.contains("/lite");
+        match request.value("if-none-match").or(request.value("range")) {
+            Some(_) if is_lite => "HTTP/1.1 304 Not Modified\r\netag: \"1\"\r\n\r\n".to_owned(),
+            _ if is_lite => reply("200 OK", "etag: \"1\"\r\n", "lite"),
+            _ if number == 0 => reply("200 OK", "cache-control: max-age=10\r\nage: 100\r\netag: \"1\"\r\n", "real"),
+            _ => reply("503 No", "", ""),
+        }
+    });
+    let route = "retry: { attempts: 1 }, cache: { stale_if_error: 0s }, degrade: [ { reduced: { path: /lite } } ]";
+    let gateway = Gateway::before_with(&alpha, Extra { route, ..Extra::default() });
+    get(&gateway, "");
+    // The first asks whether what is kept is good still; the others what their clients ask.
+    for fields in ["", "Range: bytes=0-1\r\n", "Cache-Control: no-store\r\nIf-None-Match: \"1\"\r\n"] {
+        let lite = get(&gateway, fields);
+        assert_eq!((lite.text(), lite.value("sluice-degraded")), ("lite".to_owned(), Some("reduced")), "{fields}");
+    }
+}
