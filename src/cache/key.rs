@@ -124,6 +124,20 @@ pub(super) fn url(key: &[u8]) -> &[u8] {
     key.split(|byte| *byte == 0).nth(2).unwrap_or_default()
 }
 
+/// Whether the URL in what [`Parts::write`] wrote is one that `is` says yes to. Where a trusted peer names a host beside its
+/// own (`told,own`), a client may have asked for either.
+pub(super) fn is_asked_for_as(key: &[u8], is: impl Fn(&[u8]) -> bool) -> bool {
+    let url = url(key);
+    if is(url) {
+        return true;
+    }
+    let begins = url.windows(3).position(|part| part == b"://").map_or(0, |at| at + 3);
+    let (scheme, rest) = url.split_at(begins);
+    let (hosts, target) = rest.split_at(rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len()));
+    let is_comma = |byte: &u8| *byte == b',';
+    hosts.contains(&b',') && hosts.split(is_comma).any(|host| is(&[scheme, host, target].concat()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,6 +190,22 @@ mod tests {
         assert_eq!(body_hash([&b"ab"[..], b"", b"c"]), body_hash([&b"abc"[..]]));
         assert_eq!(body_hash([&b"abc"[..]])[..4], [0xba, 0x78, 0x16, 0xbf]);
         assert_ne!(body_hash([&b"abd"[..]]), body_hash([&b"abc"[..]]));
+    }
+
+    #[test]
+    fn what_a_peer_names_beside_its_own_host_is_found_by_either() {
+        let key = key(&Parts { authority: "shop.example,origin:81", ..PARTS });
+        for (url, is_found) in [
+            ("http://shop.example/x?q", true),
+            ("http://origin:81/x?q", true),
+            ("http://shop.example,origin:81/x?q", true),
+            ("https://shop.example/x?q", false),
+            ("http://shop.example/x", false),
+        ] {
+            assert_eq!(is_asked_for_as(key.as_ref(), |asked| asked == url.as_bytes()), is_found, "{url}");
+        }
+        let plain = self::key(&Parts { query: Some("a,b"), ..PARTS });
+        assert!(!is_asked_for_as(plain.as_ref(), |asked| asked == b"http://a.example/x?b"));
     }
 
     #[test]
