@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn what_a_peer_names_beside_its_own_host_is_found_by_either() {
-        let key = key(&Parts { authority: "shop.example,origin:81", ..PARTS });
+        let key = key(&Parts { authority: b"shop.example,origin:81", ..PARTS });
         for (url, is_found) in [
             ("http://shop.example/x?q", true),
             ("http://origin:81/x?q", true),
