@@ -242,7 +242,8 @@ fn shown() -> BTreeSet<String> {
     for path in list("tests/gateway/cache/suite", "cases") {
         let area = path.file_stem().expect("a name").to_string_lossy().into_owned();
         for line in read(&path).lines().filter_map(|line| line.strip_prefix("## ")) {
-            let name = line.split_once(": ").filter(|(section, _)| section.contains('§')).map_or(line, |(_, name)| name);
+            let name =
+                line.split_once(": ").filter(|(section, _)| section.contains('§')).map_or(line, |(_, name)| name);
             assert!(shown.insert(format!("{area}: {name}")), "{area} has two groups called {name:?}");
         }
     }

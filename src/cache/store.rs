@@ -338,7 +338,8 @@ impl Group {
     /// what they vary by: where others do, that was forgotten (§4.1).
     pub fn matching<'g>(&'g self, request: &'g Fields) -> impl Iterator<Item = &'g Arc<Stored>> {
         let vary = |stored: &'g Arc<Stored>| &stored.head.terms.vary;
-        let varying = self.replies.iter().filter(move |stored| !vary(stored).is_empty() && vary(stored).matches(request));
+        let varying =
+            self.replies.iter().filter(move |stored| !vary(stored).is_empty() && vary(stored).matches(request));
         varying.chain(self.replies.iter().filter(move |stored| vary(stored).is_empty()))
     }
 

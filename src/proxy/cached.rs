@@ -36,6 +36,7 @@ use std::borrow::Cow;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 /// A request and what a cache sees in it.

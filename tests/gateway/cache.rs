@@ -285,7 +285,8 @@ fn section_15_2_of_rfc_9110_interim_answers_are_passed_on_while_the_final_one_is
     let opened = gate.clone();
     let alpha = Provider::scripted(move |peer| {
         while peer.request().is_some() {
-            peer.wire.send("HTTP/1.1 103 Early Hints\r\nlink: </a>; rel=preload\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n");
+            peer.wire
+                .send("HTTP/1.1 103 Early Hints\r\nlink: </a>; rel=preload\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n");
             opened.pass();
             peer.wire.send(reply("200 OK", FRESH, "whole"));
         }
