@@ -126,8 +126,7 @@ fn judge_update(terms: &Terms, reply: &Fields, update: &Fields, wall: SystemTime
 }
 
 const STATUSES: [u16; 8] = [200, 204, 206, 301, 304, 404, 503, 599];
-const NOTHING: Rules =
-    Rules { ttl: None, stale_while_revalidate: Duration::ZERO, stale_if_error: Duration::ZERO };
+const NOTHING: Rules = Rules { ttl: None, stale_while_revalidate: Duration::ZERO, stale_if_error: Duration::ZERO };
 const EVERYTHING: Rules = Rules {
     ttl: Some(Duration::from_secs(60)),
     stale_while_revalidate: Duration::from_secs(30),

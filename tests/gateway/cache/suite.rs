@@ -198,7 +198,7 @@ impl<'t> Case<'t> {
 /// The steps of a case in one line.
 fn short(kind: &str, mut first: Part) -> Vec<Step> {
     if first.word.is_empty() {
-        first.word = "200".to_owned();
+        first.word.push_str("200");
     }
     let get = Part { word: "GET".to_owned(), ..Part::default() };
     let mut second = Step { request: get.clone(), ..Step::default() };
