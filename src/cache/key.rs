@@ -14,7 +14,7 @@ pub struct Parts<'a> {
     /// The route's name.
     pub route: &'a str,
     /// What else chose who answers; empty where nothing did.
-    pub place: &'a str,
+    pub place: &'a [u8],
     /// `http` or `https`, as the provider is told.
     pub scheme: &'a str,
     /// Host and port, as the provider is told.
@@ -38,8 +38,8 @@ impl Parts<'_> {
     pub fn write(&self, out: &mut Vec<u8>) {
         out.clear();
         // None of these can hold a NUL: names are checked, and the others came through the request's grammar.
-        for part in [self.route, "\0", self.place, "\0", self.scheme, "://"] {
-            out.extend_from_slice(part.as_bytes());
+        for part in [self.route.as_bytes(), b"\0", self.place, b"\0", self.scheme.as_bytes(), b"://"] {
+            out.extend_from_slice(part);
         }
         let port = if self.scheme == "https" { &b":443"[..] } else { b":80" };
         let authority = self.authority.strip_suffix(port).unwrap_or(self.authority);
@@ -144,7 +144,7 @@ mod tests {
 
     const PARTS: Parts<'_> = Parts {
         route: "api",
-        place: "",
+        place: b"",
         scheme: "http",
         authority: b"A.example:80",
         path: "/x",
@@ -163,7 +163,7 @@ mod tests {
         let keys = [
             PARTS,
             Parts { route: "other", ..PARTS },
-            Parts { place: "candidate", ..PARTS },
+            Parts { place: b"candidate", ..PARTS },
             Parts { scheme: "https", ..PARTS },
             Parts { authority: b"b.example", ..PARTS },
             Parts { path: "/y", ..PARTS },
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn route_and_url_are_found_in_a_key() {
-        let key = key(&Parts { place: "candidate", body: Some(&[0; 32]), ..PARTS });
+        let key = key(&Parts { place: b"candidate", body: Some(&[0; 32]), ..PARTS });
         assert_eq!(key.route(), b"api");
         assert_eq!(key.url(), b"http://a.example/x?q");
     }

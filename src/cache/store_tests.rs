@@ -8,7 +8,7 @@ type Lines<'a> = &'a [(&'a str, &'a str)];
 
 const RULES: Rules = Rules { ttl: None, stale_while_revalidate: Duration::ZERO, stale_if_error: Duration::ZERO };
 const PARTS: Parts<'_> =
-    Parts { route: "api", place: "", scheme: "http", authority: b"a.example", path: "/x", query: None, body: None };
+    Parts { route: "api", place: b"", scheme: "http", authority: b"a.example", path: "/x", query: None, body: None };
 const AGE: (&str, &str) = ("Cache-Control", "max-age=60");
 
 fn key(parts: &Parts<'_>) -> Key {
@@ -206,7 +206,7 @@ fn section_4_3_5_of_rfc_9111_an_answer_to_head_updates_or_invalidates_what_is_ke
 fn section_4_4_of_rfc_9111_what_was_changed_is_forgotten_whichever_route_and_place_it_came_by() {
     let store = store();
     let keys =
-        [PARTS, Parts { route: "other", ..PARTS }, Parts { place: "candidate", ..PARTS }].map(|parts| key(&parts));
+        [PARTS, Parts { route: "other", ..PARTS }, Parts { place: b"candidate", ..PARTS }].map(|parts| key(&parts));
     for key in &keys {
         store.keep(key.clone(), stored(200, &[], &[AGE], b"x"));
     }

@@ -435,8 +435,10 @@ fn permit(asked: &Asked, keyed: bool, status: u16, said: &Reply) -> Result<(), U
     };
     // What has to be understood is, or is not kept; and where it is, `no-store` is for those who do not know that much.
     let no_store = said.no_store && !said.must_understand;
-    let understood =
-        (200..=599).contains(&status) && status != 304 && (!said.must_understand || UNDERSTOOD.contains(&status));
+    let understood = (200..=599).contains(&status)
+        && status != 304
+        && !OF_ONE_CLIENT.contains(&status)
+        && (!said.must_understand || UNDERSTOOD.contains(&status));
     let reasons = [
         (!method, Unstorable::Method),
         (asked.directives.no_store, Unstorable::RequestNoStore),
@@ -474,6 +476,8 @@ fn initial_age(reply: &Fields, date: SystemTime, times: Times) -> Duration {
 const HEURISTIC: [u16; 12] = [200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501];
 /// Statuses whose meaning for caches is followed here (RFC 9111 §5.2.2.3).
 const UNDERSTOOD: [u16; 17] = [200, 203, 204, 206, 300, 301, 302, 303, 307, 308, 400, 404, 405, 410, 414, 451, 501];
+/// What these say is about one client, and kept for nobody, whatever else is said (RFC 6585 §3 to §6).
+const OF_ONE_CLIENT: [u16; 4] = [428, 429, 431, 511];
 /// A reply that says nothing is fresh for a tenth of the time since it was last modified.
 const HEURISTIC_PART: u32 = 10;
 /// At most for a day: beyond that RFC 9111 §4.2.2 would have had a warning.

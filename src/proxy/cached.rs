@@ -13,7 +13,7 @@ use super::identity::Identity;
 use super::record::Record;
 use super::replay::Replay;
 use super::respond::{Came, Refusal, Refused};
-use super::{Here, Stop, verdict, waiting};
+use super::{Here, Stop, forward, verdict, waiting};
 use crate::cache::answer::Answer;
 use crate::cache::coalesce::{Followed, Follower, Joined, Leader};
 use crate::cache::key::{self, Key, Parts};
@@ -116,15 +116,17 @@ impl<'a> Question<'a> {
         };
         let fields = &errand.request.head.fields;
         let ours = errand.caller.key_fields;
-        // A key that we take out is nothing that a provider could answer by.
-        let fields = if ours == [None, None] {
+        let name = |known: Known| if known == Known::Authorization { &b"authorization"[..] } else { b"x-api-key" };
+        // A key that we take out is nothing that a provider could answer by, and neither is what was for one hop only.
+        let stays_here = |field: &[u8]| {
+            ours.into_iter().flatten().any(|known| field.eq_ignore_ascii_case(name(known)))
+                || forward::is_nominated(field, fields)
+        };
+        let any_stays = fields.has(Known::Connection) && fields.iter().any(|(_, field, _)| stays_here(field));
+        let fields = if ours == [None, None] && !any_stays {
             Cow::Borrowed(fields)
         } else {
-            let name = |known: Known| if known == Known::Authorization { &b"authorization"[..] } else { b"x-api-key" };
-            Cow::Owned(
-                fields
-                    .without(&|field| ours.into_iter().flatten().any(|known| field.eq_ignore_ascii_case(name(known)))),
-            )
+            Cow::Owned(fields.without(&stays_here))
         };
         let asked = Asked::read(errand.request.method, &fields);
         let started = errand.started;
@@ -604,11 +606,13 @@ impl Look {
 // === impl Alone ===
 
 impl Seen for Alone<'_> {
-    fn see(&self, head: &ResponseHead, _: Option<&str>) -> Option<String> {
+    fn see(&self, head: &ResponseHead, _: Option<&str>, degraded: Option<Kind>) -> Option<String> {
         let Alone { question, look, requested } = self;
         let Question { errand, cache, rules, asked, fields, key, .. } = question;
         let times = Times { requested: *requested, received: clock::now(), wall: clock::wall() };
         match asked.method {
+            // What a rung answers is no word on what is kept.
+            Method::Get | Method::Head if degraded.is_some() => {}
             Method::Head if head.status == 200 && !key.is_empty() => {
                 let about = About { asked, request: fields, keyed: false, rules: &rules.rules, times };
                 cache.store.after_head(&Key::new(key), &head.fields, &about);
@@ -637,7 +641,7 @@ impl Seen for Alone<'_> {
 // === impl Writing ===
 
 impl Seen for Writing<'_> {
-    fn see(&self, head: &ResponseHead, _: Option<&str>) -> Option<String> {
+    fn see(&self, head: &ResponseHead, _: Option<&str>, _: Option<Kind>) -> Option<String> {
         invalidate(self.errand, self.cache, head);
         None
     }
@@ -700,10 +704,19 @@ fn key(errand: &Errand<'_>, body: Option<&[u8]>) -> Option<Vec<u8>> {
             Cow::Owned([host, own].join(&b','))
         }
     };
-    let hash = body.map(|body| key::body_hash([body]));
+    // What a body means is a part of it.
+    let meant = |name: &'static [u8]| request.head.fields.named(name).flat_map(|value| [value, b"\0"]);
+    let hash = body.map(|body| {
+        let meaning = [&b"content-type"[..], b"content-encoding", b"content-language"].into_iter().flat_map(meant);
+        key::body_hash(meaning.chain([&b"\0"[..], body]))
+    });
+    let mut place = Vec::new();
+    if peer.trusted {
+        told_beside(&request.head.fields, &mut place);
+    }
     let parts = Parts {
         route: &errand.route.config.name,
-        place: "",
+        place: &place,
         scheme,
         authority: &authority,
         path: request.path,
@@ -713,6 +726,26 @@ fn key(errand: &Errand<'_>, body: Option<&[u8]>) -> Option<Vec<u8>> {
     let mut key = Vec::with_capacity(KEY_EXPECTED);
     parts.write(&mut key);
     Some(key)
+}
+
+/// What a trusted peer tells providers of the way before it, but for who the client is: a provider may answer by it.
+fn told_beside(fields: &Fields, out: &mut Vec<u8>) {
+    for (known, name, value) in fields.iter() {
+        if known == Known::XForwarded {
+            out.extend([name, b":", value, b"\n"].concat());
+        }
+        if known == Known::Forwarded {
+            let pairs = value.split(|byte| matches!(byte, b',' | b';')).map(<[u8]>::trim_ascii);
+            let is_of_node = |pair: &[u8]| [&b"for="[..], b"by="].iter().any(|name| starts_with(pair, name));
+            for pair in pairs.filter(|pair| !is_of_node(pair)) {
+                out.extend([pair, b"\n"].concat());
+            }
+        }
+    }
+}
+
+fn starts_with(text: &[u8], begin: &[u8]) -> bool {
+    text.get(..begin.len()).is_some_and(|part| part.eq_ignore_ascii_case(begin))
 }
 
 /// What `Cache-Status` says of a reply that is given.

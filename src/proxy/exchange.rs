@@ -80,8 +80,8 @@ pub struct Terms<'a> {
 /// What a cache that was asked first has to do with the answer.
 pub trait Seen: std::fmt::Debug + Send + Sync {
     /// Sees the final head at the last moment before it goes out. `trail` is our own account of failed attempts, if there
-    /// were any. Gives what `Cache-Status` says.
-    fn see(&self, head: &ResponseHead, trail: Option<&str>) -> Option<String>;
+    /// were any, and `degraded` the rung that answers, where that is not the route's own pool. Gives what `Cache-Status` says.
+    fn see(&self, head: &ResponseHead, trail: Option<&str>, degraded: Option<Kind>) -> Option<String>;
 
     /// What is kept for the request and could answer it where nobody else does.
     fn spare(&self, _: Instant) -> Option<Spare> {
@@ -641,7 +641,7 @@ impl<'a> Exchange<'a> {
 
     fn write_head(&mut self, length: Length, upgrade: bool) {
         let trail = self.trail();
-        let cached = self.terms.seen.and_then(|seen| seen.see(self.answer, trail.as_deref()));
+        let cached = self.terms.seen.and_then(|seen| seen.see(self.answer, trail.as_deref(), self.terms.degraded));
         let back = Back {
             rewrite: self.terms.rewrite,
             identity: self.terms.identity,

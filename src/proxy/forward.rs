@@ -342,7 +342,7 @@ pub fn is_grpc(fields: &Fields) -> bool {
 
 /// RFC 9110 §7.6.1: what `Connection` names goes no further.
 #[inline]
-fn is_nominated(name: &[u8], fields: &Fields) -> bool {
+pub fn is_nominated(name: &[u8], fields: &Fields) -> bool {
     fields.has(Known::Connection) && fields.lists(Known::Connection, name)
 }
 

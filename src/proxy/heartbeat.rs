@@ -120,7 +120,7 @@ fn is_encoded(fields: &Fields) -> bool {
 }
 
 /// Whether a media type, whatever its parameters, is that of event streams.
-fn is_event_stream(media: &[u8]) -> bool {
+pub fn is_event_stream(media: &[u8]) -> bool {
     let kind = media.split(|byte| *byte == b';').next().unwrap_or_default();
     kind.trim_ascii().eq_ignore_ascii_case(EVENT_STREAM)
 }

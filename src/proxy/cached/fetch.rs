@@ -20,11 +20,12 @@ use crate::net::side::Side;
 use crate::net::timer::Timer;
 use crate::policy::freshness::validators::{conditions, is_condition};
 use crate::policy::freshness::{Asked, Terms, Times};
-use crate::policy::ladder::Trigger;
+use crate::policy::ladder::{Kind, Trigger};
 use crate::proxy::attempt::Lent;
 use crate::proxy::dispatch::{self, Errand};
 use crate::proxy::exchange::{ANSWER_FIELDS, Answered, Seen, Spare};
 use crate::proxy::frame;
+use crate::proxy::heartbeat::is_event_stream;
 use crate::proxy::identity::{self, Identity, Peer};
 use crate::proxy::record::{Account, Record};
 use crate::proxy::replay::Replay;
@@ -153,10 +154,21 @@ struct State {
     requested: Instant,
     /// It was asked whether what is kept is good still.
     conditional: bool,
-    /// The head as the provider sent it, and our account of failed attempts, until the written one follows.
-    seen: Option<(ResponseHead, Option<String>)>,
+    /// What was seen, until the written head follows.
+    sight: Option<Sight>,
     phase: Phase,
     dropped: usize,
+}
+
+/// An answer's head before it was written for the client.
+#[derive(Debug)]
+struct Sight {
+    /// As the provider sent it.
+    head: ResponseHead,
+    /// Our own account of failed attempts.
+    trail: Option<String>,
+    /// A rung answers: that is the best there was for one moment, nothing to keep and no word on what is kept.
+    degraded: bool,
 }
 
 /// What becomes of the answer.
@@ -187,7 +199,7 @@ pub(super) fn begin(fetch: Fetch, leader: Leader<Reply>, alone: bool) -> Wait {
         leader: Some(leader),
         requested: fetch.started,
         conditional: false,
-        seen: None,
+        sight: None,
         phase: Phase::Head,
         dropped: 0,
     };
@@ -281,8 +293,11 @@ impl Fill {
     fn judge(&self, status: u16, written: &[u8], state: &mut State) -> Option<Phase> {
         let cache = self.cache()?;
         let now = clock::now();
-        let seen = state.seen.take();
-        if let (304, true, Some((raw, _))) = (status, state.conditional, &seen) {
+        let sight = state.sight.take();
+        if let (304, true, Some(Sight { head: raw, degraded, .. })) = (status, state.conditional, &sight) {
+            if *degraded {
+                return Some(Phase::Again);
+            }
             let about = About {
                 asked: &self.fetch.asked,
                 request: &self.fetch.fields,
@@ -294,7 +309,7 @@ impl Fill {
             return Some(refreshed.map_or(Phase::Again, Phase::Good));
         }
         if is_error(status) && self.spare(now).is_some_and(|spare| spare.may_replace_errors) {
-            let trail = seen.and_then(|(_, trail)| trail);
+            let trail = sight.and_then(|sight| sight.trail);
             let failure =
                 Failure { fell: Some(Trigger::AttemptsExhausted), placed: false, status: Some(status), trail };
             if let Some(leader) = state.leader.take() {
@@ -310,12 +325,12 @@ impl Fill {
             _ => None,
         };
         let max = self.fetch.rules.max_object.min(cache.store.largest());
-        // What a rung answers is the best there was for one moment, and nothing to keep.
-        let degraded = head.fields.named(b"sluice-degraded").next().is_some();
+        let degraded = sight.as_ref().is_none_or(|sight| sight.degraded);
         let fits = !degraded && length.is_none_or(|length| length <= max);
-        let (raw, trail) = seen.unzip();
-        let storable = raw.filter(|_| fits).and_then(|raw| Some((self.storable(&raw, state, now)?, raw)));
-        if let Some((kept, raw)) = storable {
+        let sight = sight.filter(|_| fits);
+        if let Some((kept, Sight { head: raw, trail, .. })) =
+            sight.and_then(|sight| Some((self.storable(&sight.head, state, now)?, sight)))
+        {
             let own = kept.terms.withheld(&raw.fields);
             let kept = Arc::new(kept);
             let filling = Filling::new(&cache.store.space, max);
@@ -325,7 +340,7 @@ impl Fill {
             if let Some(leader) = &state.leader {
                 leader.publish(Arc::clone(&reply));
             }
-            self.slot.tell(Told::Reply { reply, reader, own, trail: trail.flatten() });
+            self.slot.tell(Told::Reply { reply, reader, own, trail });
             return Some(Phase::Keep(filling, kept));
         }
         if let Some(leader) = state.leader.take() {
@@ -345,8 +360,9 @@ impl Fill {
     fn storable(&self, raw: &ResponseHead, state: &State, now: Instant) -> Option<Head> {
         let Fetch { asked, fields, keyed, rules, .. } = &self.fetch;
         let times = state.times(now);
-        // Nobody asked for a part.
-        let read = (raw.status != 206)
+        // Nobody asked for a part, and a stream of events has no end that would make it whole.
+        let endless = raw.fields.named(b"content-type").next().is_some_and(is_event_stream);
+        let read = (raw.status != 206 && !endless)
             .then(|| Terms::read((asked, fields), *keyed, (raw.status, &raw.fields), &rules.rules, times).ok());
         let terms = read.flatten()?;
         let mut fields = terms.kept(&raw.fields);
@@ -423,8 +439,9 @@ impl Fill {
 }
 
 impl Seen for Fill {
-    fn see(&self, head: &ResponseHead, trail: Option<&str>) -> Option<String> {
-        self.state().seen = Some((head.clone(), trail.map(str::to_owned)));
+    fn see(&self, head: &ResponseHead, trail: Option<&str>, degraded: Option<Kind>) -> Option<String> {
+        let degraded = degraded.is_some() || head.fields.named(b"sluice-degraded").next().is_some();
+        self.state().sight = Some(Sight { head: head.clone(), trail: trail.map(str::to_owned), degraded });
         None
     }
 
