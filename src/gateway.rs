@@ -20,6 +20,7 @@ use crate::observe::metrics::Metrics;
 use crate::overrides::{self, Overrides, Shown};
 use crate::policy::overrides::{Setting, Target};
 use crate::proxy::Shared;
+use crate::proxy::frame;
 use crate::proxy::snapshot::Snapshot;
 use crate::server::inherited::{Address, Inherited, Role, Sockets};
 use crate::server::limits;
@@ -654,8 +655,12 @@ impl Control for Core {
     }
 
     fn forget(&self, what: &Forget) -> u64 {
+        let url = match what {
+            Forget::Key(url) => frame::spelled(url),
+            Forget::Prefix(_) | Forget::Route(_) => None,
+        };
         let what = match what {
-            Forget::Key(url) => Purge::Url(url),
+            Forget::Key(written) => Purge::Url(url.as_deref().unwrap_or(written)),
             Forget::Prefix(prefix) => Purge::Prefix(prefix),
             Forget::Route(route) => Purge::Route(route),
         };

@@ -45,6 +45,8 @@ pub(crate) enum Job {
     Faults,
     /// Too much is asked of them.
     Overload,
+    /// All of them fail, and then the spare one, which is the last that is given.
+    Ladder,
 }
 
 /// A contender that runs and answers.
@@ -52,6 +54,8 @@ pub(crate) enum Job {
 pub(crate) struct Running {
     /// Where it listens.
     pub(crate) address: SocketAddr,
+    /// Where it can be asked how it is, if it is Sluice.
+    pub(crate) admin: SocketAddr,
     /// Its processes.
     pub(crate) group: Group,
 }
@@ -87,6 +91,11 @@ impl Kind {
         matches!(self, Kind::Sluice | Kind::Haproxy)
     }
 
+    /// Whether it keeps answers and gives them when they are stale.
+    pub(crate) fn keeps(self) -> bool {
+        matches!(self, Kind::Sluice | Kind::Nginx)
+    }
+
     fn version_argument(self) -> &'static str {
         match self {
             Kind::Sluice => "--version",
@@ -110,25 +119,36 @@ impl Kind {
         match (self, job) {
             (Kind::Sluice, Job::Faults) => (SLUICE, SLUICE_PROVIDER),
             (Kind::Sluice, Job::Overload) => (SLUICE_QUEUE, SLUICE_QUEUE_PROVIDER),
-            (Kind::Nginx, _) => (NGINX, "    server {address} max_fails=3 fail_timeout=1s;\n"),
-            (Kind::Haproxy, Job::Faults) => (HAPROXY, "  server p{index} {address}\n"),
+            (Kind::Sluice, Job::Ladder) => (SLUICE_LADDER, SLUICE_LADDER_PROVIDER),
+            (Kind::Nginx, Job::Ladder) => (NGINX_LADDER, NGINX_SERVER),
+            (Kind::Nginx, _) => (NGINX, NGINX_SERVER),
+            (Kind::Haproxy, Job::Faults | Job::Ladder) => (HAPROXY, "  server p{index} {address}\n"),
             (Kind::Haproxy, Job::Overload) => (HAPROXY_QUEUE, "  server p{index} {address} maxconn {places}\n"),
             (Kind::Caddy, _) => (CADDY, " {address}"),
         }
     }
 
-    fn configuration(self, job: Job, home: &Path, port: u16, providers: &[SocketAddr]) -> Outcome<String> {
+    fn configuration(
+        self,
+        job: Job,
+        home: &Path,
+        [address, admin]: [SocketAddr; 2],
+        providers: &[SocketAddr],
+    ) -> String {
         let (text, line) = self.template(job);
-        let mut lines = String::new();
-        for (index, address) in providers.iter().enumerate() {
-            lines += &line.replace("{index}", &index.to_string()).replace("{address}", &address.to_string());
-        }
+        let line = |(index, address): (usize, &SocketAddr)| {
+            line.replace("{index}", &index.to_string()).replace("{address}", &address.to_string())
+        };
+        let mut lines: Vec<String> = providers.iter().enumerate().map(line).collect();
+        let spare = if job == Job::Ladder { lines.pop() } else { None }.unwrap_or_default();
         // nginx's worker would otherwise become a user who may not enter the scratch folder.
         let user = if rustix::process::getuid().is_root() { "user root;" } else { "" };
         let places = [
-            ("{providers}", lines),
-            ("{port}", port.to_string()),
-            ("{admin}", free_address()?.to_string()),
+            ("{providers}", lines.concat()),
+            ("{spare}", spare),
+            ("{spare's address}", providers.last().map(ToString::to_string).unwrap_or_default()),
+            ("{port}", address.port().to_string()),
+            ("{admin}", admin.to_string()),
             ("{home}", home.display().to_string()),
             ("{user}", user.to_owned()),
             ("{places}", PLACES.to_string()),
@@ -136,7 +156,7 @@ impl Kind {
             ("{half of the queue}", (QUEUE / 2).to_string()),
             ("{queue less a tenth}", (QUEUE - QUEUE / 10).to_string()),
         ];
-        Ok(places.iter().fold(text.to_owned(), |text, (place, value)| text.replace(place, value)))
+        places.iter().fold(text.to_owned(), |text, (place, value)| text.replace(place, value))
     }
 }
 
@@ -162,11 +182,11 @@ impl Contender {
         scratch: &Path,
         cores: Cores,
     ) -> Outcome<Running> {
-        let address = free_address()?;
+        let (address, admin) = (free_address()?, free_address()?);
         let home = scratch.join(format!("{}-{}", self.kind.name(), address.port()));
         fs::create_dir(&home)?;
         let file = home.join(if self.kind == Kind::Sluice { "gateway.yaml" } else { "conf" });
-        fs::write(&file, self.kind.configuration(job, &home, address.port(), providers)?)?;
+        fs::write(&file, self.kind.configuration(job, &home, [address, admin], providers))?;
         let mut group =
             Group::start(&self.program, &self.kind.arguments(&file), cores.contender, &home.join("output"))?;
         let deadline = now() + PATIENCE;
@@ -176,7 +196,7 @@ impl Contender {
             }
             tokio::time::sleep(POLL).await;
         }
-        Ok(Running { address, group })
+        Ok(Running { address, admin, group })
     }
 }
 
@@ -244,6 +264,38 @@ routes:
 
 const SLUICE_QUEUE_PROVIDER: &str = "  p{index}: { url: \"http://{address}\", limits: { concurrency: {places} } }\n";
 
+const SLUICE_LADDER: &str = "\
+version: 1
+workers: 1
+listeners: [ { name: web, bind: \"127.0.0.1:{port}\", limits: { connections_per_address: 20000 } } ]
+admin: { bind: \"{admin}\" }
+log: { access: false }
+providers:
+{providers}{spare}pools:
+  main: { balance: least_connections, providers: [p0, p1, p2] }
+  spare: { providers: [p3] }
+defaults:
+  route: { timeout: 4s, retry: { attempts: 3, attempt_timeout: 1s } }
+routes:
+  - name: kept
+    match: { path: \"/kept/*\" }
+    pool: main
+    cache: { ttl: 1s, stale_while_revalidate: 2s, stale_if_error: 1h }
+  - name: live
+    match: { path: \"/*\" }
+    pool: main
+    degrade: [ { pool: spare }, { static: { body: \"nothing new\" } } ]
+";
+
+const SLUICE_LADDER_PROVIDER: &str = "  p{index}:
+    url: \"http://{address}\"
+    timeouts: { connect: 250ms }
+    circuit_breaker: { failure_threshold: 3, recovery_timeout: 500ms, max_recovery_timeout: 1s }
+    health_check: { path: /health, interval: 1s, timeout: 500ms, healthy_after: 1, unhealthy_after: 1 }
+";
+
+const NGINX_SERVER: &str = "    server {address} max_fails=3 fail_timeout=1s;\n";
+
 const NGINX: &str = "\
 {user}
 daemon off;
@@ -274,6 +326,65 @@ http {
       proxy_next_upstream error timeout invalid_header http_502 http_503 http_504 http_429;
       proxy_next_upstream_tries 3;
       proxy_next_upstream_timeout 8s;
+    }
+  }
+}
+";
+
+const NGINX_LADDER: &str = "\
+{user}
+daemon off;
+worker_processes 1;
+pid {home}/pid;
+error_log {home}/error.log crit;
+events { worker_connections 20000; }
+http {
+  access_log off;
+  client_body_temp_path {home}/body;
+  proxy_temp_path {home}/proxy;
+  fastcgi_temp_path {home}/fastcgi;
+  uwsgi_temp_path {home}/uwsgi;
+  scgi_temp_path {home}/scgi;
+  proxy_cache_path {home}/cache levels=1:2 keys_zone=pages:10m inactive=1h;
+  keepalive_requests 1000000000;
+  # What an answer says of where it came from, as Sluice does by itself.
+  map $upstream_cache_status $stale { STALE stale; UPDATING stale; default \"\"; }
+  map $upstream_addr $rung { ~{spare's address}$ pool; default \"\"; }
+  upstream kept {
+    least_conn;
+{providers}    keepalive 128;
+  }
+  upstream live {
+    least_conn;
+{providers}    server {spare's address} max_fails=3 fail_timeout=1s backup;
+    keepalive 128;
+  }
+  server {
+    listen 127.0.0.1:{port} backlog=4096;
+    proxy_http_version 1.1;
+    proxy_set_header Connection \"\";
+    proxy_connect_timeout 250ms;
+    proxy_read_timeout 1s;
+    proxy_next_upstream error timeout invalid_header http_502 http_503 http_504 http_429;
+    proxy_next_upstream_timeout 4s;
+    location /kept/ {
+      proxy_pass http://kept;
+      proxy_cache pages;
+      proxy_cache_valid 200 1s;
+      proxy_cache_use_stale error timeout invalid_header updating http_500 http_502 http_503 http_504 http_429;
+      proxy_cache_background_update on;
+      proxy_cache_lock on;
+      add_header X-Degraded $stale always;
+    }
+    location / {
+      proxy_pass http://live;
+      proxy_intercept_errors on;
+      error_page 429 500 502 503 504 =200 @static;
+      add_header X-Degraded $rung always;
+    }
+    location @static {
+      add_header X-Degraded static always;
+      return 200 \"nothing new\";
     }
   }
 }

@@ -5,7 +5,7 @@
 
 use crate::ledger::Ledger;
 use crate::process::now;
-use crate::provider::{ANSWER, NUMBER};
+use crate::provider::{ANSWER, MADE, NUMBER, made_at};
 use crate::timer;
 use std::io::{Error, ErrorKind, Result};
 use std::net::SocketAddr;
@@ -31,6 +31,8 @@ pub(crate) struct Pace {
 pub(crate) struct Shape {
     /// `GET`, or `POST` with a small body.
     pub(crate) method: &'static str,
+    /// What for.
+    pub(crate) path: &'static str,
     /// What to say in `x-priority`, if anything.
     pub(crate) class: Option<&'static str>,
     /// How long its client waits.
@@ -53,12 +55,36 @@ pub(crate) struct Shot {
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// A whole answer with this status came.
-    Answered(u16),
+    /// A whole answer came.
+    Answered(Answer),
     /// The connection broke, or what came was no whole answer.
     Broken,
     /// Its client lost patience.
     Left,
+}
+
+/// A whole answer, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// Its status.
+    pub(crate) status: u16,
+    /// What it says of where it came from.
+    pub(crate) source: Source,
+    /// When a provider made it, if one did.
+    pub(crate) made: Option<Instant>,
+}
+
+/// Where an answer comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// A provider of the pool, now or a moment ago.
+    Fresh,
+    /// A cache, which says that its time is over.
+    Stale,
+    /// A provider that stands in for those of the pool.
+    Spare,
+    /// The configuration.
+    Static,
 }
 
 /// Clients of one contender, who share connections to it.
@@ -85,7 +111,25 @@ impl Pace {
 impl Shot {
     /// Whether the client got what it asked for.
     pub(crate) fn is_success(&self) -> bool {
-        self.ended == Ended::Answered(200)
+        matches!(self.ended, Ended::Answered(answer) if answer.status == 200)
+    }
+}
+
+// === impl Source ===
+
+impl Source {
+    /// What the fields of an answer say, which `value` finds by their names in small letters.
+    fn told<'a>(value: impl Fn(&str) -> Option<&'a str>) -> Source {
+        // Sluice says it by itself, and of another contender its configuration has to.
+        let rung = value("sluice-degraded").or_else(|| value("x-degraded"));
+        let is_old = value("cache-status").is_some_and(|status| status.contains("ttl=-"));
+        match rung {
+            Some("pool") => Source::Spare,
+            Some("static") => Source::Static,
+            Some("stale") => Source::Stale,
+            _ if is_old => Source::Stale,
+            _ => Source::Fresh,
+        }
     }
 }
 
@@ -114,7 +158,7 @@ impl Clients {
 
     async fn shoot(&self, number: usize, at: Instant, shape: Shape) -> Shot {
         let ended = match tokio::time::timeout_at((at + shape.patience).into(), self.exchange(number, shape)).await {
-            Ok(Ok(status)) => Ended::Answered(status),
+            Ok(Ok(answer)) => Ended::Answered(answer),
             Ok(Err(_)) => Ended::Broken,
             Err(_) => {
                 self.ledger.left(number);
@@ -124,7 +168,7 @@ impl Clients {
         Shot { number, at, took: now().saturating_duration_since(at), ended }
     }
 
-    async fn exchange(&self, number: usize, shape: Shape) -> Result<u16> {
+    async fn exchange(&self, number: usize, shape: Shape) -> Result<Answer> {
         let mut stream = match self.reuse() {
             Some(stream) => stream,
             None => TcpStream::connect(self.address).await?,
@@ -132,14 +176,14 @@ impl Clients {
         stream.set_nodelay(true)?;
         let class = shape.class.map_or(String::new(), |class| format!("x-priority: {class}\r\n"));
         let body = if shape.method == "POST" { "content-length: 4\r\n\r\nbody" } else { "\r\n" };
-        let method = shape.method;
-        let request = format!("{method} / HTTP/1.1\r\nhost: bench\r\n{NUMBER}: {number}\r\n{class}{body}");
+        let Shape { method, path, .. } = shape;
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: bench\r\n{NUMBER}: {number}\r\n{class}{body}");
         stream.write_all(request.as_bytes()).await?;
-        let (status, keep) = answer(&mut stream).await?;
+        let (answer, keep) = answer(&mut stream).await?;
         if keep {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
         }
-        Ok(status)
+        Ok(answer)
     }
 
     /// A connection that is still open.
@@ -154,8 +198,8 @@ impl Clients {
     }
 }
 
-/// Reads a whole answer: its status, and whether the connection can be used again.
-async fn answer(stream: &mut TcpStream) -> Result<(u16, bool)> {
+/// Reads a whole answer, and whether the connection can be used again.
+async fn answer(stream: &mut TcpStream) -> Result<(Answer, bool)> {
     let mut buffer = Vec::with_capacity(ANSWER * 2);
     let head = loop {
         match memchr::memmem::find(&buffer, b"\r\n\r\n") {
@@ -167,9 +211,14 @@ async fn answer(stream: &mut TcpStream) -> Result<(u16, bool)> {
     let text = String::from_utf8_lossy(&buffer[..head]).to_ascii_lowercase();
     let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.ok_or_else(|| Error::other("no status"))?;
-    let value = |name: &str| text.lines().filter_map(|line| line.split_once(':')).find(|(key, _)| *key == name);
-    let length = value("content-length").and_then(|(_, length)| length.trim().parse::<usize>().ok());
-    let keep = value("connection").is_none_or(|(_, option)| option.trim() != "close");
+    let value = |name: &str| {
+        let mut fields = text.lines().filter_map(|line| line.split_once(':'));
+        fields.find(|(key, _)| *key == name).map(|(_, value)| value.trim())
+    };
+    let length = value("content-length").and_then(|length| length.parse::<usize>().ok());
+    let keep = value("connection").is_none_or(|option| option != "close");
+    let made = value(MADE).and_then(|made| made.parse().ok()).map(made_at);
+    let answer = Answer { status, source: Source::told(value), made };
     let whole = |buffer: &[u8]| match length {
         Some(length) => buffer.len() >= head + length,
         None if text.contains("chunked") => buffer.ends_with(b"\r\n0\r\n\r\n"),
@@ -179,13 +228,13 @@ async fn answer(stream: &mut TcpStream) -> Result<(u16, bool)> {
         if stream.read_buf(&mut buffer).await? == 0 {
             // Without a length the end of the connection is the end of the answer.
             let plain = length.is_none() && !text.contains("chunked");
-            return if plain { Ok((status, false)) } else { Err(ErrorKind::UnexpectedEof.into()) };
+            return if plain { Ok((answer, false)) } else { Err(ErrorKind::UnexpectedEof.into()) };
         }
     }
-    if status == 200 && length.is_some_and(|length| length != ANSWER) {
+    if status == 200 && answer.source != Source::Static && length.is_some_and(|length| length != ANSWER) {
         return Err(Error::other("an answer of another length"));
     }
-    Ok((status, keep))
+    Ok((answer, keep))
 }
 
 /// The time that so many per cent of them do not exceed, in milliseconds.

@@ -1,14 +1,16 @@
-//! Sluice beside Debian's nginx, HAProxy and Caddy while providers fail, and while too much is asked of them:
-//! `cargo bench --bench faults`. `README.md` beside this file says how to read it.
+//! Sluice beside Debian's nginx, HAProxy and Caddy while providers fail, while too much is asked of them, and while nobody can
+//! answer: `cargo bench --bench faults`. `README.md` beside this file says how to read it.
 //!
 //! Each contender has a core, three providers and clients of its own; all of them go through the same fault at the same
 //! time. All traffic stays on loopback, and everything that was started is stopped.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark reports to its terminal")]
 
 mod contenders;
+mod ladder;
 mod ledger;
 mod load;
 mod overload;
+mod plot;
 #[allow(dead_code, reason = "the other benchmark uses the rest of it")]
 #[path = "../proxy/process.rs"]
 mod process;
@@ -26,6 +28,7 @@ mod tools;
 
 use clap::Parser;
 use contenders::{Contender, Kind};
+use ladder::{Ladder, Moments, Way};
 use overload::Overload;
 use process::Cores;
 use progress::Progress;
@@ -67,6 +70,9 @@ struct Arguments {
     /// Draw the faults into this file
     #[arg(long, value_name = "PATH")]
     svg: Option<PathBuf>,
+    /// Draw what came of the ladder, second by second, into this file
+    #[arg(long, value_name = "PATH")]
+    plot: Option<PathBuf>,
     /// Passed by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
@@ -77,6 +83,7 @@ struct Arguments {
 enum Scene {
     Fault(Fault),
     Overload,
+    Ladder,
 }
 
 fn main() -> ExitCode {
@@ -112,7 +119,7 @@ fn run(arguments: &Arguments) -> Outcome<()> {
     }
     let contenders = arguments.find_contenders(&mut warnings);
     let facts = tools::facts(&contenders);
-    let mut report = Report { facts, timing, trials: Vec::new(), overloads: Vec::new(), warnings };
+    let mut report = Report { facts, timing, trials: Vec::new(), overloads: Vec::new(), ladders: Vec::new(), warnings };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(arguments.hold_all(&contenders, &stage, &mut report));
     if process::abandoned() {
@@ -123,9 +130,11 @@ fn run(arguments: &Arguments) -> Outcome<()> {
     } else {
         print!("{}", report.page().plain(table::colour_wanted()));
     }
-    if let Some(place) = &arguments.svg {
-        std::fs::write(place, report.svg())
-            .map_err(|error| format!("cannot write the picture to {}: {error}", place.display()))?;
+    for (place, draw) in [(&arguments.svg, Report::svg as fn(&Report) -> String), (&arguments.plot, plot::svg)] {
+        if let Some(place) = place {
+            std::fs::write(place, draw(&report))
+                .map_err(|error| format!("cannot write the picture to {}: {error}", place.display()))?;
+        }
     }
     Ok(())
 }
@@ -141,6 +150,7 @@ impl Arguments {
             fault: seconds(6, 3),
             long_outage: seconds(60, 10),
             after: seconds(3, 2),
+            moments: Moments::new(self.quick),
         }
     }
 
@@ -192,8 +202,35 @@ impl Arguments {
                 }
             }
         }
+        for way in Way::ALL.into_iter().filter(|_| self.has(Scene::Ladder)) {
+            if process::abandoned() {
+                return;
+            }
+            progress.step(&format!("ladder, {}", way.title()));
+            climb(way, contenders, stage, report).await;
+        }
         progress.clear();
     }
+}
+
+/// One outage for all contenders that have something to fall back on, at once.
+async fn climb(way: Way, contenders: &[Contender], stage: &Stage, report: &mut Report) {
+    let mut ladders = JoinSet::new();
+    for contender in contenders.iter().filter(|contender| contender.kind.keeps()) {
+        ladders.spawn(Ladder::hold(contender.clone(), way, stage.clone()));
+    }
+    let (mut held, mut running) = (Vec::new(), Vec::new());
+    while let Some(ended) = ladders.join_next().await {
+        match ended.map_err(Into::into).and_then(|ladder| ladder) {
+            Ok((ladder, contender)) => {
+                held.push(ladder);
+                running.push(contender);
+            }
+            Err(error) => report.warnings.push(format!("ladder, {}: {error}", way.title())),
+        }
+    }
+    held.sort_unstable_by_key(|ladder| ladder.kind);
+    report.ladders.append(&mut held);
 }
 
 /// One fault for all contenders at once.
@@ -229,10 +266,13 @@ impl std::str::FromStr for Scene {
         if name == "overload" {
             return Ok(Scene::Overload);
         }
+        if name == "ladder" {
+            return Ok(Scene::Ladder);
+        }
         clap::ValueEnum::from_str(name, true).map(Scene::Fault).map_err(|_| {
             let names = Fault::ALL.iter().filter_map(clap::ValueEnum::to_possible_value);
             let names: Vec<String> = names.map(|value| value.get_name().to_owned()).collect();
-            format!("there are {}, overload", names.join(", "))
+            format!("there are {}, overload, ladder", names.join(", "))
         })
     }
 }

@@ -65,7 +65,7 @@ impl Overload {
         let by_class = |class: &str| -> Vec<Shot> {
             patient.iter().filter(|shot| shape(shot.number).class == Some(class)).copied().collect()
         };
-        let refused = |shot: &&Shot| matches!(shot.ended, Ended::Answered(status) if status != 200);
+        let refused = |shot: &&Shot| matches!(shot.ended, Ended::Answered(answer) if answer.status != 200);
         let mut refusals: Vec<Duration> = shots.iter().filter(refused).map(|shot| shot.took).collect();
         let in_time = |shot: &&Shot| shot.is_success() && shot.at + shot.took < start + span;
         let succeeded = shots.iter().filter(in_time).count();
@@ -131,7 +131,7 @@ fn shape(number: usize) -> Shape {
         _ => "low",
     };
     let leaves = (number * 61 + number / 100).is_multiple_of(20);
-    Shape { method: "GET", class: Some(class), patience: if leaves { IMPATIENCE } else { PATIENCE } }
+    Shape { method: "GET", path: "/", class: Some(class), patience: if leaves { IMPATIENCE } else { PATIENCE } }
 }
 
 /// From the most urgent.

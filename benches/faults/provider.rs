@@ -7,8 +7,8 @@ use socket2::SockRef;
 use std::future::pending;
 use std::io::Result;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
@@ -205,9 +205,16 @@ fn parse(buffer: &[u8]) -> Option<Request> {
 }
 
 fn answer(status: &str, length: usize) -> Vec<u8> {
-    let mut bytes = format!("HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n");
+    let made = now().saturating_duration_since(*BASE).as_millis();
+    let mut bytes =
+        format!("HTTP/1.1 {status}\r\nContent-Type: text/plain\r\n{MADE}: {made}\r\nContent-Length: {length}\r\n\r\n");
     bytes.extend(std::iter::repeat_n('x', length));
     bytes.into_bytes()
+}
+
+/// The moment that an answer's field [`MADE`] means.
+pub(crate) fn made_at(milliseconds: u64) -> Instant {
+    *BASE + Duration::from_millis(milliseconds)
 }
 
 // === impl Desk ===
@@ -233,6 +240,12 @@ impl Desk {
 
 /// The field with the client's number for a request.
 pub(crate) const NUMBER: &str = "x-number";
+
+/// The field of an answer that says when it was made, in milliseconds from [`BASE`].
+pub(crate) const MADE: &str = "x-made";
+
+/// What answers count their time from.
+static BASE: LazyLock<Instant> = LazyLock::new(now);
 
 /// Bytes of a whole answer.
 pub(crate) const ANSWER: usize = 1024;

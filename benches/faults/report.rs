@@ -1,6 +1,7 @@
 //! What is shown: tables for a terminal and for Markdown, and a picture.
 
 use crate::contenders::Kind;
+use crate::ladder::{Got, Ladder, Moments, Page as Pages};
 use crate::overload::{CLASSES, Overload};
 use crate::rows::{Fault, Timing, Trial};
 use crate::table::{Cell, Page, Table, Tone, escape, plain, thousands};
@@ -17,6 +18,8 @@ pub(crate) struct Report {
     pub(crate) trials: Vec<Trial>,
     /// One for each contender with a queue.
     pub(crate) overloads: Vec<Overload>,
+    /// One for each way to fail and contender with a cache.
+    pub(crate) ladders: Vec<Ladder>,
     /// What a reader must know before believing the figures.
     pub(crate) warnings: Vec<String>,
 }
@@ -26,7 +29,7 @@ pub(crate) struct Report {
 impl Report {
     /// All of it in words and figures.
     pub(crate) fn page(&self) -> Page<'_> {
-        let tables = vec![self.fault_table(), self.overload_table()];
+        let tables = vec![self.fault_table(), self.overload_table(), self.ladder_table()];
         Page { facts: &self.facts, tables, warnings: &self.warnings }
     }
 
@@ -86,6 +89,25 @@ impl Report {
                 .map(str::to_owned),
         );
         Table { title, header, rows: self.overloads.iter().map(overload_row).collect() }
+    }
+
+    fn ladder_table(&self) -> Table {
+        let Moments { down, spare_down, back, .. } = self.timing.moments;
+        let title = format!(
+            "All providers of the pool fail at {} s and the spare one at {} s, all are back at {} s; what clients got of {:.0} requests/s until then",
+            down.as_secs(),
+            spare_down.as_secs(),
+            back.as_secs(),
+            self.timing.rate
+        );
+        let mut header = vec!["outage".to_owned(), "proxy".to_owned()];
+        header.extend(Got::ALL.map(|got| got.title().to_owned()));
+        header.extend(["p50 ms", "p99 ms", "max ms", "ended s", "called over s"].map(str::to_owned));
+        let rows = Pages::ALL
+            .iter()
+            .enumerate()
+            .flat_map(|(at, page)| self.ladders.iter().map(move |one| ladder_row(one, at, *page)));
+        Table { title, header, rows: rows.collect() }
     }
 
     // === the picture ===
@@ -152,6 +174,20 @@ fn overload_row(one: &Overload) -> Vec<Cell> {
         plain(thousands(one.left.0 as f64)),
         plain(thousands(one.left.1 as f64)),
     ]);
+    row
+}
+
+fn ladder_row(one: &Ladder, at: usize, page: Pages) -> Vec<Cell> {
+    let pages = &one.pages[at];
+    let mut row = vec![plain(format!("{}, {}", page.title(), one.way.title())), plain(one.kind.name())];
+    row.extend(pages.outage.map(|count| plain(thousands(count as f64))));
+    if let Some(errors) = row.last_mut() {
+        errors.tone = if errors.text == "0" { Tone::Better } else { Tone::Worse };
+    }
+    row.extend(pages.times.map(|time| plain(milliseconds(time))));
+    row.push(plain(format!("{:.2}", pages.ended)));
+    let called = one.recovered.filter(|_| page == Pages::Live);
+    row.push(plain(called.map_or("–".to_owned(), |seconds| format!("{seconds:.1}"))));
     row
 }
 

@@ -2,6 +2,7 @@
 
 use crate::Outcome;
 use crate::contenders::{Contender, Job, Kind, Running};
+use crate::ladder::Moments;
 use crate::ledger::{Duplicates, Ledger};
 use crate::load::{Pace, Shape, Shot, percentile};
 use crate::process::{Cores, now};
@@ -51,6 +52,8 @@ pub(crate) struct Timing {
     pub(crate) long_outage: Duration,
     /// All is well again.
     pub(crate) after: Duration,
+    /// Of an outage with something to fall back on.
+    pub(crate) moments: Moments,
 }
 
 /// Where a trial takes place.
@@ -218,11 +221,11 @@ impl Trial {
 }
 
 fn get(_: usize) -> Shape {
-    Shape { method: "GET", class: None, patience: PATIENCE }
+    Shape { method: "GET", path: "/", class: None, patience: PATIENCE }
 }
 
 fn post(_: usize) -> Shape {
-    Shape { method: "POST", class: None, patience: PATIENCE }
+    Shape { method: "POST", path: "/", class: None, patience: PATIENCE }
 }
 
 /// Providers of each contender.
@@ -232,7 +235,7 @@ pub(crate) const PROVIDERS: usize = 3;
 pub(crate) const SERVICE: Duration = Duration::from_millis(20);
 
 /// How long a client waits; longer than any contender is configured to try.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The short outage.
 const OUTAGE: Duration = Duration::from_secs(3);

@@ -52,8 +52,14 @@ impl Client {
 
     /// Sends one request (`what` is method and target) and reads its whole answer.
     pub(crate) fn ask(&mut self, what: &str, body: &[u8]) -> Outcome<Reply> {
+        self.ask_with(what, "", body)
+    }
+
+    /// The same with a field line more, if it is not empty.
+    pub(crate) fn ask_with(&mut self, what: &str, field: &str, body: &[u8]) -> Outcome<Reply> {
         let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
-        let mut bytes = format!("{what} HTTP/1.1\r\nHost: {}\r\n{length}\r\n", self.host).into_bytes();
+        let field = if field.is_empty() { String::new() } else { format!("{field}\r\n") };
+        let mut bytes = format!("{what} HTTP/1.1\r\nHost: {}\r\n{length}{field}\r\n", self.host).into_bytes();
         bytes.extend_from_slice(body);
         self.stream.get_mut().write_all(&bytes)?;
         self.read_reply()
@@ -72,6 +78,7 @@ impl Client {
         let head_came = now();
         let mut reply = Reply { status, fields, body: Vec::new(), body_took: Duration::ZERO };
         match reply.field("content-length").map(str::parse) {
+            _ if status == 304 => {}
             Some(length) => self.take(length?, &mut reply.body)?,
             None if reply.field("transfer-encoding") == Some("chunked") => self.chunks(&mut reply.body)?,
             None => return Err("the answer has neither a length nor chunks".into()),

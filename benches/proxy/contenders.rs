@@ -6,7 +6,7 @@
 
 use crate::Outcome;
 use crate::certificates::{Files, Key};
-use crate::client;
+use crate::client::{self, Client};
 use crate::load;
 use crate::process::{Group, now, pause};
 use crate::upstream;
@@ -36,6 +36,8 @@ pub(crate) enum Kind {
     Sluice,
     /// Debian's nginx.
     Nginx,
+    /// Debian's Varnish, for what is answered from a cache.
+    Varnish,
     /// Debian's HAProxy.
     Haproxy,
 }
@@ -61,6 +63,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) face: Face,
     /// Files of this run, the certificates among them.
     pub(crate) scratch: &'a Path,
+    /// A folder in memory, if there is such a thing.
+    pub(crate) memory: &'a Path,
     /// Where requests go.
     pub(crate) upstream: SocketAddr,
     /// The contender's core.
@@ -88,37 +92,52 @@ pub(crate) struct Running {
 
 impl Kind {
     /// In the order they are shown.
-    pub(crate) const ALL: [Kind; 3] = [Kind::Sluice, Kind::Nginx, Kind::Haproxy];
+    pub(crate) const ALL: [Kind; 4] = [Kind::Sluice, Kind::Nginx, Kind::Varnish, Kind::Haproxy];
 
     /// For people.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Sluice => "Sluice",
             Kind::Nginx => "nginx",
+            Kind::Varnish => "Varnish",
             Kind::Haproxy => "HAProxy",
         }
+    }
+
+    /// Whether it takes part with this face at all.
+    pub(crate) fn has(self, face: Face) -> bool {
+        self != Kind::Varnish || face == Face::Cache
+    }
+
+    /// Those that Sluice is compared with at this face.
+    pub(crate) fn peers(face: Face) -> impl Iterator<Item = Kind> {
+        Kind::ALL.into_iter().filter(move |kind| *kind != Kind::Sluice && kind.has(face))
     }
 
     fn version_argument(self) -> &'static str {
         match self {
             Kind::Sluice => "--version",
             Kind::Nginx | Kind::Haproxy => "-v",
+            Kind::Varnish => "-V",
         }
     }
 
     fn configuration(self, setup: &Setup, home: &Path, port: u16) -> Outcome<String> {
         match self {
             Kind::Sluice => sluice_configuration(setup, home, port),
-            Kind::Nginx => Ok(nginx_configuration(setup, home, port)),
+            Kind::Nginx => nginx_configuration(setup, home, port),
+            Kind::Varnish => Ok(varnish_configuration(setup)),
             Kind::Haproxy => Ok(haproxy_configuration(setup, port)),
         }
     }
 
-    fn arguments(self, file: &Path) -> Vec<String> {
+    fn arguments(self, setup: &Setup, file: &Path, address: SocketAddr) -> Vec<String> {
+        let home = file.parent().unwrap_or(Path::new("/")).display();
         let file = file.display().to_string();
         match self {
             Kind::Sluice => vec!["run".into(), "-c".into(), file],
             Kind::Nginx => vec!["-c".into(), file],
+            Kind::Varnish => varnish_arguments(setup, &file, &home.to_string(), address),
             // -db: no daemon, no master.
             Kind::Haproxy => vec!["-db".into(), "-f".into(), file],
         }
@@ -146,8 +165,9 @@ impl Contender {
         let output = output.map_err(|error| format!("{} cannot be run: {error}", program.display()))?;
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text);
-        let version = text.lines().next().unwrap_or("").split([' ', '/']).find(|word| word.contains('.'));
-        let version = version.unwrap_or("of unknown version").to_owned();
+        let words = text.lines().next().unwrap_or("").split([' ', '/', '(', '-']);
+        let version = words.filter(|word| !word.is_empty()).find(|word| word.contains('.'));
+        let version = version.unwrap_or("of unknown version").trim_start_matches("varnish-").to_owned();
         Ok(Contender { kind, program: program.to_owned(), version })
     }
 
@@ -161,15 +181,20 @@ impl Contender {
 
         let mut line = setup.under.clone();
         line.push(self.program.display().to_string());
-        line.extend(self.kind.arguments(&file));
+        line.extend(self.kind.arguments(setup, &file, address));
         let group = Group::start(Path::new(&line[0]), &line[1..], setup.core, &home.join("output"))?;
         let mut running = Running { kind: self.kind, address, group };
         let patience = if setup.under.is_empty() { PATIENCE } else { PATIENCE_INSTRUMENTED };
         running.wait_until_it_answers(setup, patience)?;
         let fields = self.kind == Kind::Sluice || !setup.settings.bare_peers;
         for workload in Workload::of(setup.face) {
+            let missed = upstream::asked_for_kept(setup.upstream)?;
             check_answer(workload, address, setup.scratch, fields)
                 .map_err(|error| format!("{error} ({})\n  it printed:\n{}", workload.title, running.said()))?;
+            let asked = upstream::asked_for_kept(setup.upstream)? - missed;
+            if asked > 1 || workload.status == 304 && asked > 0 {
+                return Err(format!("{}: it asked the upstream again", workload.title).into());
+            }
         }
         Ok(running)
     }
@@ -220,7 +245,14 @@ fn check_answer(workload: &'static Workload, address: SocketAddr, scratch: &Path
         let dialer = Dialer::new(workload, address, scratch)?;
         return load::runtime()?.block_on(load::within(load::PATIENCE, check_wire(&dialer, workload, fields)));
     }
-    let reply = client::fetch(address, &workload.request_line(), &workload.body())?;
+    // What a cache can answer is asked for twice, of which the second is a hit.
+    let mut client = Client::connect(address)?;
+    let mut ask = || client.ask_with(&workload.request_line(), workload.field, &workload.body());
+    let first = ask()?;
+    let reply = if workload.face == Face::Cache { ask()? } else { first };
+    if reply.status != workload.status {
+        return Err(format!("{} gave {} instead of {}", workload.path, reply.status, workload.status).into());
+    }
     if reply.body.len() != workload.answer_bytes {
         let (got, want) = (reply.body.len(), workload.answer_bytes);
         return Err(format!("{} brought {got} bytes instead of {want}", workload.path).into());
@@ -231,6 +263,7 @@ fn check_answer(workload: &'static Workload, address: SocketAddr, scratch: &Path
     if fields {
         let asked = format!("{} {}", workload.method(), upstream::HEAD_PATH);
         check_fields(&client::fetch(address, &asked, &workload.body())?)?;
+        check_answer_fields(&reply)?;
     }
     Ok(())
 }
@@ -261,6 +294,10 @@ fn check_fields(reply: &client::Reply) -> Outcome<()> {
             return Err(format!("it does not send {name} to the upstream, as the others do").into());
         }
     }
+    check_answer_fields(reply)
+}
+
+fn check_answer_fields(reply: &client::Reply) -> Outcome<()> {
     for name in ["x-request-id", "via"] {
         reply.field(name).ok_or_else(|| format!("its answers lack {name}, which the others write"))?;
     }
@@ -281,6 +318,7 @@ fn sluice_configuration(setup: &Setup, home: &Path, port: u16) -> Outcome<String
         format!("tls: {{ certificates: [{{ cert: \"{certificate}\", key: \"{key}\" }}] }}")
     });
     let scheme = if setup.face == Face::Grpc { "h2c" } else { "http" };
+    let cache = if setup.face == Face::Cache { "cache: {}" } else { "" };
     let upstream = setup.upstream;
     Ok(format!(
         "\
@@ -301,18 +339,19 @@ routes:
   - name: all
     match: {{ path: \"/*\" }}
     pool: main
+    {cache}
 "
     ))
 }
 
-fn nginx_configuration(setup: &Setup, home: &Path, port: u16) -> String {
+fn nginx_configuration(setup: &Setup, home: &Path, port: u16) -> Outcome<String> {
     let (upstream, home, connections) = (setup.upstream, home.display(), setup.connections);
     let access = if setup.settings.access_log { format!("{home}/access.log combined") } else { "off".into() };
     let buffers = if setup.settings.large_buffers { "proxy_buffer_size 16k; proxy_buffers 8 16k;" } else { "" };
     let fields = if setup.settings.bare_peers { "" } else { NGINX_FIELDS };
     // Later versions would have `http2 on` instead, and still take this with a warning.
     let listen = match setup.face {
-        Face::Http1 => "",
+        Face::Http1 | Face::Cache => "",
         Face::Http2 | Face::Grpc => "http2",
         Face::Tls(_) => "ssl http2",
     };
@@ -325,11 +364,18 @@ fn nginx_configuration(setup: &Setup, home: &Path, port: u16) -> String {
         Face::Grpc => ("grpc_pass grpc:", fields.replace("proxy_", "grpc_")),
         _ => ("proxy_pass http:", fields.to_owned()),
     };
+    let cache = if setup.face == Face::Cache {
+        let folder = setup.memory.join(format!("nginx-{port}"));
+        fs::create_dir(&folder)?;
+        format!("proxy_cache_path {} {NGINX_CACHE}", folder.display())
+    } else {
+        String::new()
+    };
     // Under an instrument there is one process to look at; otherwise a master and its worker, as everywhere.
     let master = if setup.under.is_empty() { "on" } else { "off" };
     // The worker would otherwise become a user who may not enter the scratch folder.
     let user = if rustix::process::getuid().is_root() { "user root;" } else { "" };
-    format!(
+    Ok(format!(
         "\
 {user}
 daemon off;
@@ -350,6 +396,7 @@ http {{
   # Nothing is spooled to disk: with a client this fast it would only cost nginx time.
   proxy_max_temp_file_size 0;
   {buffers}
+  {cache}
   proxy_http_version 1.1;
   proxy_set_header Connection \"\";
   proxy_set_header Host $http_host;
@@ -368,7 +415,7 @@ http {{
   }}
 }}
 "
-    )
+    ))
 }
 
 fn haproxy_configuration(setup: &Setup, port: u16) -> String {
@@ -376,11 +423,15 @@ fn haproxy_configuration(setup: &Setup, port: u16) -> String {
     let fields = if setup.settings.bare_peers { "" } else { HAPROXY_FIELDS };
     let fields = fields.replace("SCHEME", setup.face.scheme());
     let bind = match (setup.face, setup.files()) {
-        (Face::Http1, _) => String::new(),
+        (Face::Http1 | Face::Cache, _) => String::new(),
         (_, None) => "proto h2".to_owned(),
         (_, Some(files)) => format!("ssl crt {} alpn h2,http/1.1", files.both.display()),
     };
     let server = if setup.face == Face::Grpc { "proto h2" } else { "" };
+    let (cache, use_cache) = match setup.face {
+        Face::Cache => (HAPROXY_CACHE, HAPROXY_USE_CACHE),
+        _ => ("", ""),
+    };
     // Its standard output is a file here.
     let (log, httplog) = if setup.settings.access_log {
         ("log stdout format raw local0 info", "log global\n  option httplog")
@@ -395,6 +446,7 @@ global
   # It asks for two files per connection, also where clients are idle; fewer are no reason not to start.
   no strict-limits
   {log}
+{cache}
 defaults
   mode http
   {httplog}
@@ -409,6 +461,7 @@ frontend web
   use_backend stream if {{ path /stream }}
   default_backend main
 backend main
+  {use_cache}
   server upstream {upstream} {server}
 backend stream
   # Without it small chunks are held back until the stream ends or 200 ms have passed.
@@ -416,6 +469,32 @@ backend stream
   server upstream {upstream}
 "
     )
+}
+
+fn varnish_configuration(setup: &Setup) -> String {
+    let (address, port) = (setup.upstream.ip(), setup.upstream.port());
+    let fields = if setup.settings.bare_peers { "" } else { VARNISH_FIELDS };
+    format!(
+        "\
+vcl 4.1;
+backend upstream {{ .host = \"{address}\"; .port = \"{port}\"; }}
+{fields}
+"
+    )
+}
+
+/// In the foreground, its cache in memory, as many threads as there are clients and some, which stay.
+fn varnish_arguments(setup: &Setup, file: &str, home: &str, address: SocketAddr) -> Vec<String> {
+    let words = format!(
+        "-F -n {home}/varnish -j none -a {address} -f {file} -s malloc,64M -s Transient=malloc,64M \
+         -p thread_pools=1 -p thread_pool_min=64 -p thread_pool_max=64"
+    );
+    let mut words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+    if !setup.settings.access_log {
+        // Its log in shared memory is its access log; whoever wants none masks what requests write there.
+        words.extend(["-p".into(), VARNISH_QUIET.into()]);
+    }
+    words
 }
 
 // === small things ===
@@ -447,6 +526,43 @@ http-request set-var(txn.id) uuid()
   http-request add-header Via \"1.1 haproxy\"
   http-response set-header X-Request-Id %[var(txn.id)]
   http-response add-header Via \"1.1 haproxy\"";
+
+/// nginx's cache: files in memory, which stay open, sent from memory (for a small answer quicker than `sendfile`).
+const NGINX_CACHE: &str = "\
+levels=1:2 keys_zone=kept:8m max_size=64m inactive=1d use_temp_path=off;
+  proxy_cache kept;
+  open_file_cache max=1000 inactive=1d;
+  open_file_cache_valid 1d;
+  open_file_cache_min_uses 1;";
+
+/// HAProxy's.
+const HAPROXY_CACHE: &str = "\
+cache kept
+  total-max-size 64
+  max-age 86400";
+
+/// And what makes a backend use it. It says in a `304` how long the body would be; wrk waits for that.
+const HAPROXY_USE_CACHE: &str = "\
+http-request cache-use kept
+  http-response cache-store kept
+  http-after-response del-header content-length if { status 304 }";
+
+/// What Sluice writes, in Varnish's words. `Age` and `Via` it writes by itself, and a number of the request.
+const VARNISH_FIELDS: &str = "\
+sub vcl_backend_fetch {
+  set bereq.http.X-Forwarded-Proto = \"http\";
+  set bereq.http.X-Request-Id = bereq.xid;
+  set bereq.http.Via = \"1.1 varnish\";
+}
+sub vcl_deliver {
+  unset resp.http.X-Varnish;
+  set resp.http.X-Request-Id = req.xid;
+}";
+
+/// Leaves all tags out that a request writes.
+const VARNISH_QUIET: &str = "vsl_mask=-Begin,-End,-Link,-ReqStart,-ReqMethod,-ReqURL,-ReqProtocol,-ReqHeader,-ReqUnset,\
+-ReqAcct,-RespProtocol,-RespStatus,-RespReason,-RespHeader,-RespUnset,-Hit,-VCL_call,-VCL_return,-VCL_use,-Timestamp,\
+-Filters,-Length,-SessOpen,-SessClose";
 
 /// How long a contender may take until its first answer.
 const PATIENCE: Duration = Duration::from_secs(10);

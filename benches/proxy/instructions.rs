@@ -12,6 +12,7 @@ use crate::load::{self, Order};
 use crate::process::pause;
 use crate::progress::Progress;
 use crate::tools;
+use crate::upstream;
 use crate::workloads::Workload;
 use std::fs;
 use std::path::Path;
@@ -38,45 +39,54 @@ pub(crate) fn per_request(
 
 /// Instructions of one whole run, from the first to the last of the process.
 fn counted_run(contender: &Contender, workload: &'static Workload, setup: &Setup, requests: u32) -> Outcome<u64> {
-    let place = setup.scratch.join("cachegrind.out");
+    let folder = setup.scratch.join("cachegrind");
     // A count of an earlier run must not be taken for this one's.
-    let _ = fs::remove_file(&place);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir(&folder)?;
     let under = vec![
         tools::need("valgrind")?.display().to_string(),
         "--tool=cachegrind".into(),
         "--cache-sim=no".into(),
-        format!("--cachegrind-out-file={}", place.display()),
+        format!("--cachegrind-out-file={}", folder.join("%p").display()),
     ];
     let mut running = contender.start(&Setup { under, ..setup.clone() })?;
+    let missed = upstream::asked_for_kept(setup.upstream)?;
     if workload.by_wrk() {
         ask_many(&running, workload, requests)?;
     } else {
         let order = Order { connections: 1, ..Order::new(workload, running.address, 0, setup.scratch) };
         load::exactly(&order, requests)?;
     }
+    if upstream::asked_for_kept(setup.upstream)? != missed {
+        return Err("a request was no hit: the upstream was asked again".into());
+    }
     // nginx without a master can miss a signal that comes while it is busy closing the last connection.
     pause(SETTLE);
     running.group.stop();
-    read_count(&place).map_err(|error| format!("{error}; it printed: {}", running.group.last_words()).into())
+    read_counts(&folder).map_err(|error| format!("{error}; it printed: {}", running.group.last_words()).into())
 }
 
 fn ask_many(running: &Running, workload: &Workload, requests: u32) -> Outcome<()> {
     let mut client = Client::connect(running.address)?;
     let (line, body) = (workload.request_line(), workload.body());
     for _ in 0..requests {
-        let reply = client.ask(&line, &body)?;
-        if reply.status != 200 {
+        let reply = client.ask_with(&line, workload.field, &body)?;
+        if reply.status != workload.status {
             return Err(format!("{line} gave {}", reply.status).into());
         }
     }
     Ok(())
 }
 
-/// The total that cachegrind wrote when the process ended.
-fn read_count(place: &Path) -> Result<u64, String> {
-    let text = fs::read_to_string(place).map_err(|error| format!("cachegrind left no count: {error}"))?;
-    let total = text.lines().find_map(|line| line.strip_prefix("summary:")?.trim().parse().ok());
-    total.ok_or_else(|| "cachegrind left a count without a summary".to_owned())
+/// The total of what cachegrind wrote when processes ended: Varnish forks, the others are one process.
+fn read_counts(folder: &Path) -> Outcome<u64> {
+    let mut total = 0;
+    for entry in fs::read_dir(folder)? {
+        let text = fs::read_to_string(entry?.path())?;
+        let count = text.lines().find_map(|line| line.strip_prefix("summary:")?.trim().parse::<u64>().ok());
+        total += count.ok_or("cachegrind left a count without a summary")?;
+    }
+    if total > 0 { Ok(total) } else { Err("cachegrind left no count".into()) }
 }
 
 /// Long enough for an instrumented server to have nothing left to do.

@@ -31,7 +31,7 @@ use progress::Progress;
 use report::Report;
 use rounds::{Driver, Plan, Timing};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use storm::Storm;
 use upstream::Upstream;
@@ -99,6 +99,7 @@ struct Bench {
 struct Stage {
     upstream: Upstream,
     scratch: tempfile::TempDir,
+    memory: tempfile::TempDir,
     cores: Cores,
     settings: Settings,
 }
@@ -166,10 +167,12 @@ impl Bench {
 
     /// Those whose programs run; whether they do the job, is seen when they are started for it.
     fn find_contenders(&mut self) -> Outcome<()> {
-        for kind in Kind::ALL {
+        let faces = self.arguments.workloads_by_face();
+        for kind in Kind::ALL.into_iter().filter(|kind| faces.keys().any(|face| kind.has(*face))) {
             let program = match kind {
                 Kind::Sluice => Ok(self.arguments.sluice_program()),
                 Kind::Nginx => tools::need("nginx"),
+                Kind::Varnish => tools::need("varnishd"),
                 Kind::Haproxy => tools::need("haproxy"),
             };
             match program.and_then(|program| Contender::find(kind, &program)) {
@@ -188,7 +191,7 @@ impl Bench {
         let mut running = Vec::new();
         for contender in &self.contenders {
             let name = contender.kind.name();
-            if self.unable.contains(&(contender.kind, face)) {
+            if !contender.kind.has(face) || self.unable.contains(&(contender.kind, face)) {
                 continue;
             }
             self.progress.step(&format!("starting {name} for {}", face.name()));
@@ -217,7 +220,7 @@ impl Bench {
                 if process::abandoned() {
                     return;
                 }
-                let driver = Driver::new(self.stage.scratch.path(), self.stage.cores);
+                let driver = self.stage.driver();
                 let timing = Timing::take(workload, &running, driver, plan, &mut self.progress);
                 self.report.warnings.extend(timing.warnings());
                 self.report.timings.push(timing);
@@ -239,7 +242,7 @@ impl Bench {
         for workload in self.arguments.workloads() {
             let mut counts = BTreeMap::new();
             for contender in &self.contenders {
-                if self.unable.contains(&(contender.kind, workload.face)) {
+                if !contender.kind.has(workload.face) || self.unable.contains(&(contender.kind, workload.face)) {
                     continue;
                 }
                 let setup = self.stage.setup(workload.face);
@@ -261,7 +264,7 @@ impl Bench {
             return;
         }
         let connections = self.arguments.idle_connections;
-        for contender in &self.contenders {
+        for contender in self.contenders.iter().filter(|contender| contender.kind.has(Face::Http1)) {
             match Idle::take(contender, &self.stage.setup(Face::Http1), connections, &mut self.progress) {
                 Ok(idle) => self.report.idle.push(idle),
                 Err(error) => {
@@ -280,13 +283,23 @@ impl Bench {
             return;
         }
         let running = self.start_all(Face::Tls(Key::P256));
-        let driver = Driver::new(self.stage.scratch.path(), self.stage.cores);
+        let driver = self.stage.driver();
         let plan = Plan { rounds: self.report.plan.rounds.clamp(1, MOST_STORMS), ..self.report.plan };
         self.report.storm = Storm::take(&running, driver, plan, &mut self.progress);
         self.report.warnings.append(&mut self.report.storm.warnings);
     }
 
+    /// That hits were hits: a round or a count in which the upstream was asked has no figures.
+    fn tell_hits(&mut self) {
+        let hits: f64 = self.report.timings.iter().map(Timing::hits).sum();
+        if hits > 0.0 {
+            let said = format!("{} answers in timed rounds, of which the upstream saw none", table::thousands(hits));
+            self.report.facts.push(("cache hits", said));
+        }
+    }
+
     fn show(&mut self) -> Outcome<()> {
+        self.tell_hits();
         self.progress.clear();
         if self.arguments.markdown {
             print!("{}", self.report.page().markdown());
@@ -307,16 +320,24 @@ impl Stage {
     fn set(settings: Settings) -> Outcome<Stage> {
         let scratch = tempfile::Builder::new().prefix("sluice-bench-").tempdir()?;
         process::clean_up_on_signals(scratch.path())?;
+        let in_memory = if Path::new(MEMORY).is_dir() { Path::new(MEMORY) } else { scratch.path() };
+        let memory = tempfile::Builder::new().prefix("sluice-bench-").tempdir_in(in_memory)?;
+        process::remove_on_signals(memory.path());
         let cores = Cores::pick()?;
         certificates::write(scratch.path())?;
         let upstream = Upstream::start(scratch.path(), cores.driver)?;
-        Ok(Stage { upstream, scratch, cores, settings })
+        Ok(Stage { upstream, scratch, memory, cores, settings })
+    }
+
+    fn driver(&self) -> Driver<'_> {
+        Driver::new(self.scratch.path(), self.upstream.address, self.cores)
     }
 
     fn setup(&self, face: Face) -> Setup<'_> {
         Setup {
             face,
             scratch: self.scratch.path(),
+            memory: self.memory.path(),
             upstream: self.upstream.address,
             core: self.cores.contender,
             settings: self.settings,
@@ -350,6 +371,8 @@ impl Arguments {
     fn install_programs(&self) -> Outcome<()> {
         let wrk = self.rounds != Some(0) && self.workloads().iter().any(|workload| workload.by_wrk());
         let mut wanted = vec!["nginx", "haproxy"];
+        let cache = self.workloads().iter().any(|workload| Kind::Varnish.has(workload.face));
+        wanted.extend(cache.then_some("varnish"));
         wanted.extend(wrk.then_some("wrk"));
         wanted.extend(self.instructions.then_some("valgrind"));
         tools::install_missing(&wanted)
@@ -371,6 +394,9 @@ fn first_line(error: &dyn std::error::Error) -> String {
 
 /// Rounds of storms; each takes several times as long as others.
 const MOST_STORMS: usize = 10;
+
+/// Where Linux keeps files in memory.
+const MEMORY: &str = "/dev/shm";
 
 /// More connections than any workload opens, on both sides of a contender.
 const CONNECTIONS: usize = 1024;

@@ -52,7 +52,7 @@ pub(crate) struct Usage {
 /// What has to be undone if the benchmark is interrupted.
 struct Unfinished {
     groups: Vec<Pid>,
-    scratch: Option<PathBuf>,
+    folders: Vec<PathBuf>,
     abandoned: bool,
 }
 
@@ -195,9 +195,9 @@ impl Drop for Conversation {
 
 // === cleaning up ===
 
-/// Stops every group and removes the scratch folder when the benchmark is interrupted, then leaves with [`INTERRUPTED`].
+/// Stops every group and removes the scratch folder, and those named later, when the benchmark is interrupted, then leaves with [`INTERRUPTED`].
 pub(crate) fn clean_up_on_signals(scratch: &Path) -> Outcome<()> {
-    unfinished(|all| all.scratch = Some(scratch.to_owned()));
+    remove_on_signals(scratch);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::spawn(move || {
         if runtime.block_on(interrupted()).is_ok() {
@@ -206,6 +206,11 @@ pub(crate) fn clean_up_on_signals(scratch: &Path) -> Outcome<()> {
         }
     });
     Ok(())
+}
+
+/// Has a folder removed, too, when the benchmark is interrupted.
+pub(crate) fn remove_on_signals(folder: &Path) {
+    unfinished(|all| all.folders.push(folder.to_owned()));
 }
 
 async fn interrupted() -> std::io::Result<()> {
@@ -228,8 +233,8 @@ fn abandon() {
         for pid in all.groups.drain(..) {
             let _ = kill_process_group(pid, Signal::KILL);
         }
-        if let Some(scratch) = all.scratch.take() {
-            let _ = fs::remove_dir_all(scratch);
+        for folder in all.folders.drain(..) {
+            let _ = fs::remove_dir_all(folder);
         }
     });
 }
@@ -333,4 +338,5 @@ const POLL: Duration = Duration::from_millis(5);
 /// Lines of a log shown in a message.
 const LAST_LINES: usize = 5;
 
-static UNFINISHED: Mutex<Unfinished> = Mutex::new(Unfinished { groups: Vec::new(), scratch: None, abandoned: false });
+static UNFINISHED: Mutex<Unfinished> =
+    Mutex::new(Unfinished { groups: Vec::new(), folders: Vec::new(), abandoned: false });

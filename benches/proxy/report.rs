@@ -6,7 +6,7 @@ use crate::rounds::{Plan, Timing};
 use crate::spread::{ENOUGH, Spread, median_of};
 use crate::storm::{self, Storm};
 use crate::table::{Cell, Page, Table, Tone, escape, plain, thousands};
-use crate::workloads::Workload;
+use crate::workloads::{Face, Workload};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -41,42 +41,51 @@ impl Report {
 
     /// All of it in words and figures.
     pub(crate) fn page(&self) -> Page<'_> {
-        let tables = vec![self.timing_table(), self.instruction_table(), self.idle_table(), self.storm_table()];
+        // Hits have one peer more.
+        let tables = vec![
+            self.timing_table(Face::Http1),
+            self.timing_table(Face::Cache),
+            self.instruction_table(Face::Http1),
+            self.instruction_table(Face::Cache),
+            self.idle_table(),
+            self.storm_table(),
+        ];
         Page { facts: &self.facts, tables, warnings: &self.warnings }
     }
 
-    fn timing_table(&self) -> Table {
+    /// Of the workloads whose peers are the same as at `face`.
+    fn timing_table(&self, face: Face) -> Table {
         let interval = if self.plan.rounds < ENOUGH { "whole range" } else { "95 % interval" };
         let title = format!(
             "Processor time per request or handshake; medians of {} rounds of {} s, paired ratios with {interval}",
             self.plan.rounds, self.plan.seconds
         );
-        let header = ["workload", "proxy", "CPU µs", "/ nginx", "/ HAProxy", "requests/s", "p50 µs", "p99 µs", "MiB"];
-        let rows = self.timings.iter().flat_map(|timing| timing.samples.keys().map(|kind| timing_row(timing, *kind)));
-        Table { title, header: header.map(str::to_owned).into(), rows: rows.collect() }
+        let mut header = words(&["workload", "proxy", "CPU µs"]);
+        header.extend(against_peers(face));
+        header.extend(words(&["requests/s", "p50 µs", "p99 µs", "MiB"]));
+        let timings = self.timings.iter().filter(|timing| are_like(face, timing.workload));
+        let rows = timings.flat_map(|timing| timing.samples.keys().map(|kind| timing_row(timing, *kind)));
+        Table { title, header, rows: rows.collect() }
     }
 
-    fn instruction_table(&self) -> Table {
+    fn instruction_table(&self, face: Face) -> Table {
         let title = "User instructions per request or handshake (one connection, counted by cachegrind)".to_owned();
         let mut rows = Vec::new();
-        for (workload, counts) in &self.instructions {
+        for (workload, counts) in self.instructions.iter().filter(|(workload, _)| are_like(face, workload)) {
             for (kind, count) in counts {
-                let against =
-                    |peer| counts.get(&peer).map_or("–".into(), |peer: &f64| format!("{:.2}", count / peer));
-                rows.push(vec![
-                    plain(workload.title),
-                    plain(kind.name()),
-                    plain(thousands(*count)),
-                    plain(if *kind == Kind::Nginx { "1".into() } else { against(Kind::Nginx) }),
-                    plain(if *kind == Kind::Haproxy { "1".into() } else { against(Kind::Haproxy) }),
-                ]);
+                let against = |peer| match counts.get(&peer) {
+                    Some(_) if *kind == peer => plain("1"),
+                    Some(peer) => plain(format!("{:.2}", count / peer)),
+                    None => plain("–"),
+                };
+                let mut row = vec![plain(workload.title), plain(kind.name()), plain(thousands(*count))];
+                row.extend(Kind::peers(face).map(against));
+                rows.push(row);
             }
         }
-        Table {
-            title,
-            header: ["workload", "proxy", "instructions", "/ nginx", "/ HAProxy"].map(str::to_owned).into(),
-            rows,
-        }
+        let mut header = words(&["workload", "proxy", "instructions"]);
+        header.extend(against_peers(face));
+        Table { title, header, rows }
     }
 
     fn idle_table(&self) -> Table {
@@ -132,17 +141,16 @@ impl Report {
 fn timing_row(timing: &Timing, kind: Kind) -> Vec<Cell> {
     let median = |of: fn(&crate::rounds::Sample) -> f64| timing.median(kind, of);
     let ratio = |peer| if kind == peer { plain("1") } else { ratio_cell(timing.ratio(kind, peer)) };
-    vec![
-        plain(timing.workload.title),
-        plain(kind.name()),
-        plain(microseconds(median(|sample| sample.cpu))),
-        ratio(Kind::Nginx),
-        ratio(Kind::Haproxy),
+    let mut row =
+        vec![plain(timing.workload.title), plain(kind.name()), plain(microseconds(median(|sample| sample.cpu)))];
+    row.extend(Kind::peers(timing.workload.face).map(ratio));
+    row.extend([
         plain(thousands(median(|sample| sample.rate))),
         plain(thousands(median(|sample| sample.p50))),
         plain(thousands(median(|sample| sample.p99))),
         plain(format!("{:.1}", median(|sample| sample.memory) / 1024.0)),
-    ]
+    ]);
+    row
 }
 
 // === the picture ===
@@ -233,11 +241,11 @@ fn picture_head(height: f64, rounds: usize) -> String {
 <style>
 text {{ font: 12px system-ui, sans-serif; fill: #1f2328 }}
 .title, .head {{ font-weight: 600 }} .head {{ font-size: 14px }} .name {{ text-anchor: end }} .note {{ fill: #59636e }}
-.sluice {{ fill: #0969da }} .nginx {{ fill: #9aa4ae }} .haproxy {{ fill: #c3cad1 }}
+.sluice {{ fill: #0969da }} .nginx, .varnish {{ fill: #9aa4ae }} .haproxy {{ fill: #c3cad1 }}
 .whisker {{ stroke: #1f2328; stroke-width: 1.5; fill: none }} .one {{ stroke: #59636e; stroke-dasharray: 3 3 }}
 @media (prefers-color-scheme: dark) {{
 text {{ fill: #e6edf3 }} .note {{ fill: #9198a1 }}
-.sluice {{ fill: #4493f8 }} .nginx {{ fill: #6e7681 }} .haproxy {{ fill: #484f58 }}
+.sluice {{ fill: #4493f8 }} .nginx, .varnish {{ fill: #6e7681 }} .haproxy {{ fill: #484f58 }}
 .whisker {{ stroke: #e6edf3 }} .one {{ stroke: #9198a1 }}
 }}
 </style>
@@ -255,6 +263,20 @@ fn picture_foot(height: f64, facts: &[(&str, String)]) -> String {
 }
 
 // === small things ===
+
+/// Whether a workload's contenders are those of `face`.
+fn are_like(face: Face, workload: &Workload) -> bool {
+    (face == Face::Cache) == (workload.face == Face::Cache)
+}
+
+/// Headers of the columns with ratios.
+fn against_peers(face: Face) -> impl Iterator<Item = String> {
+    Kind::peers(face).map(|peer| format!("/ {}", peer.name()))
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
 
 fn ratio_cell(spread: Option<Spread>) -> Cell {
     match spread {

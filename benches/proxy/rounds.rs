@@ -11,10 +11,12 @@ use crate::process::{self, Cores, Usage};
 use crate::progress::Progress;
 use crate::spread::{Spread, median_of};
 use crate::tools;
-use crate::workloads::Workload;
+use crate::upstream;
+use crate::workloads::{Face, Workload};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// How long and how often.
@@ -37,6 +39,8 @@ pub(crate) struct Sample {
     pub(crate) p50: f64,
     /// 99th percentile of latency in microseconds.
     pub(crate) p99: f64,
+    /// Answers that were counted.
+    pub(crate) answers: f64,
     /// Requests without a good answer.
     pub(crate) failed: f64,
     /// Memory after the round, in KiB.
@@ -58,6 +62,7 @@ pub(crate) struct Timing {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Driver<'a> {
     scratch: &'a Path,
+    upstream: SocketAddr,
     core: usize,
 }
 
@@ -115,6 +120,12 @@ impl Timing {
         Spread::of_ratios(&self.figures(kind, |sample| sample.cpu), &self.figures(peer, |sample| sample.cpu))
     }
 
+    /// Answers in all rounds that came from a cache, as all do where there is one.
+    pub(crate) fn hits(&self) -> f64 {
+        let answers = self.samples.values().flatten().map(|sample| sample.answers);
+        if self.workload.face == Face::Cache { answers.sum() } else { 0.0 }
+    }
+
     /// What makes a figure doubtful.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let failed = |kind: &Kind| self.figures(*kind, |sample| sample.failed).iter().sum::<f64>();
@@ -129,15 +140,19 @@ impl Timing {
 // === impl Driver ===
 
 impl<'a> Driver<'a> {
-    /// On `cores.driver`; files of this run are in `scratch`.
-    pub(crate) fn new(scratch: &'a Path, cores: Cores) -> Driver<'a> {
-        Driver { scratch, core: cores.driver }
+    /// On `cores.driver`; files of this run are in `scratch`, and contenders ask `upstream`.
+    pub(crate) fn new(scratch: &'a Path, upstream: SocketAddr, cores: Cores) -> Driver<'a> {
+        Driver { scratch, upstream, core: cores.driver }
     }
 
     /// One round against one contender.
     fn round(self, workload: &'static Workload, one: &Running, seconds: u32) -> Outcome<Sample> {
+        let missed = upstream::asked_for_kept(self.upstream)?;
         let made = if workload.by_wrk() { self.wrk(workload, one, seconds) } else { self.own(workload, one, seconds) };
         let (before, printed, after) = made?;
+        if upstream::asked_for_kept(self.upstream)? != missed {
+            return Err("a request was no hit: the upstream was asked again".into());
+        }
         let figure = |name| figure(&printed, name).ok_or_else(|| format!("the load printed no {name}:\n{printed}"));
         let requests = figure("requests")?;
         if requests < 1.0 {
@@ -147,6 +162,7 @@ impl<'a> Driver<'a> {
         let used = after.cpu_ns.checked_sub(before.cpu_ns).ok_or("a thread of it ended within a round")?;
         Ok(Sample {
             cpu: used as f64 / 1000.0 / requests,
+            answers: requests,
             rate: requests / figure("microseconds")? * 1e6,
             p50: figure("p50")?,
             p99: figure("p99")?,
@@ -203,6 +219,9 @@ impl<'a> Driver<'a> {
         let mut text = String::from(PRINT_FIGURES);
         if workload.body_bytes > 0 {
             writeln!(text, "wrk.method = \"POST\"\nwrk.body = string.rep(\"x\", {})", workload.body_bytes)?;
+        }
+        if let Some((name, value)) = workload.field.split_once(": ") {
+            writeln!(text, "wrk.headers[{name:?}] = {value:?}")?;
         }
         let file = self.scratch.join(format!("{}.lua", workload.key));
         fs::write(&file, text)?;

@@ -21,9 +21,10 @@ pub(crate) fn need(name: &str) -> Outcome<PathBuf> {
     Ok(find(name).ok_or_else(|| format!("{name} is missing; install it: apt-get install {name}"))?)
 }
 
-/// Installs those of `packages` (each named like its program) that are missing, if this process may.
+/// Installs those of `packages` (each named like its program, or as [`program`] says) that are missing, if this process
+/// may.
 pub(crate) fn install_missing(packages: &[&str]) -> Outcome<()> {
-    let missing: Vec<&str> = packages.iter().copied().filter(|name| find(name).is_none()).collect();
+    let missing: Vec<&str> = packages.iter().copied().filter(|name| find(program(name)).is_none()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -37,12 +38,17 @@ pub(crate) fn install_missing(packages: &[&str]) -> Outcome<()> {
     apt_get(&["update"])?;
     apt_get(&[&["install", "-y", "--no-install-recommends"], missing.as_slice()].concat())?;
     let servers: Vec<&str> =
-        missing.iter().copied().filter(|name| ["nginx", "haproxy", "caddy"].contains(name)).collect();
+        missing.iter().copied().filter(|name| ["nginx", "haproxy", "varnish", "caddy"].contains(name)).collect();
     if !servers.is_empty() && Path::new("/run/systemd/system").exists() {
         // Installed for this benchmark only: not to be started at the next boot either.
         Command::new("systemctl").arg("disable").args(servers).stderr(Stdio::null()).status()?;
     }
     Ok(())
+}
+
+/// What a package's program is called.
+fn program(package: &str) -> &str {
+    if package == "varnish" { "varnishd" } else { package }
 }
 
 fn apt_get(args: &[&str]) -> Outcome<()> {

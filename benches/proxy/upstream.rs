@@ -13,6 +13,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,6 +26,15 @@ pub(crate) const HEAD_PATH: &str = "/head";
 
 /// Answers a gRPC call with as many bytes as it brought, and with trailer fields.
 pub(crate) const CALL_PATH: &str = "/call";
+
+/// Answers with 1 KiB that may be kept for a day.
+pub(crate) const KEPT_PATH: &str = "/kept";
+
+/// Asks whether that is good still. It is.
+pub(crate) const KEPT_CONDITION: &str = "If-None-Match: \"kept\"";
+
+/// Answers with how often [`KEPT_PATH`] was asked for.
+const COUNT_PATH: &str = "/count";
 
 /// Answers piece by piece.
 pub(crate) const STREAM_PATH: &str = "/stream";
@@ -74,6 +84,12 @@ impl Upstream {
     }
 }
 
+/// How often the upstream at `address` was asked for [`KEPT_PATH`].
+pub(crate) fn asked_for_kept(address: SocketAddr) -> Outcome<u64> {
+    let reply = client::fetch(address, &format!("GET {COUNT_PATH}"), b"")?;
+    Ok(String::from_utf8_lossy(&reply.body).parse()?)
+}
+
 /// The upstream's whole life: listens on a free port, writes its address to `place`, serves until it is killed.
 pub(crate) fn serve(place: &Path) -> Outcome<()> {
     let answers = Arc::new(answers());
@@ -112,7 +128,11 @@ async fn converse(mut stream: TcpStream, answers: Arc<HashMap<String, Answer>>) 
         }
         if request.path == HEAD_PATH {
             stream.write_all(&whole_answer("200 OK", &buffer[..request.head])).await?;
+        } else if request.path == COUNT_PATH {
+            let count = KEPT_COUNT.load(Ordering::Relaxed).to_string();
+            stream.write_all(&whole_answer("200 OK", count.as_bytes())).await?;
         } else {
+            KEPT_COUNT.fetch_add((request.path == KEPT_PATH).into(), Ordering::Relaxed);
             send(&mut stream, answers.get(&request.path).unwrap_or(&answers["missing"])).await?;
         }
         buffer.drain(..whole);
@@ -197,6 +217,7 @@ fn answers() -> HashMap<String, Answer> {
         ("/1k".into(), whole(text(1024))),
         ("/100k".into(), whole(text(100 * 1024))),
         ("/10m".into(), whole(text(10 * 1024 * 1024))),
+        (KEPT_PATH.into(), whole(kept_answer())),
         ("/post".into(), whole(text(16))),
         (STREAM_PATH.into(), Answer::Pieces(Arc::new(stream_pieces()))),
         ("missing".into(), whole(whole_answer("404 Not Found", b"no such path\n"))),
@@ -206,6 +227,16 @@ fn answers() -> HashMap<String, Answer> {
 fn whole_answer(status: &str, body: &[u8]) -> Vec<u8> {
     let mut bytes = format!("HTTP/1.1 {status}\r\n{FIELDS}Content-Length: {}\r\n\r\n", body.len()).into_bytes();
     bytes.extend_from_slice(body);
+    bytes
+}
+
+/// What a cache may keep; it is made when the upstream starts.
+fn kept_answer() -> Vec<u8> {
+    let date = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT");
+    let body = filling(1024);
+    let fields = "Content-Type: text/plain\r\nCache-Control: max-age=86400\r\nETag: \"kept\"\r\nContent-Length: 1024";
+    let mut bytes = format!("HTTP/1.1 200 OK\r\nDate: {date}\r\n{fields}\r\n\r\n").into_bytes();
+    bytes.extend_from_slice(&body);
     bytes
 }
 
@@ -225,6 +256,9 @@ fn filling(size: usize) -> Vec<u8> {
 
 /// Fields an ordinary service sends.
 const FIELDS: &str = "Date: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-Type: text/plain\r\nCache-Control: no-store\r\n";
+
+/// Requests for [`KEPT_PATH`] so far.
+static KEPT_COUNT: AtomicU64 = AtomicU64::new(0);
 
 /// Bytes in one chunk of `/stream`.
 pub(crate) const CHUNK: usize = 100;

@@ -60,7 +60,7 @@ impl Dialer {
     pub(crate) fn new(workload: &'static Workload, address: SocketAddr, scratch: &Path) -> Outcome<Dialer> {
         let tls = match workload.face {
             Face::Tls(key) => Some(Arc::new(tls_config(workload, key, scratch)?).into()),
-            Face::Http1 | Face::Http2 | Face::Grpc => None,
+            Face::Http1 | Face::Cache | Face::Http2 | Face::Grpc => None,
         };
         Ok(Dialer { address, workload, tls, opened: Cell::new(0) })
     }

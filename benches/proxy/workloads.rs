@@ -21,6 +21,10 @@ pub(crate) struct Workload {
     pub(crate) path: &'static str,
     /// Bytes sent with it; none makes it a GET.
     pub(crate) body_bytes: usize,
+    /// A field line sent with it; may be empty.
+    pub(crate) field: &'static str,
+    /// Status of the answer.
+    pub(crate) status: u16,
     /// Bytes of the answer's body.
     pub(crate) answer_bytes: usize,
     /// Connections that ask at once.
@@ -37,6 +41,8 @@ pub(crate) struct Workload {
 pub(crate) enum Face {
     /// Cleartext HTTP/1 on both sides.
     Http1,
+    /// The same with a cache between them.
+    Cache,
     /// Cleartext HTTP/2 from clients, HTTP/1 to the upstream.
     Http2,
     /// Cleartext HTTP/2 on both sides.
@@ -78,6 +84,8 @@ const GET_1K: Workload = Workload {
     visit: Visit::Stay,
     path: "/1k",
     body_bytes: 0,
+    field: "",
+    status: 200,
     answer_bytes: 1024,
     connections: 16,
     streams: 1,
@@ -126,6 +134,23 @@ impl Workload {
             // The upstream takes its time over a stream, so more of them are needed to keep a proxy busy.
             connections: 64,
             counted: (20, 80),
+            ..GET_1K
+        },
+        Workload {
+            key: "cache-1k",
+            title: "cache hit, GET, 1 KiB answer",
+            face: Face::Cache,
+            path: upstream::KEPT_PATH,
+            ..GET_1K
+        },
+        Workload {
+            key: "cache-304",
+            title: "cache hit, If-None-Match, 304",
+            face: Face::Cache,
+            path: upstream::KEPT_PATH,
+            field: upstream::KEPT_CONDITION,
+            status: 304,
+            answer_bytes: 0,
             ..GET_1K
         },
         Workload {
@@ -198,7 +223,7 @@ impl Workload {
 
     /// Whether wrk makes these requests; it speaks HTTP/1 only, and keeps its connections.
     pub(crate) fn by_wrk(&self) -> bool {
-        self.face == Face::Http1
+        matches!(self.face, Face::Http1 | Face::Cache)
     }
 }
 
@@ -209,6 +234,7 @@ impl Face {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Face::Http1 => "HTTP/1",
+            Face::Cache => "HTTP/1 with a cache",
             Face::Http2 => "HTTP/2",
             Face::Grpc => "HTTP/2 to HTTP/2",
             Face::Tls(Key::P256) => "TLS with P-256",

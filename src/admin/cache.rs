@@ -12,6 +12,8 @@ pub(super) fn forget(query: &str) -> Result<Forget, &'static str> {
     for (name, value) in form_urlencoded(query) {
         let one = match &*name {
             _ if value.is_empty() => return Err(WANTED),
+            // A mere path would be found nowhere, and silently so.
+            "key" | "prefix" if !value.contains("://") => return Err(WANTED),
             "key" => Forget::Key(value),
             "prefix" => Forget::Prefix(value),
             "route" => Forget::Route(value),
@@ -72,7 +74,9 @@ mod tests {
         assert_eq!(forget("key=http://a/?q=%2541"), key("http://a/?q=%41"));
         assert_eq!(forget("prefix=http://a/"), Ok(Forget::Prefix("http://a/".into())));
         assert_eq!(forget("route=api"), Ok(Forget::Route("api".into())));
-        for wrong in ["", "key=", "key", "route=a&route=b", "key=a&prefix=b", "all=1"] {
+        for wrong in
+            ["", "key=", "key", "route=a&route=b", "key=http://a/&prefix=http://a/", "all=1", "key=/list", "prefix=a/"]
+        {
             assert_eq!(forget(wrong), Err(WANTED), "{wrong}");
         }
     }

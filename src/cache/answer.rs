@@ -7,7 +7,7 @@ use crate::policy::freshness::ranges::{Portion, portion};
 use crate::policy::freshness::validators::{is_for_not_modified, is_not_modified};
 use bytes::Bytes;
 use std::ops::Range;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// An answer made of a kept reply.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub struct Answer<'a> {
     /// Its status: the reply's, 206, 304 or 416.
     pub status: u16,
     head: &'a Head,
-    age: u64,
+    age: Duration,
     content: Content,
 }
 
@@ -49,7 +49,7 @@ impl<'a> Answer<'a> {
         (now, wall): (Instant, SystemTime),
         chance: u64,
     ) -> Option<Self> {
-        let age = head.terms.age(now).as_secs();
+        let age = head.terms.age(now);
         let answer = |status, content| Some(Answer { status, head, age, content });
         if is_not_modified(asked, request, head.status, &head.terms, wall) {
             return answer(304, Content::NotModified);
@@ -73,21 +73,11 @@ impl<'a> Answer<'a> {
     /// ([`Answer::pieces`]), nor `Cache-Status`.
     pub fn each_field(&self, mut field: impl FnMut(&[u8], &[u8])) {
         let unsatisfiable = matches!(self.content, Content::Unsatisfiable { .. });
-        for (_, name, value) in self.head.fields.iter() {
-            let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
-            let stays = match self.content {
-                Content::Whole => true,
-                Content::NotModified => is_for_not_modified(name),
-                Content::Range { .. } => !is(b"content-range"),
-                Content::Ranges { .. } => !is(b"content-range") && !is(b"content-type"),
-                Content::Unsatisfiable { .. } => is(b"date") || is(b"via"),
-            };
-            if stays {
-                field(name, value);
-            }
+        for (_, name, value) in self.head.fields.iter().filter(|(_, name, _)| self.takes(name)) {
+            field(name, value);
         }
         if !unsatisfiable {
-            field(b"age", itoa::Buffer::new().format(self.age).as_bytes());
+            field(b"age", itoa::Buffer::new().format(self.age.as_secs()).as_bytes());
         }
         match &self.content {
             Content::Range { range, of } => field(b"content-range", content_range(range, *of).as_bytes()),
@@ -97,6 +87,37 @@ impl<'a> Answer<'a> {
             }
             Content::Whole | Content::NotModified => {}
         }
+    }
+
+    /// Whether a field of the reply stands in it.
+    #[must_use]
+    pub fn takes(&self, name: &[u8]) -> bool {
+        let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+        match self.content {
+            Content::Whole => true,
+            Content::NotModified => is_for_not_modified(name),
+            Content::Range { .. } => !is(b"content-range"),
+            Content::Ranges { .. } => !is(b"content-range") && !is(b"content-type"),
+            Content::Unsatisfiable { .. } => is(b"date") || is(b"via"),
+        }
+    }
+
+    /// The reply's fields, of which it [takes](Answer::takes) some.
+    #[must_use]
+    pub fn fields(&self) -> &'a Fields {
+        &self.head.fields
+    }
+
+    /// How old it is.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.age
+    }
+
+    /// How old it is, in seconds, where that is the only field beside those that it takes of the reply.
+    #[must_use]
+    pub fn plain_age(&self) -> Option<u64> {
+        matches!(self.content, Content::Whole | Content::NotModified).then_some(self.age.as_secs())
     }
 
     /// Whether it is all of the reply: then its body is [`Stored::body`], or still coming in.

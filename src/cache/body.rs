@@ -6,6 +6,9 @@
 //! is let go, the writer waits for the slowest of them, and nobody else can join. In either case what is held is bounded.
 //!
 //! It ends whole or cut, and readers can tell which.
+//!
+//! What came counts for as long as anybody holds it. A client may read for hours what the store has let go of long ago, and
+//! a thousand such clients would hold a thousand bodies: once all pieces take more than there may be, nothing more is kept.
 
 use super::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
@@ -14,11 +17,23 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
-/// What bodies that are coming in may hold together.
+/// What bodies that are coming in may hold together, and what there is of all bodies.
 #[derive(Debug)]
 pub struct Space {
     total: AtomicU64,
     used: AtomicU64,
+    /// Bytes of bodies that are only passed on: each is bounded by [`WINDOW`], and takes nothing of the others' room.
+    passing: AtomicU64,
+    /// Bytes of all pieces there may be: those that come in, are kept, and are read still.
+    whole: AtomicU64,
+    alive: AtomicU64,
+}
+
+/// Bytes of a body. They count until nobody holds them any more.
+#[derive(Debug)]
+struct Piece {
+    bytes: Box<[u8]>,
+    space: std::sync::Arc<Space>,
 }
 
 /// The writing end. Dropping it before [`Filling::complete`] cuts the body.
@@ -95,12 +110,30 @@ impl Space {
     /// This many bytes.
     #[must_use]
     pub fn new(total: u64) -> std::sync::Arc<Self> {
-        std::sync::Arc::new(Space { total: AtomicU64::new(total), used: AtomicU64::new(0) })
+        let [used, passing, alive] = [(); 3].map(|()| AtomicU64::new(0));
+        std::sync::Arc::new(Space {
+            total: AtomicU64::new(total),
+            used,
+            passing,
+            whole: AtomicU64::new(u64::MAX),
+            alive,
+        })
     }
 
     /// Another bound from now on.
     pub fn set_total(&self, total: u64) {
         self.total.store(total, Ordering::Relaxed);
+    }
+
+    /// The bound of all pieces, kept ones included, from now on. At first there is none.
+    pub fn set_whole(&self, whole: u64) {
+        self.whole.store(whole, Ordering::Relaxed);
+    }
+
+    /// Bytes of all pieces that anybody holds, the store and slow clients included.
+    #[must_use]
+    pub fn alive(&self) -> u64 {
+        self.alive.load(Ordering::Relaxed)
     }
 
     /// Bytes there are.
@@ -112,23 +145,44 @@ impl Space {
     /// Bytes held now.
     #[must_use]
     pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
+        self.used.load(Ordering::Relaxed) + self.passing.load(Ordering::Relaxed)
     }
 
-    fn take(&self, bytes: u64) -> bool {
+    /// `small`: the body has gone to its clients' sockets as soon as it is there, so that none of them can hold it here.
+    fn take(&self, bytes: u64, small: bool) -> bool {
+        if !small && self.alive() + bytes > self.whole.load(Ordering::Relaxed) {
+            return false;
+        }
         let total = self.total.load(Ordering::Relaxed);
         let fits = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= total);
         // It counts and guards nothing else.
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
     }
 
-    /// Takes what is passed on at once, even beyond the bound: it is bounded by [`WINDOW`].
-    fn force(&self, bytes: u64) {
-        self.used.fetch_add(bytes, Ordering::Relaxed);
+    /// Gives back what is held of a body that was kept `whole` so far, or only passed on.
+    fn give_back(&self, bytes: u64, whole: bool) {
+        if whole { &self.used } else { &self.passing }.fetch_sub(bytes, Ordering::Relaxed);
     }
+}
 
-    fn give_back(&self, bytes: u64) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
+// === impl Piece ===
+
+impl Piece {
+    fn share(bytes: Box<[u8]>, space: &std::sync::Arc<Space>) -> Bytes {
+        space.alive.fetch_add(bytes.len() as u64 + PIECE_COST, Ordering::Relaxed);
+        Bytes::from_owner(Piece { bytes, space: std::sync::Arc::clone(space) })
+    }
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.space.alive.fetch_sub(self.bytes.len() as u64 + PIECE_COST, Ordering::Relaxed);
     }
 }
 
@@ -179,21 +233,25 @@ impl Filling {
         }
         let cost = bytes.len() as u64 + PIECE_COST;
         let mut state = self.shared.lock();
-        let fits = state.whole && state.len + bytes.len() as u64 <= self.shared.max && self.shared.space.take(cost);
+        let (space, len) = (&self.shared.space, state.len + bytes.len() as u64);
+        let fits = state.whole && len <= self.shared.max && space.take(cost, len <= PIECE as u64);
         if !fits {
-            state.whole = false;
+            if std::mem::take(&mut state.whole) {
+                space.give_back(state.held, true);
+                space.passing.fetch_add(state.held, Ordering::Relaxed);
+            }
             if state.readers.is_empty() {
                 return Err(Unwanted);
             }
-            self.shared.space.force(cost);
+            space.passing.fetch_add(cost, Ordering::Relaxed);
         }
-        state.len += bytes.len() as u64;
+        state.len = len;
         state.held += cost;
-        state.pieces.push_back(Bytes::copy_from_slice(bytes));
+        state.pieces.push_back(Piece::share(bytes.into(), &self.shared.space));
         let freed = state.let_go();
         let wakers = state.take_wakers();
         drop(state);
-        self.shared.space.give_back(freed);
+        self.shared.space.give_back(freed, false);
         wakers.into_iter().for_each(Waker::wake);
         Ok(())
     }
@@ -214,8 +272,8 @@ impl Filling {
     /// The body is whole. Gives it, in pieces of a good size, where it was kept.
     pub fn complete(mut self) -> Option<Vec<Bytes>> {
         self.over = true;
-        let state = self.shared.end(Ok(()));
-        state.map(|pieces| merged(&pieces))
+        let pieces = self.shared.end(Ok(()))?;
+        Some(merged(&pieces, &self.shared.space))
     }
 }
 
@@ -265,7 +323,7 @@ impl Reader {
                 }
                 let (freed, writer) = (state.let_go(), state.writer_if_room());
                 drop(state);
-                self.shared.space.give_back(freed);
+                self.shared.space.give_back(freed, false);
                 if let Some(writer) = writer {
                     writer.wake();
                 }
@@ -296,10 +354,12 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        state.readers.retain(|place| place.id != self.id);
+        if let Some(index) = state.index(self.id) {
+            state.readers.remove(index);
+        }
         let (freed, writer) = (state.let_go(), state.writer_if_room());
         drop(state);
-        self.shared.space.give_back(freed);
+        self.shared.space.give_back(freed, false);
         if let Some(writer) = writer {
             writer.wake();
         }
@@ -319,8 +379,11 @@ impl Shared {
         let mut state = self.lock();
         state.end = Some(how);
         let pieces = (state.whole && how.is_ok()).then(|| state.pieces.iter().cloned().collect());
+        // It is no longer coming in: a client that reads it slowly keeps nobody else's from being kept.
+        let arrived = if pieces.is_some() { std::mem::take(&mut state.held) } else { 0 };
         let wakers = state.take_wakers();
         drop(state);
+        self.space.give_back(arrived, true);
         wakers.into_iter().for_each(Waker::wake);
         pieces
     }
@@ -328,8 +391,11 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let held = self.lock().held;
-        self.space.give_back(held);
+        let (held, whole) = {
+            let state = self.lock();
+            (state.held, state.whole)
+        };
+        self.space.give_back(held, whole);
     }
 }
 
@@ -337,7 +403,13 @@ impl Drop for Shared {
 
 impl State {
     fn place(&mut self, id: u64) -> Option<&mut Place> {
-        self.readers.iter_mut().find(|place| place.id == id)
+        let index = self.index(id)?;
+        self.readers.get_mut(index)
+    }
+
+    /// Where a reader stands in the list, which is in the order of their numbers: thousands may read, and each looks.
+    fn index(&self, id: u64) -> Option<usize> {
+        self.readers.binary_search_by_key(&id, |place| place.id).ok()
     }
 
     fn take_wakers(&mut self) -> Vec<Waker> {
@@ -368,12 +440,12 @@ impl State {
 }
 
 /// The same bytes in fewer pieces: what came in small ones would cost more to hold and to write.
-fn merged(pieces: &[Bytes]) -> Vec<Bytes> {
+fn merged(pieces: &[Bytes], space: &std::sync::Arc<Space>) -> Vec<Bytes> {
     let mut merged = Vec::new();
     let mut small: Vec<u8> = Vec::new();
     let flush = |small: &mut Vec<u8>, merged: &mut Vec<Bytes>| {
         if !small.is_empty() {
-            merged.push(Bytes::from(std::mem::take(small).into_boxed_slice()));
+            merged.push(Piece::share(std::mem::take(small).into_boxed_slice(), space));
         }
     };
     for piece in pieces {
@@ -393,7 +465,7 @@ fn merged(pieces: &[Bytes]) -> Vec<Bytes> {
 
 /// Bytes of a body that is only passed on which may wait for its slowest reader.
 pub const WINDOW: u64 = 256 * 1024;
-/// Bytes that a piece costs beside its own: its handle, its counts, the allocator.
+/// Bytes that a piece costs beside its own: its handles, its counts, the allocator.
 pub const PIECE_COST: u64 = 96;
 /// Bytes of a piece that is worth a write of its own.
 pub const PIECE: usize = 64 * 1024;

@@ -77,8 +77,9 @@ struct Shard<T> {
 #[derive(Debug)]
 struct Table<T> {
     flights: HashMap<Box<[u8]>, Arc<Flight<T>>>,
-    /// Keys whose replies are not for others, and until when that is taken for granted.
-    declined: HashMap<Box<[u8]>, Instant>,
+    /// Keys whose replies are not for others, by their hashes, and until when that is taken for granted. Keys are as long as
+    /// clients write them, and here nobody bounds their bytes; of two that share a hash, one goes alone for nothing.
+    declined: HashMap<u64, Instant>,
 }
 
 #[derive(Debug)]
@@ -122,13 +123,14 @@ impl<T> Default for Flights<T> {
 impl<T> Flights<T> {
     /// Joins those who want what `key` names.
     pub fn join(&self, key: &[u8], now: Instant) -> Joined<T> {
-        let shard = &self.shards[hash(key) as usize % SHARDS];
+        let hash = hash(key);
+        let shard = &self.shards[hash as usize % SHARDS];
         let mut table = shard.lock();
-        if let Some(until) = table.declined.get(key) {
+        if let Some(until) = table.declined.get(&hash) {
             if *until > now {
                 return Joined::Alone;
             }
-            table.declined.remove(key);
+            table.declined.remove(&hash);
         }
         let seat =
             |flight: &Arc<Flight<T>>| Seat { shard: Arc::clone(shard), flight: Arc::clone(flight), key: key.into() };
@@ -155,7 +157,8 @@ impl<T> Flights<T> {
 
     /// Replies to this key are for others again: who comes next waits for who brings one.
     pub fn forgive(&self, key: &[u8]) {
-        self.shards[hash(key) as usize % SHARDS].lock().declined.remove(key);
+        let hash = hash(key);
+        self.shards[hash as usize % SHARDS].lock().declined.remove(&hash);
     }
 
     /// What is under way for the keys that `concerns` says yes to must not be kept, and who comes from now on asks anew: what
@@ -231,9 +234,10 @@ impl<T> Leader<T> {
     fn settle(&self, state: State<T>) {
         let mut inner = self.seat.flight.lock();
         inner.state = state;
-        let wakers: Vec<Waker> = inner.waiting.iter_mut().filter_map(|(_, waker)| waker.take()).collect();
+        // Nobody has to find its place in a long line only to leave it.
+        let waiting = std::mem::take(&mut inner.waiting);
         drop(inner);
-        wakers.into_iter().for_each(Waker::wake);
+        waiting.into_iter().filter_map(|(_, waker)| waker).for_each(Waker::wake);
     }
 }
 
@@ -257,8 +261,7 @@ impl<T> Follower<T> {
             }
             State::Declined | State::Over => Followed::Alone,
             State::Led | State::Elected(_) => {
-                let id = self.id;
-                if let Some((_, waker)) = inner.waiting.iter_mut().find(|(other, _)| *other == id) {
+                if let Some((_, waker)) = inner.place(self.id).and_then(|place| inner.waiting.get_mut(place)) {
                     match waker {
                         Some(waker) => waker.clone_from(cx.waker()),
                         None => *waker = Some(cx.waker().clone()),
@@ -267,7 +270,7 @@ impl<T> Follower<T> {
                 return Poll::Pending;
             }
         };
-        inner.waiting.retain(|(id, _)| *id != self.id);
+        inner.leave(self.id);
         self.over = true;
         Poll::Ready(followed)
     }
@@ -279,7 +282,7 @@ impl<T> Drop for Follower<T> {
             return;
         }
         let mut inner = self.seat.flight.lock();
-        inner.waiting.retain(|(id, _)| *id != self.id);
+        inner.leave(self.id);
         let was_elected = matches!(&inner.state, State::Elected(id) if *id == self.id);
         if was_elected {
             inner.state = State::Led;
@@ -345,7 +348,22 @@ impl<T> Table<T> {
         if self.declined.len() < DECLINED / SHARDS
             && let Some(until) = now.checked_add(DECLINED_FOR)
         {
-            self.declined.insert(key.into(), until);
+            self.declined.insert(hash(key), until);
+        }
+    }
+}
+
+// === impl Inner ===
+
+impl<T> Inner<T> {
+    /// Where who has this number stands in the line. Numbers are given in its order: thousands may wait, and each looks.
+    fn place(&self, id: u64) -> Option<usize> {
+        self.waiting.binary_search_by_key(&id, |(id, _)| *id).ok()
+    }
+
+    fn leave(&mut self, id: u64) {
+        if let Some(place) = self.place(id) {
+            self.waiting.remove(place);
         }
     }
 }

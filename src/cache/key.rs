@@ -18,7 +18,7 @@ pub struct Parts<'a> {
     /// `http` or `https`, as the provider is told.
     pub scheme: &'a str,
     /// Host and port, as the provider is told.
-    pub authority: &'a str,
+    pub authority: &'a [u8],
     /// The normalised path.
     pub path: &'a str,
     /// The query, if there is a question mark.
@@ -41,9 +41,9 @@ impl Parts<'_> {
         for part in [self.route, "\0", self.place, "\0", self.scheme, "://"] {
             out.extend_from_slice(part.as_bytes());
         }
-        let port = if self.scheme == "https" { ":443" } else { ":80" };
+        let port = if self.scheme == "https" { &b":443"[..] } else { b":80" };
         let authority = self.authority.strip_suffix(port).unwrap_or(self.authority);
-        out.extend(authority.bytes().map(|byte| byte.to_ascii_lowercase()));
+        out.extend(authority.iter().map(u8::to_ascii_lowercase));
         out.extend_from_slice(self.path.as_bytes());
         if let Some(query) = self.query {
             out.push(b'?');
@@ -124,6 +124,20 @@ pub(super) fn url(key: &[u8]) -> &[u8] {
     key.split(|byte| *byte == 0).nth(2).unwrap_or_default()
 }
 
+/// Whether the URL in what [`Parts::write`] wrote is one that `is` says yes to. Where a trusted peer names a host beside its
+/// own (`told,own`), a client may have asked for either.
+pub(super) fn is_asked_for_as(key: &[u8], is: impl Fn(&[u8]) -> bool) -> bool {
+    let url = url(key);
+    if is(url) {
+        return true;
+    }
+    let begins = url.windows(3).position(|part| part == b"://").map_or(0, |at| at + 3);
+    let (scheme, rest) = url.split_at(begins);
+    let (hosts, target) = rest.split_at(rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len()));
+    let is_comma = |byte: &u8| *byte == b',';
+    hosts.contains(&b',') && hosts.split(is_comma).any(|host| is(&[scheme, host, target].concat()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,7 +146,7 @@ mod tests {
         route: "api",
         place: "",
         scheme: "http",
-        authority: "A.example:80",
+        authority: b"A.example:80",
         path: "/x",
         query: Some("q"),
         body: None,
@@ -151,7 +165,7 @@ mod tests {
             Parts { route: "other", ..PARTS },
             Parts { place: "candidate", ..PARTS },
             Parts { scheme: "https", ..PARTS },
-            Parts { authority: "b.example", ..PARTS },
+            Parts { authority: b"b.example", ..PARTS },
             Parts { path: "/y", ..PARTS },
             Parts { query: Some(""), ..PARTS },
             Parts { query: None, ..PARTS },
@@ -167,8 +181,8 @@ mod tests {
 
     #[test]
     fn a_host_is_the_same_in_any_case_and_with_the_port_it_has_anyway() {
-        assert_eq!(key(&PARTS), key(&Parts { authority: "a.example", ..PARTS }));
-        assert_ne!(key(&PARTS), key(&Parts { authority: "a.example:443", ..PARTS }));
+        assert_eq!(key(&PARTS), key(&Parts { authority: b"a.example", ..PARTS }));
+        assert_ne!(key(&PARTS), key(&Parts { authority: b"a.example:443", ..PARTS }));
     }
 
     #[test]
@@ -176,6 +190,22 @@ mod tests {
         assert_eq!(body_hash([&b"ab"[..], b"", b"c"]), body_hash([&b"abc"[..]]));
         assert_eq!(body_hash([&b"abc"[..]])[..4], [0xba, 0x78, 0x16, 0xbf]);
         assert_ne!(body_hash([&b"abd"[..]]), body_hash([&b"abc"[..]]));
+    }
+
+    #[test]
+    fn what_a_peer_names_beside_its_own_host_is_found_by_either() {
+        let key = key(&Parts { authority: b"shop.example,origin:81", ..PARTS });
+        for (url, is_found) in [
+            ("http://shop.example/x?q", true),
+            ("http://origin:81/x?q", true),
+            ("http://shop.example,origin:81/x?q", true),
+            ("https://shop.example/x?q", false),
+            ("http://shop.example/x", false),
+        ] {
+            assert_eq!(is_asked_for_as(key.as_ref(), |asked| asked == url.as_bytes()), is_found, "{url}");
+        }
+        let plain = self::key(&Parts { query: Some("a,b"), ..PARTS });
+        assert!(!is_asked_for_as(plain.as_ref(), |asked| asked == b"http://a.example/x?b"));
     }
 
     #[test]

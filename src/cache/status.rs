@@ -1,6 +1,5 @@
 //! `Cache-Status` (RFC 9211): what this cache did with a request.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 /// What was done.
@@ -97,19 +96,24 @@ impl Status {
                 out.push_str("; fwd=");
                 out.push_str(why.as_str());
                 if let Some(status) = status {
-                    let _ = write!(out, "; fwd-status={status}");
+                    out.push_str("; fwd-status=");
+                    out.push_str(itoa::Buffer::new().format(status));
                 }
                 out.push_str(if stored { "; stored" } else { "" });
                 out.push_str(if collapsed { "; collapsed" } else { "" });
             }
         }
-        let _ = match self.ttl {
-            Some(Ttl::Left(left)) => write!(out, "; ttl={}", left.as_secs()),
-            Some(Ttl::Over(over)) => write!(out, "; ttl=-{}", over.as_secs()),
-            None => Ok(()),
-        };
+        if let Some(ttl) = self.ttl {
+            let (sign, span) = match ttl {
+                Ttl::Left(left) => ("; ttl=", left),
+                Ttl::Over(over) => ("; ttl=-", over),
+            };
+            out.push_str(sign);
+            out.push_str(itoa::Buffer::new().format(span.as_secs()));
+        }
         if let Some(detail) = self.detail {
-            let _ = write!(out, "; detail={detail}");
+            out.push_str("; detail=");
+            out.push_str(detail);
         }
     }
 }

@@ -149,11 +149,13 @@ impl Store {
             .estimated_items_capacity((capacity / TYPICAL) as usize)
             .build()
             .expect("both capacities are given");
+        let space = Space::new(bytes - capacity);
+        space.set_whole(bytes);
         Store {
             cache: Cache::with_options(options, Weight, RandomState::new(), DefaultLifecycle::default()),
             changes: Mutex::default(),
             routes: Mutex::default(),
-            space: Space::new(bytes - capacity),
+            space,
         }
     }
 
@@ -162,6 +164,7 @@ impl Store {
         let capacity = kept_of(bytes);
         self.cache.set_capacity(capacity);
         self.space.set_total(bytes - capacity);
+        self.space.set_whole(bytes);
     }
 
     /// The most that all replies to one URL may take together.
@@ -291,10 +294,10 @@ impl Store {
         }
     }
 
-    /// Bytes that are held now, bodies that are coming in included.
+    /// Bytes that are held now, bodies that are coming in or that somebody still reads included.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.cache.weight() + self.space.used()
+        (self.cache.weight() + self.space.used()).max(self.space.alive())
     }
 
     fn replies(&self, key: &Key) -> Vec<Arc<Stored>> {
@@ -420,8 +423,8 @@ impl Purge<'_> {
     #[must_use]
     pub fn concerns(&self, written: &[u8]) -> bool {
         match self {
-            Purge::Url(url) => key::url(written) == url.as_bytes(),
-            Purge::Prefix(prefix) => key::url(written).starts_with(prefix.as_bytes()),
+            Purge::Url(url) => key::is_asked_for_as(written, |asked| asked == url.as_bytes()),
+            Purge::Prefix(prefix) => key::is_asked_for_as(written, |asked| asked.starts_with(prefix.as_bytes())),
             Purge::Route(route) => key::route(written) == route.as_bytes(),
         }
     }

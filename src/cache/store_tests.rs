@@ -8,7 +8,7 @@ type Lines<'a> = &'a [(&'a str, &'a str)];
 
 const RULES: Rules = Rules { ttl: None, stale_while_revalidate: Duration::ZERO, stale_if_error: Duration::ZERO };
 const PARTS: Parts<'_> =
-    Parts { route: "api", place: "", scheme: "http", authority: "a.example", path: "/x", query: None, body: None };
+    Parts { route: "api", place: "", scheme: "http", authority: b"a.example", path: "/x", query: None, body: None };
 const AGE: (&str, &str) = ("Cache-Control", "max-age=60");
 
 fn key(parts: &Parts<'_>) -> Key {

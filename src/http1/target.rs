@@ -79,12 +79,14 @@ pub fn parse<'a>(method: &str, target: &'a [u8]) -> Result<Target<'a>, &'static 
 /// # Errors
 /// Says, for the client, what is wrong with it.
 pub fn host(value: &[u8]) -> Result<HostPort<'_>, &'static str> {
+    // No host can hold one, so that it is looked for only where something is wrong.
+    host_and_port(value).map_err(|why| if value.contains(&b'@') { "the host holds user information" } else { why })
+}
+
+fn host_and_port(value: &[u8]) -> Result<HostPort<'_>, &'static str> {
     let text = str::from_utf8(value).map_err(|_| BAD_HOST)?;
     if text.is_empty() {
         return Ok(HostPort { host: Cow::Borrowed(""), port: None });
-    }
-    if text.contains('@') {
-        return Err("the host holds user information");
     }
     let (name, port) = split_port(text)?;
     let host = if name.starts_with('[') { ipv6(name)? } else { name_or_ipv4(name)? };
@@ -206,8 +208,12 @@ fn checked_query(query: &[u8]) -> Result<&str, &'static str> {
 
 /// Cuts at the colon before the port, which is never one inside brackets. `host:` is allowed and means no port.
 fn split_port(text: &str) -> Result<(&str, Option<u16>), &'static str> {
-    let from =
-        if text.starts_with('[') { text.find(']').ok_or(BAD_HOST)? + 1 } else { text.find(':').unwrap_or(text.len()) };
+    let from = if text.starts_with('[') {
+        text.find(']').ok_or(BAD_HOST)? + 1
+    } else {
+        // A host is too short for a search that is made for long texts.
+        text.bytes().position(|byte| byte == b':').unwrap_or(text.len())
+    };
     let (name, rest) = text.split_at(from);
     let digits = match rest.strip_prefix(':') {
         None if rest.is_empty() => return Ok((name, None)),

@@ -335,6 +335,12 @@ impl Terms {
         self.must_validate(age, ask, now)
     }
 
+    /// Until when it may be given to this request in place of an error (RFC 5861 §4); `None` where it may not.
+    #[must_use]
+    pub fn stale_if_error_until(&self, asked: &Asked, now: Instant) -> Option<Instant> {
+        self.in_place_of_errors(self.age(now), &asked.directives, now)
+    }
+
     /// How old it is: what an `Age` field says.
     #[must_use]
     pub fn age(&self, now: Instant) -> Duration {
@@ -408,10 +414,13 @@ impl Terms {
     }
 
     fn must_validate(&self, age: Duration, ask: &Ask, now: Instant) -> Use {
+        Use::MustValidate { stale_if_error: self.in_place_of_errors(age, ask, now) }
+    }
+
+    fn in_place_of_errors(&self, age: Duration, ask: &Ask, now: Instant) -> Option<Instant> {
         let own = ask.stale_if_error.and_then(Span::duration).filter(|_| !self.never_stale);
         let until = self.lifetime.saturating_add(own.unwrap_or(self.stale_if_error)).saturating_sub(age);
-        let until = (!until.is_zero()).then(|| now.checked_add(until)).flatten();
-        Use::MustValidate { stale_if_error: until }
+        (!until.is_zero()).then(|| now.checked_add(until)).flatten()
     }
 
     /// Whether there can be a request that it answers.

@@ -37,11 +37,11 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 /// A request and what a cache sees in it.
 #[derive(Debug)]
-struct Question<'a> {
+pub struct Question<'a> {
     errand: &'a Errand<'a>,
     here: &'a Here<'a>,
     pool: &'a Pool,
@@ -56,6 +56,8 @@ struct Question<'a> {
     body: Option<Bytes>,
     /// When its time began.
     started: Instant,
+    /// What is kept for it, once that was looked for.
+    look: Option<Look>,
 }
 
 /// What is kept for a question.
@@ -86,35 +88,6 @@ struct Writing<'a> {
     cache: &'a Cache,
 }
 
-/// Answers a request from what is kept, or has a provider answer it.
-///
-/// # Errors
-/// See [`Stop`].
-pub async fn serve(
-    errand: &Errand<'_>,
-    rules: &config::Cache,
-    here: &Here<'_>,
-    lent: &mut Lent<'_>,
-    record: &mut Record<'_>,
-) -> Result<Answered, Stop> {
-    let (Some(pool), Some(cache)) = (&errand.route.pool, here.shared.cache.get()) else {
-        // A route that keeps answers has a pool, and the cache is there before its snapshot is.
-        return Err(Refused::new(Refusal::Internal, "There is no cache.").into());
-    };
-    let mut question = Question::new((errand, pool), rules, here, cache);
-    if let Some(why) = question.passes_by() {
-        return question.alone(&Look::without(why), lent, record).await;
-    }
-    if question.asked.method == Method::Post && !question.read_body(lent).await? {
-        return question.alone(&Look::without(Why::Bypass), lent, record).await;
-    }
-    match key(errand, question.body.as_deref()) {
-        Some(key) => question.key = key,
-        None => return question.alone(&Look::without(Why::Bypass), lent, record).await,
-    }
-    question.answer(lent, record).await
-}
-
 /// Sends a request on that may change what other routes keep, on a route that keeps nothing (RFC 9111 §4.4).
 ///
 /// # Errors
@@ -132,12 +105,15 @@ pub async fn write(
 // === impl Question ===
 
 impl<'a> Question<'a> {
-    fn new(
-        (errand, pool): (&'a Errand<'a>, &'a Pool),
-        rules: &'a config::Cache,
-        here: &'a Here<'a>,
-        cache: &'a Cache,
-    ) -> Self {
+    /// A request on a route that keeps answers by these rules.
+    ///
+    /// # Errors
+    /// There is no cache.
+    pub fn new(errand: &'a Errand<'a>, rules: &'a config::Cache, here: &'a Here<'a>) -> Result<Self, Stop> {
+        let (Some(pool), Some(cache)) = (&errand.route.pool, here.shared.cache.get()) else {
+            // A route that keeps answers has a pool, and the cache is there before its snapshot is.
+            return Err(Refused::new(Refusal::Internal, "There is no cache.").into());
+        };
         let fields = &errand.request.head.fields;
         let ours = errand.caller.key_fields;
         // A key that we take out is nothing that a provider could answer by.
@@ -151,18 +127,54 @@ impl<'a> Question<'a> {
             )
         };
         let asked = Asked::read(errand.request.method, &fields);
-        Question {
-            errand,
-            here,
-            pool,
-            cache,
-            rules,
-            asked,
-            fields,
-            key: Vec::new(),
-            body: None,
-            started: errand.started,
+        let started = errand.started;
+        let (key, body, look) = (Vec::new(), None, None);
+        Ok(Question { errand, here, pool, cache, rules, asked, fields, key, body, started, look })
+    }
+
+    /// Answers it at once, where a fresh reply is kept that can go out in one write. Most hits are such, and need none of
+    /// what a request waits with.
+    pub fn answer_at_once(&mut self, lent: &mut Lent<'_>, record: &mut Record<'_>) -> Option<Answered> {
+        if self.passes_by().is_some() || self.asked.method == Method::Post {
+            return None;
         }
+        self.key = key(self.errand, None)?;
+        self.look = Some(self.look(lent.now));
+        let (stored, Use::Fresh) = self.look.as_ref()?.hit.as_ref()? else { return None };
+        let (now, wall) = (lent.now, self.wall());
+        let answer = Answer::of(&stored.head, Some(stored.len), (&self.asked, &self.fields), (now, wall), 0)?;
+        let cached = told(&stored.head, Done::Hit, None, answer.age());
+        let beside = Beside { cached: &cached, ..Beside::default() };
+        let answered = deliver::give_at_once(self.errand, &answer, stored, &beside, lent)?;
+        record.cache = Some("hit");
+        self.count("hit");
+        Some(answered)
+    }
+
+    /// Answers it from what is kept, or has a provider answer it.
+    ///
+    /// # Errors
+    /// See [`Stop`].
+    pub async fn serve(mut self, lent: &mut Lent<'_>, record: &mut Record<'_>) -> Result<Answered, Stop> {
+        if let Some(why) = self.passes_by() {
+            return self.alone(&Look::without(why), lent, record).await;
+        }
+        if self.asked.method == Method::Post && !self.read_body(lent).await? {
+            return self.alone(&Look::without(Why::Bypass), lent, record).await;
+        }
+        if self.look.is_none() {
+            match key(self.errand, self.body.as_deref()) {
+                Some(key) => self.key = key,
+                None => return self.alone(&Look::without(Why::Bypass), lent, record).await,
+            }
+        }
+        let look = self.look.take().unwrap_or_else(|| self.look(lent.now));
+        self.answer(look, lent, record).await
+    }
+
+    /// The wall clock, where the request says anything that is compared with it.
+    fn wall(&self) -> SystemTime {
+        if self.asked.conditional || self.asked.range { clock::wall() } else { SystemTime::UNIX_EPOCH }
     }
 
     /// Why nothing that is kept can have to do with it, if so.
@@ -232,8 +244,7 @@ impl<'a> Question<'a> {
     }
 
     /// Answers it from what is kept; where nothing answers it, by what one request for all brings.
-    async fn answer(&self, lent: &mut Lent<'_>, record: &mut Record<'_>) -> Result<Answered, Stop> {
-        let mut look = self.look(lent.now);
+    async fn answer(&self, mut look: Look, lent: &mut Lent<'_>, record: &mut Record<'_>) -> Result<Answered, Stop> {
         if let Some((stored, used)) = look.hit.take() {
             return self.hit(&stored, used, lent, record).await;
         }
@@ -246,6 +257,15 @@ impl<'a> Question<'a> {
         let by_itself = self.asked.method == Method::Head || ask.no_store || (self.asked.range && look.kept.is_empty());
         if by_itself {
             return self.alone(&look, lent, record).await;
+        }
+        // Where nobody is in service, who comes is no more than a probe; what is kept is there at once.
+        if self.errand.route.ladder.is_none()
+            && self.pool.is_down(lent.now)
+            && let Some(failure) = failure(&Refused::new(Refusal::NoProvider, "No provider is in service."))
+            && let Some(stored) = look.in_place_of(&failure)
+        {
+            self.refresh(&look, lent.now);
+            return self.stale(stored, &failure, lent, record).await;
         }
         let mut flight = self.key.clone();
         if self.asked.authorised || self.asked.cookie {
@@ -450,15 +470,22 @@ impl<'a> Question<'a> {
         };
         record.cache = Some(result);
         self.count(result);
-        if used == Use::StaleWhileRevalidate
-            && let Joined::Lead(leader) = self.cache.flights.join(&self.key, lent.now)
-        {
-            let look = Look { kept: vec![Arc::clone(stored)], ..Look::without(Why::Stale) };
-            let random = (fastrand::u128(..), fastrand::u64(..));
-            let fetch = self.fetch(&look, Identity::new(&Fields::default(), false, random), lent.now);
-            let _: Wait = fetch::begin(fetch, leader, true);
+        if used == Use::StaleWhileRevalidate {
+            // Whoever comes after this time follows this fetch, and is not to wait until a circuit may be probed either.
+            let stale_until = stored.head.terms.stale_if_error_until(&self.asked, lent.now);
+            let look = Look { kept: vec![Arc::clone(stored)], stale_until, ..Look::without(Why::Stale) };
+            self.refresh(&look, lent.now);
         }
         self.give(stored, Done::Hit, detail, Beside::default(), lent).await
+    }
+
+    /// Has a provider asked in the background, unless one is.
+    fn refresh(&self, look: &Look, now: Instant) {
+        if let Joined::Lead(leader) = self.cache.flights.join(&self.key, now) {
+            let random = (fastrand::u128(..), fastrand::u64(..));
+            let fetch = self.fetch(look, Identity::new(&Fields::default(), false, random), now);
+            let _: Wait = fetch::begin(fetch, leader, true);
+        }
     }
 
     /// Answers with what is kept in place of an error, or because a rung says so: both are the ladder's `stale`.
@@ -511,7 +538,7 @@ impl<'a> Question<'a> {
             Some(reader) if answer.is_whole() => Content::Coming(reader),
             _ => Content::pieces(Vec::new()),
         };
-        let cached = told(head, done, None, now);
+        let cached = told(head, done, None, answer.age());
         let beside = Beside { cached: &cached, fetched: true, own, trail, degraded: None };
         deliver::give(self.errand, &answer, (len, content), &beside, lent).await
     }
@@ -530,7 +557,7 @@ impl<'a> Question<'a> {
         let Some(answer) = Answer::of(&stored.head, Some(stored.len), asked, (now, wall), fastrand::u64(..)) else {
             return Err(verdict::unkept().into());
         };
-        let cached = told(&stored.head, done, detail, now);
+        let cached = told(&stored.head, done, detail, answer.age());
         let pieces = answer.pieces(stored);
         let length = pieces.iter().map(|piece| piece.len() as u64).sum();
         let beside = Beside { cached: &cached, ..beside };
@@ -663,14 +690,14 @@ fn key(errand: &Errand<'_>, body: Option<&[u8]>) -> Option<Vec<u8>> {
         Some(b"https") => "https",
         Some(_) => return None,
     };
-    let own = str::from_utf8(request.authority).ok()?;
+    let own = request.authority;
     let authority = match told(Known::XForwardedHost) {
         None => Cow::Borrowed(own),
-        Some(host) if host.eq_ignore_ascii_case(request.authority) => Cow::Borrowed(own),
+        Some(host) if host.eq_ignore_ascii_case(own) => Cow::Borrowed(own),
         // Both may be what the provider goes by; a comma stands in no host.
         Some(host) => {
             target::host(host).ok()?;
-            Cow::Owned(format!("{},{own}", str::from_utf8(host).ok()?))
+            Cow::Owned([host, own].join(&b','))
         }
     };
     let hash = body.map(|body| key::body_hash([body]));
@@ -689,12 +716,9 @@ fn key(errand: &Errand<'_>, body: Option<&[u8]>) -> Option<Vec<u8>> {
 }
 
 /// What `Cache-Status` says of a reply that is given.
-fn told(head: &Head, done: Done, detail: Option<&'static str>, now: Instant) -> String {
-    let terms = &head.terms;
-    let ttl = match terms.expired_for(now) {
-        Some(over) => Ttl::Over(over),
-        None => Ttl::Left(terms.lifetime().saturating_sub(terms.age(now))),
-    };
+fn told(head: &Head, done: Done, detail: Option<&'static str>, age: Duration) -> String {
+    let lifetime = head.terms.lifetime();
+    let ttl = age.checked_sub(lifetime).map_or(Ttl::Left(lifetime.saturating_sub(age)), Ttl::Over);
     let mut said = String::with_capacity(STATUS_EXPECTED);
     Status { done, ttl: Some(ttl), detail }.write(&mut said);
     said

@@ -154,30 +154,56 @@ pub fn answer_head(out: &mut Vec<u8>, head: &ResponseHead, back: &Back<'_>) {
     // HTTP/2 has no reason phrases; providers that speak it leave us the usual one to say.
     let reason = if head.version == Version::Http2 { respond::phrase(head.status).as_bytes() } else { head.reason() };
     status_line(out, back.version, head.status, reason);
+    answer_fields(out, (head.status, head.version), (&head.fields, |_| true), None, back);
+}
+
+/// Appends the head of an answer made of what is kept: those of its fields that are to be sent, and its age.
+pub fn kept_head<'f>(
+    out: &mut Vec<u8>,
+    status: u16,
+    fields: (&'f Fields, impl Fn(&'f [u8]) -> bool),
+    age: Option<u64>,
+    back: &Back<'_>,
+) {
+    status_line(out, back.version, status, respond::phrase(status).as_bytes());
+    answer_fields(out, (status, Version::Http11), fields, age, back);
+}
+
+/// Everything of an answer's head but its first line.
+fn answer_fields<'f>(
+    out: &mut Vec<u8>,
+    (status, version): (u16, Version),
+    (fields, sent): (&'f Fields, impl Fn(&'f [u8]) -> bool),
+    age: Option<u64>,
+    back: &Back<'_>,
+) {
     let rules = [&back.rewrite.response_headers];
-    let changes = changes_any(&head.fields, rules);
-    for (known, name, value) in head.fields.iter() {
-        if back.degraded.is_some() && ladder::is_lifetime(name) {
+    let changes = changes_any(fields, rules);
+    for (known, name, value) in fields.iter() {
+        if !sent(name) || (back.degraded.is_some() && ladder::is_lifetime(name)) {
             continue;
         }
         // What a GET would have got: an answer to HEAD and a 304 say so. A 101 and a 204 have no body to speak of.
-        let could_have = !matches!(head.status, ..200 | 204);
+        let could_have = !matches!(status, ..200 | 204);
         let announced = known == Known::ContentLength && back.length == Length::None && could_have;
-        if (passes_down(known) || announced) && !(changes && is_changed(name, &head.fields, rules)) {
+        if (passes_down(known) || announced) && !(changes && is_changed(name, fields, rules)) {
             encode::field(out, name, value);
         }
     }
     let ours = out.len();
-    if !head.fields.has(Known::Date) {
+    if let Some(age) = age {
+        encode::field(out, b"age", itoa::Buffer::new().format(age).as_bytes());
+    }
+    if !fields.has(Known::Date) {
         super::identity::date_field(out);
     }
     if back.upgrade {
-        connection_fields(out, &head.fields, true);
+        connection_fields(out, fields, true);
     } else {
         connection_field(out, back.version, back.keep_alive);
         length_field(out, back.length, back.version);
     }
-    via(out, &head.fields, head.version);
+    via(out, fields, version);
     encode::field(out, b"x-request-id", back.identity.request_id());
     if let Some(trail) = back.trail {
         encode::field(out, b"proxy-status", trail.as_bytes());

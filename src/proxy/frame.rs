@@ -89,6 +89,21 @@ pub fn check<'a>(head: &'a RequestHead, scratch: &'a mut String) -> Result<Reque
     })
 }
 
+/// A URL in the spelling in which requests for it are told apart: its scheme's own port left out, host and path in their one
+/// spelling. `None` where no request could ask for it.
+#[must_use]
+pub fn spelled(url: &str) -> Option<String> {
+    let target = target::parse("GET", url.as_bytes()).ok()?;
+    let Form::Absolute { tls } = target.form else { return None };
+    let (scheme, port) = if tls { ("https", ":443") } else { ("http", ":80") };
+    let authority = target.authority?.to_ascii_lowercase();
+    let authority = authority.strip_suffix(port).unwrap_or(&authority);
+    let mut scratch = String::new();
+    let path = path::normalise(target.path, &mut scratch).ok()?;
+    let query = target.query.map(|query| format!("?{query}")).unwrap_or_default();
+    Some(format!("{scheme}://{authority}{path}{query}"))
+}
+
 /// How the body ends. HTTP/2 says beside the fields whether there is one.
 fn length(head: &RequestHead) -> Result<Length, Invalid> {
     let declared = framing::request(&head.fields, head.version).map_err(Invalid::Bad)?;

@@ -188,8 +188,14 @@ async fn serve<'snapshot>(
                 Some(cache) if !request.is_safe() => cached::write(&errand, (pool, cache), lent, record).await,
                 _ => dispatch::send(&errand, pool, lent, record).await,
             },
-            // Apart, because every request would carry the room for it.
-            Some(rules) => Box::pin(cached::serve(&errand, rules, here, lent, record)).await,
+            Some(rules) => {
+                let mut question = cached::Question::new(&errand, rules, here)?;
+                match question.answer_at_once(lent, record) {
+                    Some(answered) => Ok(answered),
+                    // Apart, because every request would carry the room for it.
+                    None => Box::pin(question.serve(lent, record)).await,
+                }
+            }
         },
         None => Ok(answer_here(&errand, here, &mut lent.client)),
     }

@@ -92,6 +92,7 @@ fn rewrite(route: &Rewrite, reduced: &config::Reduced) -> Rewrite {
     headers.set.retain(|(name, _)| !over.remove.contains(name) && over.set.iter().all(|(other, _)| other != name));
     headers.set.extend(over.set.iter().cloned());
     headers.remove.extend(over.remove.iter().cloned());
+    headers.remove.extend(OF_THE_WHOLE.map(ToOwned::to_owned));
     if !reduced.json.is_empty() {
         headers.remove.extend(DIGESTS.map(ToOwned::to_owned));
     }
@@ -162,6 +163,10 @@ fn end_of_value(text: &[u8]) -> usize {
 
 /// The largest body whose JSON is changed: it is copied, beside what is kept of it.
 pub const JSON_BYTES_MAX: usize = 4 << 20;
+
+/// Fields that ask for a part of what the client means, or whether its copy of that is good still. What answers a reduced
+/// request is something else: its part would be put to the client's other parts, its `304` would be about itself.
+const OF_THE_WHOLE: [&str; 4] = ["range", "if-range", "if-none-match", "if-modified-since"];
 
 /// Fields that would no longer agree with a body that was changed (RFC 9530, and what came before it).
 const DIGESTS: [&str; 4] = ["content-digest", "repr-digest", "digest", "content-md5"];
@@ -239,7 +244,8 @@ mod tests {
         };
         let laid = rewrite(&route, &reduced);
         assert_eq!(laid.headers.set, [header("x-b", "2")]);
-        assert_eq!(laid.headers.remove, ["cookie", "x-a"]);
+        assert_eq!(laid.headers.remove[..2], ["cookie", "x-a"]);
+        assert!(laid.headers.remove.contains(&"range".to_owned()), "it would be a part of something else");
         assert_eq!(laid.strip_prefix.as_deref(), Some("/api"));
         reduced.path = Some("/lite".into());
         reduced.json = rules(&[("a", "1")], &[]);

@@ -260,11 +260,15 @@ async fn answer(wire: &mut Wire, desk: &mut Desk, len: usize, here: &Here<'_>) -
         return After::Close;
     }
     wire.use_head(len);
-    #[cfg(not(test))]
-    let handled = contain(proxy::handle(Side::Http1(wire), desk, here));
-    #[cfg(test)]
-    let handled = contain(super::tests::handle(Side::Http1(wire), desk, here));
-    match handled.await {
+    let handled = {
+        // Made where it stays: it is large, and would be copied on its way.
+        #[cfg(not(test))]
+        let request = pin!(proxy::handle(Side::Http1(wire), desk, here));
+        #[cfg(test)]
+        let request = pin!(super::tests::handle(Side::Http1(wire), desk, here));
+        contain(request).await
+    };
+    match handled {
         Ok(after) => after,
         Err(panicked) => {
             here.shared.metrics.panicked();

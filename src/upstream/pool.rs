@@ -452,6 +452,11 @@ impl Pool {
         self.live.line.waiting() as f64 / self.config.queue.terms.capacity.max(1) as f64
     }
 
+    /// Whether nobody of it is in service: who asks now gets nothing, or is a probe.
+    pub fn is_down(&self, now: Instant) -> bool {
+        !self.live.members.load().iter().any(|member| member.provider.state.is_in_service(now))
+    }
+
     /// Who is in it now, also those that were discovered since the file was read.
     pub fn members(&self) -> Arc<Members> {
         self.live.members.load_full()

@@ -262,6 +262,11 @@ impl State {
         self.pace.peek(now).ok().map(|()| (in_flight, probe))
     }
 
+    /// Whether it is well, and its circuit closed. It may have no room all the same.
+    pub(super) fn is_in_service(&self, now: Instant) -> bool {
+        self.out.load(Ordering::Acquire) == 0 && matches!(self.breaker.peek(now), Peek::Closed)
+    }
+
     /// The peak EWMA of its latency, in seconds; 0 if unknown.
     pub(super) fn latency(&self, now: Instant) -> f64 {
         self.latency.value(now)

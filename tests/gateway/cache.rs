@@ -2,6 +2,7 @@
 //!
 //! Time does not have to pass for a reply to expire: an `Age` beyond its lifetime says that it has.
 
+mod attacks;
 mod coalescing;
 mod errors;
 mod keys;

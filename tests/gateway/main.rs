@@ -35,6 +35,7 @@ mod ladder; // a route's pool cannot answer, and its ladder does
 mod listener; // what a listener bounds, and many clients at once
 mod lost; // not one request is lost, not one stream is cut
 mod lost_tls; // nor over TLS, while certificates change and processes follow each other
+mod outage; // all providers die and come back, behind a cache and a ladder
 mod overrides; // what operators change at runtime, and where it is kept
 mod provider; // a provider that a test drives, or a script
 mod refusals; // bad input: what the client gets, what the provider does not see

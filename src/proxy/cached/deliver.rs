@@ -2,6 +2,7 @@
 
 use crate::cache::answer::Answer;
 use crate::cache::body::Reader;
+use crate::cache::store::Stored;
 use crate::clock;
 use crate::http1::encode;
 use crate::http1::fields::{Fields, Known};
@@ -55,12 +56,63 @@ pub(super) async fn give(
     beside: &Beside<'_>,
     lent: &mut Lent<'_>,
 ) -> Result<Answered, Stop> {
+    let (length, keep_alive) = write_head(errand, answer, length, beside, lent);
+    send(errand, answer.status, (length, content), keep_alive, lent).await
+}
+
+/// Gives a kept reply at once, where that takes nothing to wait for: it is small, and all that is sent, or nothing of it is.
+pub(super) fn give_at_once(
+    errand: &Errand<'_>,
+    answer: &Answer<'_>,
+    stored: &Stored,
+    beside: &Beside<'_>,
+    lent: &mut Lent<'_>,
+) -> Option<Answered> {
+    if answer.plain_age().is_none() || stored.len > AT_ONCE {
+        return None;
+    }
+    let (length, keep_alive) = write_head(errand, answer, Some(stored.len), beside, lent);
+    let ends = matches!(length, Length::None | Length::Exact(0));
+    lent.client.send_head(answer.status, ends);
+    if !ends {
+        lay(&mut lent.client, &stored.body);
+    }
+    Some(Answered { status: answer.status, reusable: None, keep_alive, head_at: None, skipped: None })
+}
+
+/// Writes the head. Says how the content ends, and whether the connection stays open.
+fn write_head(
+    errand: &Errand<'_>,
+    answer: &Answer<'_>,
+    length: Option<u64>,
+    beside: &Beside<'_>,
+    lent: &mut Lent<'_>,
+) -> (Length, bool) {
     let to_head = errand.request.method == "HEAD";
     let bodiless = to_head || matches!(answer.status, 204 | 304);
+    let (framed, keep_alive) = frame(errand, bodiless, length, &lent.client);
+    let back = Back {
+        rewrite: &errand.route.config.rewrite,
+        identity: errand.identity,
+        length: framed,
+        version: errand.request.head.version,
+        keep_alive,
+        upgrade: false,
+        degraded: beside.degraded,
+        trail: beside.trail,
+        cached: Some(beside.cached),
+    };
+    // An age says that nobody was asked (RFC 9111 §5.1).
+    let says_age = |age: &u64| !(beside.fetched && *age == 0);
+    if let (false, None, Some(age)) = (to_head, beside.own, answer.plain_age()) {
+        lent.answer.status = answer.status;
+        let fields = (answer.fields(), |name: &[u8]| answer.takes(name));
+        forward::kept_head(lent.client.out(), answer.status, fields, Some(age).filter(says_age), &back);
+        return (framed, keep_alive);
+    }
     lent.answer.compose(answer.status, respond::phrase(answer.status));
     let fields = &mut lent.answer.fields;
     answer.each_field(|name, value| {
-        // An age says that nobody was asked (RFC 9111 §5.1).
         if !(beside.fetched && name == b"age" && value == b"0") {
             fields.push(name, value);
         }
@@ -71,20 +123,8 @@ pub(super) async fn give(
     if let (true, Some(length)) = (to_head && !matches!(answer.status, 204 | 304), length) {
         fields.push(b"content-length", itoa::Buffer::new().format(length).as_bytes());
     }
-    let (length, keep_alive) = frame(errand, bodiless, length, &lent.client);
-    let back = Back {
-        rewrite: &errand.route.config.rewrite,
-        identity: errand.identity,
-        length,
-        version: errand.request.head.version,
-        keep_alive,
-        upgrade: false,
-        degraded: beside.degraded,
-        trail: beside.trail,
-        cached: Some(beside.cached),
-    };
     forward::answer_head(lent.client.out(), lent.answer, &back);
-    send(errand, answer.status, (length, content), keep_alive, lent).await
+    (framed, keep_alive)
 }
 
 /// Passes an answer on whose head was written for the client already, but for how it ends.
@@ -145,13 +185,10 @@ async fn send(
     if ends {
         return Ok(answered);
     }
-    if let Content::Pieces(pieces) = &content
+    if let Content::Pieces(pieces) = &mut content
         && matches!(length, Length::Exact(length) if length <= AT_ONCE)
     {
-        match pieces.len() {
-            1 => lent.client.lay_body(&pieces[0]),
-            _ => lent.client.lay_body(&pieces.iter().flatten().copied().collect::<Vec<u8>>()),
-        }
+        lay(&mut lent.client, pieces.make_contiguous());
         return Ok(answered);
     }
     lent.client.begin_answer(length, false);
@@ -186,6 +223,14 @@ async fn send(
     })
     .await?;
     Ok(answered)
+}
+
+/// Lays a small body behind its head.
+fn lay(client: &mut Side<'_>, pieces: &[Bytes]) {
+    match pieces {
+        [piece] => client.lay_body(piece),
+        _ => client.lay_body(&pieces.concat()),
+    }
 }
 
 // === impl Content ===

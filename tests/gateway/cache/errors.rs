@@ -314,3 +314,66 @@ fn all_who_wait_for_one_that_fails_are_given_what_a_rung_gives() {
     }
     assert_eq!(alpha.requests().len(), 2);
 }
+
+#[test]
+fn nobody_waits_for_a_circuit_behind_what_is_asked_in_the_background() {
+    let alpha = origin(|number, _| match number {
+        0 => reply("200 OK", "cache-control: max-age=10, stale-while-revalidate=600\r\nage: 100\r\n", "kept"),
+        _ => reply("503 No", "", "error"),
+    });
+    let gateway = Gateway::start(
+        "
+listeners: [ { name: web, bind: \"{web}\" } ]
+providers:
+  alpha: { url: \"http://{alpha}\", circuit_breaker: { failure_threshold: 1, recovery_timeout: 4s } }
+pools: { main: { providers: [alpha] } }
+routes: [ { name: all, match: { path: \"/*\" }, pool: main, retry: { attempts: 1 }, cache: { stale_if_error: 1h } } ]
+",
+        &[("alpha", alpha.address())],
+    );
+    get(&gateway, "");
+    assert_eq!(super::ask(&gateway, "GET /other", "").status(), 503, "it opens the circuit");
+    is_told(&get(&gateway, ""), "kept", "sluice; hit; detail=stale-while-revalidate");
+    // In life its time would be over now.
+    is_told(&get(&gateway, "Cache-Control: max-age=0\r\n"), "kept", STALE);
+    assert_eq!(alpha.requests().len(), 2, "nobody has waited for the probe");
+}
+
+#[test]
+fn nobody_is_a_probe_who_can_have_what_is_kept() {
+    let gate = crate::world::Gate::default();
+    let (hold, count) = (gate.clone(), AtomicUsize::new(0));
+    let alpha = Provider::scripted(move |peer| {
+        while peer.request().is_some() {
+            match count.fetch_add(1, Ordering::SeqCst) {
+                0 => peer.wire.send(reply("200 OK", EXPIRED, "kept")),
+                1 => peer.wire.send(reply("500 No", "", "error")),
+                // The probe hangs, for as long as nobody lets it go.
+                _ => {
+                    hold.pass();
+                    peer.wire.send(reply("200 OK", FRESH, "new"));
+                }
+            }
+        }
+    });
+    let gateway = Gateway::start(
+        "
+listeners: [ { name: web, bind: \"{web}\" } ]
+providers:
+  alpha: { url: \"http://{alpha}\", circuit_breaker: { failure_threshold: 1, recovery_timeout: 1ms, success_threshold: 1 } }
+pools: { main: { providers: [alpha] } }
+routes: [ { name: all, match: { path: \"/*\" }, pool: main, cache: {}, retry: { attempts: 1 } } ]
+",
+        &[("alpha", alpha.address())],
+    );
+    get(&gateway, "");
+    is_told(&get(&gateway, ""), "kept", "sluice; fwd=stale; fwd-status=500; detail=stale-if-error");
+    wait_until("the probe", || {
+        is_told(&get(&gateway, ""), "kept", STALE);
+        alpha.requests().len() == 3
+    });
+    is_told(&get(&gateway, ""), "kept", STALE);
+    gate.open();
+    wait_until("what the probe brought", || get(&gateway, "").text() == "new");
+    assert_eq!(alpha.requests().len(), 3);
+}

@@ -1,7 +1,7 @@
 //! What is kept is forgotten: because something was written, and because an operator says so.
 
 use super::{FRESH, ask, before, get, is_told, numbered, origin, reply};
-use crate::world::{Gate, Gateway, Message, Provider, Wire, page};
+use crate::world::{Extra, Gate, Gateway, Message, Provider, Wire, page};
 use serde_json::Value;
 
 fn forget(gateway: &Gateway, query: &str) -> Message {
@@ -147,4 +147,27 @@ fn without_a_cache_there_is_nothing_to_see() {
     admin.send("GET /api/v1/cache HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     assert_eq!(admin.answer().status(), 404);
     assert_eq!(forget(&gateway, "route=all").json()["forgotten"], 0);
+}
+
+#[test]
+fn what_is_forgotten_is_found_however_its_url_is_spelt() {
+    let alpha = numbered(FRESH);
+    let gateway = before(&alpha);
+    for url in ["http://A:80/x/%7Eb?q", "http://a//x/./~b?q", "HTTP://a/x/~b?q"] {
+        ask(&gateway, "GET /x/~b?q", "");
+        let told = forget(&gateway, &format!("key={}", url.replace('%', "%25")));
+        assert_eq!(told.json()["forgotten"], 1, "{url}");
+    }
+    assert_eq!(forget(&gateway, "key=/x").status(), 400, "no URL");
+}
+
+#[test]
+fn what_is_forgotten_is_found_by_the_host_that_clients_ask_for() {
+    let alpha = numbered(FRESH);
+    let listener = "trusted_proxies: [127.0.0.0/8]";
+    let gateway = Gateway::before_with(&alpha, Extra { listener, route: "cache: {}", ..Extra::default() });
+    for what in ["key=http://shop.example/", "key=http://a/", "prefix=http://shop.example/"] {
+        get(&gateway, "X-Forwarded-Host: shop.example\r\n");
+        assert_eq!(forget(&gateway, what).json()["forgotten"], 1, "{what}");
+    }
 }
