@@ -1,4 +1,5 @@
-//! Sluice beside Debian's nginx and HAProxy, in one run: `cargo bench --bench proxy`. `benches/README.md` says how to read it.
+//! Sluice beside Debian's nginx and HAProxy, and Varnish where a cache answers, in one run: `cargo bench --bench proxy`.
+//! `benches/README.md` says how to read it.
 //!
 //! Each contender has one worker on one core; the upstream and the load generator share another. Rounds are interleaved,
 //! so that a ratio compares neighbours in time. All traffic stays on loopback, and everything that was started is stopped.

@@ -353,7 +353,13 @@ impl Terms {
         self.lifetime
     }
 
-    /// How long ago it expired; `None` where it is fresh.
+    /// Whether it may be sent as it is, if a request asks for no more.
+    #[must_use]
+    pub fn is_fresh(&self, now: Instant) -> bool {
+        !self.always_validate && self.age(now) < self.lifetime
+    }
+
+    /// How long ago it expired; `None` where it has not.
     #[must_use]
     pub fn expired_for(&self, now: Instant) -> Option<Duration> {
         self.age(now).checked_sub(self.lifetime)

@@ -228,7 +228,7 @@ impl<'a> Question<'a> {
                 _ if terms.part.is_some() => look.why = Why::Partial,
                 Use::MustValidate { stale_if_error } => {
                     if look.kept.is_empty() {
-                        look.why = if terms.expired_for(now).is_some() { Why::Stale } else { Why::Request };
+                        look.why = if terms.is_fresh(now) { Why::Request } else { Why::Stale };
                         look.stale_until = stale_if_error;
                     }
                     look.kept.push(Arc::clone(stored));
@@ -394,11 +394,11 @@ impl<'a> Question<'a> {
         let forwarded = Forwarded { why: look.why, status: None, stored: false, collapsed: false };
         record.cache = Some("miss");
         let refused = match told {
-            Told::Good(stored) => {
+            Told::Good(stored, own) => {
                 record.cache = Some("revalidated");
                 self.count("revalidated");
                 let done = Done::Forwarded(Forwarded { status: Some(304), stored: true, ..forwarded });
-                let beside = Beside { fetched: true, ..Beside::default() };
+                let beside = Beside { fetched: true, own: Some(&own), ..Beside::default() };
                 return self.give(&stored, done, None, beside, lent).await;
             }
             Told::Reply { reply, reader, own, trail } => {
@@ -615,7 +615,7 @@ impl Seen for Alone<'_> {
             Method::Get | Method::Head if degraded.is_some() => {}
             Method::Head if head.status == 200 && !key.is_empty() => {
                 let about = About { asked, request: fields, keyed: false, rules: &rules.rules, times };
-                cache.store.after_head(&Key::new(key), &head.fields, &about);
+                cache.store.after_head(&Key::new(key), &fetch::dated(&head.fields), &about);
             }
             Method::Get if !key.is_empty() => {
                 let reply = (head.status, &head.fields);

@@ -224,7 +224,7 @@ fn head_is_answered_from_what_get_brought_and_corrects_it() {
     // It is asked for anew, and is of another length: what is kept has to be validated.
     let head = ask(&gateway, "HEAD /", "Cache-Control: no-cache\r\n");
     assert_eq!((head.value("content-length"), alpha.requests().len()), (Some("9"), 2));
-    is_told(&get(&gateway, ""), "2", "sluice; fwd=request; stored");
+    is_told(&get(&gateway, ""), "2", "sluice; fwd=stale; stored");
 }
 
 #[test]

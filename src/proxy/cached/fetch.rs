@@ -33,6 +33,7 @@ use crate::proxy::respond::{self, Refused};
 use crate::proxy::snapshot::Snapshot;
 use crate::proxy::{Shared, Stop};
 use bytes::Bytes;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
@@ -81,8 +82,8 @@ pub(super) enum Told {
         /// It.
         written: Vec<u8>,
     },
-    /// What was kept is good still.
-    Good(Arc<Stored>),
+    /// What was kept is good still; with fields that are for this client alone.
+    Good(Arc<Stored>, Fields),
     /// A reply for everyone.
     Reply {
         /// It.
@@ -180,8 +181,8 @@ enum Phase {
     Keep(Filling, Arc<Head>),
     /// It is passed on to one client.
     Pass(Filling),
-    /// What was kept is good still.
-    Good(Arc<Stored>),
+    /// What was kept is good still; with fields that are for its client alone.
+    Good(Arc<Stored>, Fields),
     /// It says that something is good still that we do not have: ask once more, for all of it.
     Again,
     /// It is dropped.
@@ -305,8 +306,12 @@ impl Fill {
                 rules: &self.fetch.rules.rules,
                 times: state.times(now),
             };
-            let refreshed = cache.store.refresh(&self.fetch.key, &raw.fields, &about);
-            return Some(refreshed.map_or(Phase::Again, Phase::Good));
+            let refreshed = cache.store.refresh(&self.fetch.key, &dated(&raw.fields), &about);
+            let good = |stored: Arc<Stored>| {
+                let own = stored.head.terms.withheld(&raw.fields);
+                Phase::Good(stored, own)
+            };
+            return Some(refreshed.map_or(Phase::Again, good));
         }
         if is_error(status) && self.spare(now).is_some_and(|spare| spare.may_replace_errors) {
             let trail = sight.and_then(|sight| sight.trail);
@@ -365,13 +370,7 @@ impl Fill {
         let read = (raw.status != 206 && !endless)
             .then(|| Terms::read((asked, fields), *keyed, (raw.status, &raw.fields), &rules.rules, times).ok());
         let terms = read.flatten()?;
-        let mut fields = terms.kept(&raw.fields);
-        if !fields.has(Known::Date) {
-            // When it came, for whoever gets it later (RFC 9110 §6.6.1).
-            let mut line = Vec::new();
-            identity::date_field(&mut line);
-            fields.push(b"date", line.trim_ascii().strip_prefix(b"date: ").unwrap_or_default());
-        }
+        let fields = terms.kept(&dated(&raw.fields));
         Some(Head { status: raw.status, fields, terms })
     }
 
@@ -390,11 +389,11 @@ impl Fill {
             (Ok(_), Phase::Pass(filling)) => {
                 let _: Option<Vec<Bytes>> = filling.complete();
             }
-            (Ok(_), Phase::Good(stored)) => {
+            (Ok(_), Phase::Good(stored, own)) => {
                 if let Some(leader) = &leader {
                     leader.publish(Arc::new(Reply::Kept(Arc::clone(&stored))));
                 }
-                teller.slot.tell(Told::Good(stored));
+                teller.slot.tell(Told::Good(stored, own));
             }
             (Err(Stop::Refused(refused)), _) => {
                 if let Some(leader) = leader {
@@ -481,7 +480,7 @@ impl Taker for Take {
                 let taken = filling.append(data).map(|()| data.len());
                 Poll::Ready(taken.map_err(|_| io::ErrorKind::BrokenPipe.into()))
             }
-            Phase::Head | Phase::Good(_) | Phase::Again | Phase::Drop => {
+            Phase::Head | Phase::Good(..) | Phase::Again | Phase::Drop => {
                 state.dropped += data.len();
                 let few = state.dropped <= DROPPED_BYTES;
                 Poll::Ready(if few { Ok(data.len()) } else { Err(io::ErrorKind::BrokenPipe.into()) })
@@ -600,6 +599,18 @@ impl Drop for Teller {
         }
         self.slot.tell(Told::Broken);
     }
+}
+
+/// The fields of an answer, with the date when it came where it does not say when it was made (RFC 9110 §6.6.1): for whoever
+/// gets it later, and in place of the date of what it updates, which would keep that as old as it was.
+pub(super) fn dated(fields: &Fields) -> Cow<'_, Fields> {
+    if fields.has(Known::Date) {
+        return Cow::Borrowed(fields);
+    }
+    let (mut dated, mut line) = (fields.clone(), Vec::new());
+    identity::date_field(&mut line);
+    dated.push(b"date", line.trim_ascii().strip_prefix(b"date: ").unwrap_or_default());
+    Cow::Owned(dated)
 }
 
 /// Errors in whose place something kept may be given (RFC 5861 §4).
