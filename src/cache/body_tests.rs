@@ -142,15 +142,15 @@ fn what_is_read_slowly_counts_until_it_is_read() {
     let space = Space::new(bytes);
     space.set_whole(bytes);
     let mut filling = Filling::new(&space, ROOM);
-    filling.append(&[0; 2 * PIECE]).expect("there is room");
+    filling.append(&vec![0; 2 * PIECE]).expect("there is room");
     let kept = filling.complete().expect("kept");
     let read = kept[0].slice(2 * PIECE - 1..);
     drop(kept);
     let mut other = Filling::new(&space, ROOM);
-    assert_eq!(other.append(&[0; 2 * PIECE]), Err(Unwanted), "a byte of it is held, and so all of it is");
+    assert_eq!(other.append(&vec![0; 2 * PIECE]), Err(Unwanted), "a byte of it is held, and so all of it is");
     drop(read);
     assert_eq!(space.alive(), 0);
-    Filling::new(&space, ROOM).append(&[0; 2 * PIECE]).expect("there is room");
+    Filling::new(&space, ROOM).append(&vec![0; 2 * PIECE]).expect("there is room");
 }
 
 #[test]
@@ -161,18 +161,18 @@ fn what_is_small_is_kept_whatever_slow_clients_hold() {
     let slow: Vec<_> = std::iter::repeat_with(|| {
         let mut filling = Filling::new(&space, ROOM);
         let reader = filling.source().reader().expect("the beginning is there");
-        filling.append(&[0; PIECE]).expect("somebody reads");
-        filling.append(&[0; PIECE]).expect("somebody reads");
+        filling.append(&vec![0; PIECE]).expect("somebody reads");
+        filling.append(&vec![0; PIECE]).expect("somebody reads");
         (filling, reader)
     })
     .take(10)
     .collect();
     assert!(space.alive() > bytes && space.used() > bytes, "each has its window");
     let mut large = Filling::new(&space, ROOM);
-    large.append(&[0; PIECE]).expect("it is small so far");
-    assert_eq!(large.append(&[0; PIECE]), Err(Unwanted));
+    large.append(&vec![0; PIECE]).expect("it is small so far");
+    assert_eq!(large.append(&vec![0; PIECE]), Err(Unwanted));
     let mut small = Filling::new(&space, ROOM);
-    small.append(&[0; PIECE]).expect("there is room");
+    small.append(&vec![0; PIECE]).expect("there is room");
     assert!(small.complete().is_some());
     drop((slow, large));
     assert_eq!((space.used(), space.alive()), (0, 0));

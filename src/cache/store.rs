@@ -28,7 +28,8 @@ pub struct Store {
     cache: Cache<Key, Arc<Group>, Weight, RandomState>,
     /// Changes of groups, one after the other.
     changes: Mutex<()>,
-    /// By what stands before the URL in keys. There are as many as there were routes since the start.
+    /// By what stands before the URL in keys. There are as many as there were routes since the start, and at most
+    /// [`PLACES`] more: what else chose who answers may be anybody's invention.
     routes: Mutex<BTreeMap<Box<[u8]>, Arc<Counts>>>,
     /// What bodies that are still coming in may hold beside.
     pub space: Arc<Space>,
@@ -320,9 +321,30 @@ impl Store {
             self.cache.remove(key.as_ref());
             return before == 0;
         }
-        let counts = Arc::clone(self.routes().entry(key.front().into()).or_default());
+        let Some(counts) = self.counts(&key) else {
+            self.cache.remove(key.as_ref());
+            return false;
+        };
         self.cache.insert(key, Arc::new(Group { replies, weight, counts }));
         true
+    }
+
+    /// Where what answers this key is counted; `None` where there is no room for another place. Each of them is looked at with
+    /// every request that writes, so that they have to be few.
+    fn counts(&self, key: &Key) -> Option<Arc<Counts>> {
+        let (front, mut routes) = (key.front(), self.routes());
+        if let Some(counts) = routes.get(front) {
+            return Some(Arc::clone(counts));
+        }
+        let is_place = |front: &[u8]| !front.ends_with(b"\0\0");
+        let places = |routes: &BTreeMap<Box<[u8]>, _>| routes.keys().filter(|front| is_place(front)).count();
+        if is_place(front) && places(&routes) >= PLACES {
+            routes.retain(|front, counts| !is_place(front) || Arc::strong_count(counts) > 1);
+            if places(&routes) >= PLACES {
+                return None;
+            }
+        }
+        Some(Arc::clone(routes.entry(front.into()).or_default()))
     }
 
     fn change(&self) -> MutexGuard<'_, ()> {
@@ -447,6 +469,8 @@ fn kept_of(bytes: u64) -> u64 {
 const ARRIVING_PART: u64 = 8;
 /// Replies to one URL that are kept beside each other; the oldest go.
 pub const REPLIES: usize = 64;
+/// Places of all routes of which anything is kept.
+pub const PLACES: usize = 256;
 /// Tables with a lock of their own, where each is large enough for large bodies.
 const SHARDS: u64 = 4;
 /// Bytes of a table that is worth a lock of its own.

@@ -339,3 +339,18 @@ proptest! {
         prop_assert_eq!((store.bytes(), store.figures().entries), (0, 0));
     }
 }
+
+#[test]
+fn whatever_peers_invent_writing_costs_a_bounded_number_of_looks() {
+    let store = Store::new(1 << 20);
+    let keep = |place: &[u8]| store.keep(key(&Parts { place, ..PARTS }), stored(200, &[], &[AGE], b"x"));
+    for place in 0..PLACES {
+        assert!(keep(format!("x-forwarded-prefix:{place}").as_bytes()), "{place}");
+    }
+    assert!(!keep(b"another"));
+    assert!(keep(b""), "who says nothing of the sort is served as ever");
+    assert_eq!(store.routes().len(), PLACES + 1);
+    assert_eq!(store.invalidate("http://a.example/x"), PLACES as u64 + 1);
+    assert!(keep(b"another"), "what nothing is kept of makes room");
+    assert_eq!(store.routes().len(), 2);
+}

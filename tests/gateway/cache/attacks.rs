@@ -112,7 +112,7 @@ fn a_stream_without_an_end_ends_with_the_last_who_reads_it() {
         peer.request();
         peer.wire.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n");
         loop {
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            std::thread::park_timeout(std::time::Duration::from_millis(20));
             peer.wire.send("3\r\n:\n\n\r\n");
         }
     });
@@ -155,20 +155,21 @@ fn what_answers_a_reduced_request_is_no_part_of_the_whole_and_no_word_on_it() {
 }
 
 #[test]
-#[ignore = "known: a 304 counts whoever sent it"]
 fn a_rungs_word_that_what_is_kept_is_good_is_not_kept() {
     let alpha = origin(|number, _| match number {
         0 => reply("200 OK", "cache-control: max-age=10\r\nage: 100\r\netag: \"1\"\r\n", "real"),
         _ => reply("503 No", "", ""),
     });
-    let spare = origin(|_, _| "HTTP/1.1 304 Good\r\netag: \"1\"\r\ncache-control: max-age=600\r\n\r\n".to_owned());
+    let spare = origin(|_, request| match request.value("if-none-match") {
+        Some(_) => "HTTP/1.1 304 Good\r\netag: \"1\"\r\ncache-control: max-age=600\r\n\r\n".to_owned(),
+        None => reply("200 OK", "", "spare"),
+    });
     let gateway = with_spare(&alpha, &spare, "");
     get(&gateway, "");
     for _ in 0..2 {
         let answer = get(&gateway, "");
-        assert_eq!((answer.text(), answer.value("sluice-degraded")), ("real".to_owned(), Some("pool")));
+        assert_eq!((answer.text(), answer.value("sluice-degraded")), ("spare".to_owned(), Some("pool")));
     }
-    assert_eq!(spare.requests().len(), 2, "it is no longer fresh than it was");
 }
 
 #[test]
