@@ -365,8 +365,20 @@ impl<'a> Question<'a> {
         }
         let fetch = Fetch { after, ..self.fetch(&look, self.errand.identity.clone(), self.started) };
         let wait = fetch::begin(fetch, leader, false);
+        // A client in a hurry has less time than the request that is made for all.
+        let hurries = self.errand.caller.timeout.is_some_and(|own| own < self.errand.route.config.timeout);
+        let until = hurries.then(|| self.deadline().into());
         let told = loop {
-            match Box::pin(waiting::watching(wait.told(), lent)).await? {
+            let told = async {
+                match until {
+                    Some(until) => tokio::time::timeout_at(until, wait.told()).await.ok(),
+                    None => Some(wait.told().await),
+                }
+            };
+            let Some(told) = Box::pin(waiting::watching(told, lent)).await? else {
+                return self.late(&look, lent, record).await;
+            };
+            match told {
                 Told::Interim { status, written } => {
                     lent.client.out().extend_from_slice(&written);
                     lent.client.send_interim(status);

@@ -22,6 +22,7 @@ use crate::policy::freshness::validators::{conditions, is_condition};
 use crate::policy::freshness::{Asked, Terms, Times};
 use crate::policy::ladder::{Kind, Trigger};
 use crate::proxy::attempt::Lent;
+use crate::proxy::client::Caller;
 use crate::proxy::dispatch::{self, Errand};
 use crate::proxy::exchange::{ANSWER_FIELDS, Answered, Seen, Spare};
 use crate::proxy::frame;
@@ -239,7 +240,9 @@ async fn ask(fill: &Arc<Fill>, asks: &[(&'static [u8], Vec<u8>)], teller: &Telle
     let request = frame::check(&head, &mut scratch).map_err(Refused::invalid)?;
     let route = &snapshot.routes[fill.fetch.route];
     let Some(pool) = &route.pool else { return Err(Stop::Gone) };
+    // What its client wants for itself only (`Sluice-Timeout`, `Sluice-Attempts`) is nothing to those who follow.
     let caller = snapshot.clients.identify(&request, &route.config.class, peer, &listener.trusted_proxies);
+    let caller = Caller { timeout: None, attempts: None, ..caller };
     let mut inside = Inside::new(fill.fetch.body.clone(), Box::new(Take(Arc::clone(fill))));
     let (mut answer, mut timer, closing) = (ResponseHead::default(), Timer::default(), AtomicBool::new(false));
     let now = clock::now();

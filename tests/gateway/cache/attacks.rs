@@ -173,7 +173,6 @@ fn a_rungs_word_that_what_is_kept_is_good_is_not_kept() {
 }
 
 #[test]
-#[ignore = "known: the time that its client gives itself is the time of all who follow"]
 fn a_client_in_a_hurry_hurries_nobody_else() {
     let asked = Gate::default();
     let (begun, go) = (asked.clone(), Gate::default());
