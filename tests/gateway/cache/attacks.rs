@@ -126,6 +126,26 @@ fn a_stream_without_an_end_ends_with_the_last_who_reads_it() {
 }
 
 #[test]
+#[ignore = "known: other bodies without an end than streams of events are brought for nobody"]
+fn no_body_without_an_end_outlives_who_reads_it() {
+    let alpha = Provider::scripted(|peer| {
+        peer.request();
+        peer.wire.send("HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n");
+        loop {
+            std::thread::park_timeout(std::time::Duration::from_millis(20));
+            peer.wire.send("3\r\n{}\n\r\n");
+        }
+    });
+    let gateway = with(alpha.address(), "");
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.head();
+    gateway.wait_for_metric("sluice_in_flight", &[("provider", "alpha")], 1.0);
+    drop(client);
+    gateway.wait_for_metric("sluice_in_flight", &[("provider", "alpha")], 0.0);
+}
+
+#[test]
 fn a_session_without_a_word_of_the_provider_is_nobody_elses() {
     let alpha = numbered("set-cookie: id=1\r\n");
     let gateway = with(alpha.address(), "ttl: 60s");
