@@ -39,7 +39,7 @@ pub(crate) const ALL: [Subject; 12] = [
     Subject { name: "parse a request's head", turns: 20_000, run: parse_request },
     Subject { name: "check a request", turns: 20_000, run: check },
     Subject { name: "find a route among 10", turns: 20_000, run: |turns| find_route(10, 64, turns) },
-    Subject { name: "find a route among 10,000", turns: 100_000, run: |turns| find_route(10_000, 1, turns) },
+    Subject { name: "find a route among 10,000", turns: 20_000, run: |turns| find_route(10_000, 1, turns) },
     Subject { name: "take a lease and give it back", turns: 20_000, run: lease },
     Subject { name: "write the head for a provider", turns: 20_000, run: write_request },
     Subject { name: "parse an answer's head", turns: 20_000, run: parse_answer },
@@ -95,7 +95,7 @@ fn find_route(count: usize, tables: usize, turns: u64) {
     let tables: Vec<Routes> = (0..tables).map(|_| Routes::compile(&routes)).collect();
     let asked = |at: usize| match (at * STRIDE % count, at * STRIDE % count % 2) {
         (number, 0) => (number, format!("h{number}.example.com"), "/api/items/42".to_owned()),
-        (number, _) => (number, "www.example.com".to_owned(), format!("/service-{number}/v1/items/42")),
+        (number, _) => (number, format!("w{number}.example.com"), format!("/service-{number}/v1/items/42")),
     };
     let requests: Vec<(usize, String, String)> = (0..REQUESTS).map(asked).collect();
     for (table, (number, host, path)) in tables.iter().cycle().zip(requests.iter().cycle()).take(turns as usize) {
