@@ -77,10 +77,8 @@ impl fmt::Display for Judged {
 
 /// Writes the file.
 pub(crate) fn write(toolchain: &str, counted: &[(&str, f64)]) -> Outcome<()> {
-    let mut text = format!("{HEADING}\n{TOOLCHAIN} = \"{toolchain}\"\n");
-    for (name, count) in counted {
-        text += &format!("\"{name}\" = {count:.1}\n");
-    }
+    let lines = counted.iter().map(|(name, count)| format!("\"{name}\" = {count:.1}\n"));
+    let text = format!("{HEADING}\n{TOOLCHAIN} = \"{toolchain}\"\n{}", lines.collect::<String>());
     Ok(fs::write(file(), text)?)
 }
 
