@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 const ROOM: u64 = 1 << 20;
-/// Bytes of a piece four of which fill the window.
-const QUARTER: usize = WINDOW as usize / 4;
+/// A piece four of which fill the window.
+static QUARTER: [u8; WINDOW as usize / 4] = [0; WINDOW as usize / 4];
 
 /// What a reader finds now: bytes, or the end, or that it has to wait.
 fn read(reader: &mut Reader) -> Poll<Result<Vec<u8>, Cut>> {
@@ -42,7 +42,7 @@ fn passed_on<const N: usize>() -> (Filling, [Reader; N]) {
 fn fill(filling: &mut Filling, now: Instant) -> u32 {
     let mut pieces = 0;
     while room(filling, now).is_ok() {
-        filling.append(&[0; QUARTER]).expect("somebody reads");
+        filling.append(&QUARTER).expect("somebody reads");
         pieces += 1;
     }
     pieces
@@ -148,7 +148,7 @@ fn the_writer_waits_for_the_slowest_of_those_it_is_passed_on_to() {
     drop(slow);
     for _ in 0..20 {
         assert!(room(&mut filling, now).is_ok(), "who has left holds up nobody");
-        filling.append(&[0; QUARTER]).expect("somebody reads");
+        filling.append(&QUARTER).expect("somebody reads");
         assert!(read(&mut fast).is_ready());
     }
 }
@@ -173,7 +173,7 @@ fn who_keeps_others_waiting_is_left_behind_and_they_go_on() {
     assert!(slow.poll_left_behind(&mut Context::from_waker(&waker)).is_ready());
     assert_eq!(read(&mut slow), Poll::Ready(Err(Cut)));
     for _ in 0..20 {
-        filling.append(&[0; QUARTER]).expect("somebody reads");
+        filling.append(&QUARTER).expect("somebody reads");
         assert_eq!(read_all(&mut fast), 1);
         assert!(room(&mut filling, now + SLOW_READER).is_ok());
     }
@@ -195,7 +195,7 @@ fn all_who_keep_others_waiting_go_together_wherever_they_stand() {
     assert!(room(&mut filling, now + SLOW_READER).is_ok());
     assert_eq!((read(&mut first), filling.readers()), (Poll::Ready(Err(Cut)), 3));
     for left in [2, 1] {
-        filling.append(&[0; QUARTER]).expect("somebody reads");
+        filling.append(&QUARTER).expect("somebody reads");
         read_all(&mut fast);
         assert!(room(&mut filling, now + SLOW_READER).is_ok());
         assert_eq!(filling.readers(), left);

@@ -210,6 +210,10 @@ impl Asked {
                 }
                 17 if is(b"if-modified-since") => asked.conditional = true,
                 19 if is(b"if-unmodified-since") => asked.for_origin = true,
+                // A provider may take it for another method than it says.
+                13 if is(b"x-http-method") => asked.for_origin = true,
+                17 if is(b"x-method-override") => asked.for_origin = true,
+                22 if is(b"x-http-method-override") => asked.for_origin = true,
                 _ => {}
             }
         }

@@ -26,6 +26,7 @@ use crate::http1::fields::{Fields, Known};
 use crate::http1::framing::Length;
 use crate::http1::head::ResponseHead;
 use crate::http1::target;
+use crate::policy::class::Class;
 use crate::policy::freshness::{Asked, Method, Terms, Times, Use, invalidation};
 use crate::policy::ladder::{Kind, Trigger};
 use crate::upstream::pool::Pool;
@@ -189,6 +190,7 @@ impl<'a> Question<'a> {
             Method::Get | Method::Head if !bodiless => Some(Why::Bypass),
             Method::Other => Some(Why::Method),
             Method::Post if !self.rules.post => Some(Why::Method),
+            Method::Post if forward::is_grpc(&request.head.fields) => Some(Why::Method),
             _ if self.asked.for_origin => Some(Why::Bypass),
             _ => None,
         }
@@ -269,7 +271,7 @@ impl<'a> Question<'a> {
             self.refresh(&look, lent.now);
             return self.stale(stored, &failure, lent, record).await;
         }
-        let mut flight = self.key.clone();
+        let mut flight = self.flight(self.errand.caller.class);
         if self.asked.authorised || self.asked.cookie {
             // What one of these brings is mostly for nobody else, and says nothing of the others.
             flight.extend_from_slice(PERSONAL);
@@ -299,8 +301,15 @@ impl<'a> Question<'a> {
                 terms.vary.write(&self.fields, &mut flight);
                 continue;
             }
+            let now = clock::now();
             // What has to be validated for each use was for its own client only.
-            if !matches!(terms.decide(&self.asked, clock::now()), Use::Fresh | Use::Stale | Use::StaleWhileRevalidate) {
+            let answers = match terms.decide(&self.asked, now) {
+                Use::Fresh | Use::Stale | Use::StaleWhileRevalidate => true,
+                // It wants what is new, and this is.
+                Use::MustValidate { .. } => terms.is_fresh(now) && terms.received() >= self.started,
+                Use::Unusable => false,
+            };
+            if !answers {
                 break;
             }
             let reader = match &*reply {
@@ -316,6 +325,11 @@ impl<'a> Question<'a> {
             return self.give_reply(&reply, reader, Done::Forwarded(done), (None, None), lent).await;
         }
         self.alone(&look, lent, record).await
+    }
+
+    /// What brings its reply for others is known by. Who is urgent does not wait behind who is not.
+    fn flight(&self, class: Class) -> Vec<u8> {
+        [&self.key[..], b"\0", class.as_str().as_bytes()].concat()
     }
 
     /// Waits for who brings the reply; `None` where the time is over before.
@@ -495,7 +509,7 @@ impl<'a> Question<'a> {
 
     /// Has a provider asked in the background, unless one is.
     fn refresh(&self, look: &Look, now: Instant) {
-        if let Joined::Lead(leader) = self.cache.flights.join(&self.key, now) {
+        if let Joined::Lead(leader) = self.cache.flights.join(&self.flight(Class::Low), now) {
             let random = (fastrand::u128(..), fastrand::u64(..));
             let fetch = self.fetch(look, Identity::new(&Fields::default(), false, random), now);
             let _: Wait = fetch::begin(fetch, leader, true);
@@ -632,7 +646,7 @@ impl Seen for Alone<'_> {
             Method::Get if !key.is_empty() => {
                 let reply = (head.status, &head.fields);
                 if Terms::read((asked, fields), false, reply, &rules.rules, times).is_ok() {
-                    cache.flights.forgive(key);
+                    cache.flights.forgive(&question.flight(errand.caller.class));
                 }
             }
             // By the operator's word these change nothing.
@@ -690,8 +704,11 @@ fn invalidate(errand: &Errand<'_>, cache: &Cache, answer: &ResponseHead) {
     cache.invalidate(url);
     let Some((scheme, rest)) = url.split_once("://") else { return };
     let authority = rest.split('/').next().unwrap_or(rest);
-    for target in invalidation::also(&answer.fields, scheme, authority, request.path) {
-        cache.invalidate(&format!("{scheme}://{authority}{target}"));
+    // A trusted peer may name a host beside its own, and the answer either.
+    for host in authority.split(',') {
+        for target in invalidation::also(&answer.fields, scheme, host, request.path) {
+            cache.invalidate(&format!("{scheme}://{host}{target}"));
+        }
     }
 }
 

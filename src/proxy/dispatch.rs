@@ -56,6 +56,8 @@ pub struct Errand<'a> {
     pub started: Instant,
     /// Who sees its answer's head, where a cache was asked.
     pub seen: Option<&'a dyn Seen>,
+    /// Nobody waits for its answer: no rung is for it.
+    pub background: bool,
 }
 
 /// A request on its way through a pool.

@@ -187,6 +187,7 @@ async fn serve<'snapshot>(
         closing: here.closing,
         started: record.started(),
         seen: None,
+        background: false,
     };
     match &route.pool {
         Some(pool) => match &route.config.cache {

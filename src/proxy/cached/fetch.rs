@@ -18,6 +18,7 @@ use crate::http1::head::{HeadError, RequestHead, ResponseHead, Version};
 use crate::net::inside::{Inside, Taker};
 use crate::net::side::Side;
 use crate::net::timer::Timer;
+use crate::policy::class::Class;
 use crate::policy::freshness::validators::{conditions, is_condition};
 use crate::policy::freshness::{Asked, Terms, Times};
 use crate::policy::ladder::{Kind, Trigger};
@@ -156,6 +157,8 @@ struct State {
     requested: Instant,
     /// It was asked whether what is kept is good still.
     conditional: bool,
+    /// How long its answer is was not said: it may have no end.
+    endless: bool,
     /// What was seen, until the written head follows.
     sight: Option<Sight>,
     phase: Phase,
@@ -201,6 +204,7 @@ pub(super) fn begin(fetch: Fetch, leader: Leader<Reply>, alone: bool) -> Wait {
         leader: Some(leader),
         requested: fetch.started,
         conditional: false,
+        endless: false,
         sight: None,
         phase: Phase::Head,
         dropped: 0,
@@ -242,7 +246,9 @@ async fn ask(fill: &Arc<Fill>, asks: &[(&'static [u8], Vec<u8>)], teller: &Telle
     let Some(pool) = &route.pool else { return Err(Stop::Gone) };
     // What its client wants for itself only (`Sluice-Timeout`, `Sluice-Attempts`) is nothing to those who follow.
     let caller = snapshot.clients.identify(&request, &route.config.class, peer, &listener.trusted_proxies);
-    let caller = Caller { timeout: None, attempts: None, ..caller };
+    // And what nobody waits for is in nobody's way.
+    let class = if fill.alone { Class::Low } else { caller.class };
+    let caller = Caller { timeout: None, attempts: None, class, ..caller };
     let mut inside = Inside::new(fill.fetch.body.clone(), Box::new(Take(Arc::clone(fill), Timer::default())));
     let (mut answer, mut timer, closing) = (ResponseHead::default(), Timer::default(), AtomicBool::new(false));
     let now = clock::now();
@@ -257,6 +263,7 @@ async fn ask(fill: &Arc<Fill>, asks: &[(&'static [u8], Vec<u8>)], teller: &Telle
         closing: &closing,
         started: fill.fetch.started,
         seen: Some(&**fill),
+        background: fill.alone,
     };
     let mut record = Record::begin(now, shared.logs.access_enabled());
     let mut lent = Lent {
@@ -332,6 +339,7 @@ impl Fill {
             Ok(Length::None) => Some(0),
             _ => None,
         };
+        state.endless = length.is_none();
         let max = self.fetch.rules.max_object.min(cache.store.largest());
         let degraded = sight.as_ref().is_none_or(|sight| sight.degraded);
         let fits = !degraded && length.is_none_or(|length| length <= max);
@@ -499,7 +507,11 @@ impl Taker for Take {
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let state = self.0.state();
-        let is_for_all = !matches!(state.phase, Phase::Head | Phase::Pass(_));
+        let is_for_all = match &state.phase {
+            Phase::Head | Phase::Pass(_) => false,
+            Phase::Keep(filling, _) => !state.endless || filling.readers() > 0,
+            Phase::Good(..) | Phase::Again | Phase::Drop => true,
+        };
         let followed = || state.leader.as_ref().is_some_and(|leader| leader.followers() > 0);
         if self.0.alone || is_for_all || followed() { Poll::Pending } else { self.0.slot.poll_left(cx) }
     }

@@ -61,6 +61,7 @@ impl<'a> Trip<'a> {
     pub(super) fn set_out(&mut self, lent: &Lent<'_>) -> Next {
         match &self.errand.route.ladder {
             None => Next::Attempt,
+            Some(_) if self.errand.background => Next::Attempt,
             Some(ladder) => self.begin(ladder, ladder.live.begin(lent.now, || self.pool.fullness()), lent),
         }
     }

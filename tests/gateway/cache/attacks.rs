@@ -126,7 +126,6 @@ fn a_stream_without_an_end_ends_with_the_last_who_reads_it() {
 }
 
 #[test]
-#[ignore = "known: other bodies without an end than streams of events are brought for nobody"]
 fn no_body_without_an_end_outlives_who_reads_it() {
     let alpha = Provider::scripted(|peer| {
         peer.request();
@@ -221,4 +220,55 @@ routes: [ { name: all, match: { path: \"/*\" }, pool: main, retry: { attempts: 1
     assert_eq!(hasty.answer().value("sluice-degraded"), Some("stale"));
     go.open();
     assert_eq!(patient.answer().value("sluice-degraded"), None, "there was time enough");
+}
+
+#[test]
+fn what_a_provider_may_take_for_another_method_is_kept_for_nobody() {
+    for name in ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"] {
+        let alpha = origin(|number, _| reply(if number == 0 { "404 Gone" } else { "200 OK" }, FRESH, ""));
+        let gateway = with(alpha.address(), "");
+        get(&gateway, &format!("{name}: DELETE\r\n"));
+        assert_eq!(get(&gateway, "").status(), 200, "{name}");
+    }
+}
+
+#[test]
+fn who_asks_for_what_is_new_at_once_with_others_is_given_what_was_brought_since() {
+    let gate = Gate::default();
+    let hold = gate.clone();
+    let alpha = origin(move |number, _| {
+        if number > 0 {
+            hold.pass();
+        }
+        reply("200 OK", FRESH, &number.to_string())
+    });
+    let gateway = with(alpha.address(), "");
+    get(&gateway, "");
+    let mut reloading: Vec<_> = (0..30).map(|_| gateway.connect()).collect();
+    for client in &mut reloading {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nCache-Control: no-cache\r\n\r\n");
+    }
+    gateway.wait_for_metric("sluice_requests_in_flight", &[("route", "all")], 30.0);
+    gate.open();
+    for client in &mut reloading {
+        assert_eq!(client.answer().text(), "1");
+    }
+    assert_eq!(alpha.requests().len(), 2);
+}
+
+#[test]
+fn what_nobody_waits_for_walks_no_ladder() {
+    let stale = "cache-control: max-age=10, stale-while-revalidate=600\r\nage: 100\r\n";
+    let alpha = origin(move |number, _| match number {
+        0 => reply("200 OK", stale, "kept"),
+        _ => reply("503 No", "", ""),
+    });
+    let spare = numbered(FRESH);
+    let gateway = with_spare(&alpha, &spare, "");
+    get(&gateway, "");
+    is_told(&get(&gateway, ""), "kept", "sluice; hit; detail=stale-while-revalidate");
+    gateway.wait_for_metric("sluice_attempts_total", &[("provider", "alpha")], 2.0);
+    gateway.wait_for_metric("sluice_in_flight", &[("provider", "alpha")], 0.0);
+    assert_eq!((alpha.requests().len(), spare.connections()), (2, 0));
+    assert_eq!(gateway.metric("sluice_degraded_responses_total", &[("route", "all")]), 0.0);
 }

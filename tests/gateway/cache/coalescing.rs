@@ -387,3 +387,30 @@ fn after_two_failures_nobody_waits_for_a_third() {
     let own = clients.into_iter().map(|mut client| client.answer()).filter(|answer| answer.text() == "own").count();
     assert_eq!(own, 48);
 }
+
+#[test]
+fn who_is_urgent_does_not_wait_behind_who_is_not() {
+    let gate = Gate::default();
+    let hold = gate.clone();
+    let alpha = origin(move |number, _| {
+        if number == 0 {
+            hold.pass();
+        }
+        reply("200 OK", FRESH, &number.to_string())
+    });
+    let gateway = Gateway::start(
+        "
+listeners: [ { name: web, bind: \"{web}\" } ]
+clients: { shop: { keys: [dev-key], max_class: high } }
+providers: { alpha: { url: \"http://{alpha}\" } }
+pools: { main: { providers: [alpha] } }
+routes: [ { name: all, match: { path: \"/*\" }, pool: main, cache: {}, class: { default: normal, header: x-priority } } ]
+",
+        &[("alpha", alpha.address())],
+    );
+    let mut patient = asking(&gateway, 1, GET);
+    wait_until("the first to be asked for", || alpha.requests().len() == 1);
+    assert_eq!(get(&gateway, "X-API-Key: dev-key\r\nX-Priority: high\r\n").text(), "1");
+    gate.open();
+    assert_eq!(patient[0].answer().text(), "0");
+}
