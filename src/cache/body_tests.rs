@@ -219,7 +219,7 @@ fn nobody_is_left_behind_while_nobody_waits_for_more() {
     let now = clock::now();
     fill(&mut filling, now);
     let (watched, waker) = watched();
-    let mut ask = |filling: &mut Filling, hours| {
+    let ask = |filling: &mut Filling, hours| {
         filling.poll_room(&mut Context::from_waker(&waker), now + Duration::from_hours(hours))
     };
     assert_eq!(ask(&mut filling, 0), Room::Awaited(None));
