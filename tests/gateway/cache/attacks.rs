@@ -76,6 +76,9 @@ fn one_body_of_two_types_is_two_questions() {
         let gateway = with(alpha.address(), "post: true");
         let post = |kind: &str| ask(&gateway, "POST /", &format!("{field}: {kind}\r\nContent-Length: 0\r\n")).text();
         assert_eq!([post("a/b"), post("c/d")], ["a/b", "c/d"]);
+        let other = if field == "Content-Type" { "Content-Encoding" } else { "Content-Type" };
+        let swapped = ask(&gateway, "POST /", &format!("{other}: a/b\r\nContent-Length: 0\r\n"));
+        assert_eq!(swapped.text(), "none");
     }
 }
 
