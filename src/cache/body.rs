@@ -360,7 +360,10 @@ impl Reader {
                 let place = &mut state.readers[index];
                 place.next = self.next;
                 place.taken += self.piece.len() as u64 + PIECE_COST;
-                let (freed, writer) = (state.let_go(), state.writer_if_room());
+                let keeps_up = place.taken >= WINDOW;
+                let freed = state.let_go();
+                // That it keeps up is to be noted when it does, or it would have its time once more.
+                let writer = if keeps_up || state.has_room() { state.writer.take() } else { None };
                 drop(state);
                 self.shared.space.give_back(freed, false);
                 if let Some(writer) = writer {
@@ -469,11 +472,6 @@ impl State {
 
     fn has_room(&self) -> bool {
         self.held < WINDOW || self.readers.is_empty()
-    }
-
-    /// The writer, if it waits and has room now.
-    fn writer_if_room(&mut self) -> Option<Waker> {
-        if self.has_room() { self.writer.take() } else { None }
     }
 
     /// Notes for how long somebody was kept waiting, up to `now`, and by whom.

@@ -252,6 +252,29 @@ fn who_reads_a_window_before_its_time_is_over_keeps_up() {
 }
 
 #[test]
+fn that_a_reader_keeps_up_is_noted_when_it_does() {
+    let mut filling = Filling::new(&Space::new(ROOM), ROOM);
+    let source = filling.source();
+    let [mut slow, mut fast] = [(); 2].map(|()| source.reader().expect("the beginning is there"));
+    // Far more than the window was kept before there was too much.
+    for _ in 0..ROOM as usize / QUARTER.len() {
+        filling.append(&QUARTER).expect("somebody reads");
+    }
+    read_all(&mut fast);
+    let now = clock::now();
+    let (watched, waker) = watched();
+    let mut cx = Context::from_waker(&waker);
+    assert_eq!(filling.poll_room(&mut cx, now), Room::Awaited(Some(now + SLOW_READER)));
+    for pieces in 1..=4 {
+        assert!(read(&mut slow).is_ready());
+        assert_eq!(watched.0.load(Ordering::Relaxed), pieces / 4);
+    }
+    let later = now + Duration::from_secs(1);
+    assert_eq!(filling.poll_room(&mut cx, later), Room::Awaited(Some(later + SLOW_READER)));
+    assert!(filling.poll_room(&mut cx, later + SLOW_READER) == Room::There);
+}
+
+#[test]
 fn the_time_before_it_came_does_not_count_against_a_reader() {
     let (mut filling, [_slow, mut fast]) = passed_on();
     let now = clock::now();
