@@ -273,5 +273,6 @@ fn what_nobody_waits_for_walks_no_ladder() {
     gateway.wait_for_metric("sluice_attempts_total", &[("provider", "alpha")], 2.0);
     gateway.wait_for_metric("sluice_in_flight", &[("provider", "alpha")], 0.0);
     assert_eq!((alpha.requests().len(), spare.connections()), (2, 0));
-    assert_eq!(gateway.metric("sluice_degraded_responses_total", &[("route", "all")]), 0.0);
+    let nobody = gateway.metric("sluice_degraded_responses_total", &[("route", "all")]);
+    assert!(nobody < 1.0, "{nobody}");
 }
