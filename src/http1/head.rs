@@ -308,7 +308,7 @@ const UNEXPECTED_PROXY: &str =
     "it begins with a PROXY header, which is read with proxy_protocol and from trusted_proxies only";
 
 /// Fields whose slots live on the stack while a head is parsed; a higher limit uses the heap.
-const INLINE_FIELDS: usize = 100;
+const INLINE_FIELDS: usize = 256;
 
 /// Fields in a trailer section; more is malformed.
 const TRAILER_FIELDS: usize = 64;
