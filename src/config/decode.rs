@@ -408,10 +408,8 @@ fn provider(name: &str, reader: &Reader<'_>, own: &Reader<'_>, cx: &mut Context<
     let deadline_header = reader.text("deadline_header").and_then(|text| scalar::header_name(text).ok());
     check::deadline_header(own, deadline_header.as_deref(), &headers, cx);
     let (timeouts, connections, tls) = (reader.child("timeouts"), reader.child("connections"), reader.child("tls"));
-    let url = url.unwrap_or_else(|| ProviderUrl {
-        scheme: Scheme::Http,
-        address: ProviderAddress::Tcp { host: "?".into(), port: 80 },
-        prefix: String::new(),
+    let url = url.unwrap_or_else(|| {
+        ProviderUrl::new(Scheme::Http, ProviderAddress::Tcp { host: "?".into(), port: 80 }, String::new())
     });
     check::repeats(reader, "protocols", cx);
     Provider {

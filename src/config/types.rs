@@ -357,6 +357,8 @@ pub struct ProviderUrl {
     pub address: ProviderAddress,
     /// Prefix laid before every path: empty, or `/v1` (never ending in `/`).
     pub prefix: String,
+    /// See [`ProviderUrl::authority`].
+    authority: String,
 }
 
 /// How a provider is spoken to.
@@ -959,14 +961,18 @@ impl Scheme {
 // === impl ProviderUrl ===
 
 impl ProviderUrl {
+    /// A URL of these parts.
+    #[must_use]
+    pub fn new(scheme: Scheme, address: ProviderAddress, prefix: String) -> Self {
+        let authority = authority(scheme, &address);
+        ProviderUrl { scheme, address, prefix, authority }
+    }
+
     /// The host as `Host`, DNS and certificates know it: a name or an IP literal without brackets; `localhost` for a
     /// socket on this machine, which has no name.
     #[must_use]
     pub fn host(&self) -> &str {
-        match &self.address {
-            ProviderAddress::Tcp { host, .. } => host,
-            ProviderAddress::Unix(_) => "localhost",
-        }
+        self.address.host()
     }
 
     /// The port; `None` for a socket on this machine.
@@ -978,16 +984,19 @@ impl ProviderUrl {
         }
     }
 
-    /// Appends what `Host` is for it: IPv6 in brackets, and the port unless it is the scheme's own.
-    pub fn write_authority(&self, out: &mut Vec<u8>) {
-        let ipv6 = self.host().contains(':');
-        out.extend_from_slice(if ipv6 { b"[" } else { b"" });
-        out.extend_from_slice(self.host().as_bytes());
-        out.extend_from_slice(if ipv6 { b"]" } else { b"" });
-        if let Some(port) = self.port().filter(|port| *port != self.scheme.default_port()) {
-            out.push(b':');
-            out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
-        }
+    /// What `Host` is for it: IPv6 in brackets, and the port unless it is the scheme's own.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+}
+
+fn authority(scheme: Scheme, address: &ProviderAddress) -> String {
+    let host = address.host();
+    let bracketed = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    match address {
+        ProviderAddress::Tcp { port, .. } if *port != scheme.default_port() => format!("{bracketed}:{port}"),
+        ProviderAddress::Tcp { .. } | ProviderAddress::Unix(_) => bracketed,
     }
 }
 
@@ -1000,6 +1009,15 @@ impl std::fmt::Display for ProviderUrl {
 }
 
 // === impl ProviderAddress ===
+
+impl ProviderAddress {
+    fn host(&self) -> &str {
+        match self {
+            ProviderAddress::Tcp { host, .. } => host,
+            ProviderAddress::Unix(_) => "localhost",
+        }
+    }
+}
 
 impl std::fmt::Display for ProviderAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -400,7 +400,7 @@ impl<'a> Exchange<'a> {
                 if !self.is_whole(len, cx)? && clock::now() < until {
                     return Ok(false);
                 }
-                self.commit()?;
+                self.commit(Length::Exact(len as u64));
             }
             Phase::Head | Phase::Scouted | Phase::Body { .. } | Phase::Tunnel => {}
         }
@@ -543,26 +543,26 @@ impl<'a> Exchange<'a> {
                 let len = bytes as usize;
                 // Mostly it came with its head.
                 if self.is_whole(len, cx)? {
-                    return self.commit();
+                    self.commit(length);
+                } else {
+                    self.phase = Phase::Hold { len, until: clock::after(clock::now(), self.terms.commit.within) };
                 }
-                self.phase = Phase::Hold { len, until: clock::after(clock::now(), self.terms.commit.within) };
-                Ok(())
             }
-            _ => self.commit(),
+            _ => self.commit(length),
         }
+        Ok(())
     }
 
-    /// Writes the final head towards the client.
-    fn commit(&mut self) -> Result<(), Broken> {
+    /// Writes the final head of an answer whose body is this long towards the client.
+    fn commit(&mut self, length: Length) {
         if let Some(opened) = self.terms.opened {
             // The head is there; the body goes on behind the comments.
             self.keep_alive = opened.keep_alive && !self.terms.closing.load(Ordering::Relaxed);
             self.note_committed();
             self.phase = Phase::Body { on_client: false };
-            return Ok(());
+            return;
         }
         let request = self.terms.request;
-        let length = self.answer_length()?;
         let onward = match (length, request.head.version) {
             (Length::Chunked, Version::Http10) => Length::Close,
             (Length::Close, Version::Http11 | Version::Http2) => Length::Chunked,
@@ -578,7 +578,6 @@ impl<'a> Exchange<'a> {
         self.write_head(onward, false);
         self.client.begin_answer(onward, self.provider.may_trail());
         self.phase = Phase::Body { on_client: false };
-        Ok(())
     }
 
     /// How the body of the final answer ends.

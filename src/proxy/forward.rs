@@ -204,7 +204,7 @@ fn answer_fields<'f>(
         length_field(out, back.length, back.version);
     }
     via(out, fields, version);
-    encode::field(out, b"x-request-id", back.identity.request_id());
+    back.identity.write_request_id(out);
     if let Some(trail) = back.trail {
         encode::field(out, b"proxy-status", trail.as_bytes());
     }
@@ -243,9 +243,9 @@ pub fn status_line(out: &mut Vec<u8>, version: Version, status: u16, reason: &[u
     if version == Version::Http2 {
         return;
     }
+    let digit = |place: u16| b'0' + (status / place % 10) as u8;
     out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
-    out.push(b' ');
+    out.extend_from_slice(&[digit(100), digit(10), digit(1), b' ']);
     out.extend_from_slice(reason);
     out.extend_from_slice(b"\r\n");
 }
@@ -351,7 +351,9 @@ fn authority(out: &mut Vec<u8>, onward: &Onward<'_>) {
     match &onward.provider.host {
         HostRule::Name(name) => out.extend_from_slice(name.as_bytes()),
         HostRule::Preserve if !onward.request.authority.is_empty() => out.extend_from_slice(onward.request.authority),
-        HostRule::Preserve | HostRule::Upstream => onward.provider.url.write_authority(out),
+        HostRule::Preserve | HostRule::Upstream => {
+            out.extend_from_slice(onward.provider.url.authority().as_bytes());
+        }
     }
 }
 
@@ -374,9 +376,11 @@ fn connection_fields(out: &mut Vec<u8>, fields: &Fields, upgrade: bool) {
 /// The `Via` that came, and us (RFC 9110 §7.6.3).
 fn via(out: &mut Vec<u8>, fields: &Fields, received: Version) {
     out.extend_from_slice(b"via: ");
-    for element in fields.values(Known::Via).flat_map(elements) {
-        out.extend_from_slice(element);
-        out.extend_from_slice(b", ");
+    if fields.has(Known::Via) {
+        for element in fields.values(Known::Via).flat_map(elements) {
+            out.extend_from_slice(element);
+            out.extend_from_slice(b", ");
+        }
     }
     out.extend_from_slice(match received {
         Version::Http10 => b"1.0 sluice\r\n",

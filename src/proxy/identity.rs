@@ -37,6 +37,9 @@ pub struct Peer {
     pub scheme: &'static str,
     /// The address without its port, as people write it; `unknown` for a unix socket (RFC 7239 §6.2).
     text: String,
+    /// What providers are told of it where it is not trusted: what stands before, between and behind the two places of the
+    /// request's Host.
+    around: [String; 3],
 }
 
 /// What a request is called in fields, logs and traces.
@@ -80,7 +83,15 @@ impl Peer {
     pub fn new(origin: impl Into<Origin>, scheme: &'static str) -> Self {
         let origin = origin.into();
         let text = origin.address.ip().map_or_else(|| "unknown".to_owned(), |ip| ip.to_string());
-        Peer { origin, trusted: false, scheme, text }
+        let mut node = Vec::new();
+        write_node(&mut node, &text);
+        let node = String::from_utf8_lossy(&node);
+        let around = [
+            format!("x-forwarded-for: {text}\r\nx-forwarded-host: "),
+            format!("\r\nx-forwarded-proto: {scheme}\r\nforwarded: {node};host=\""),
+            format!("\";proto={scheme}\r\n"),
+        ];
+        Peer { origin, trusted: false, scheme, text, around }
     }
 
     /// Whether this listener believes it.
@@ -124,6 +135,14 @@ impl Peer {
 
     /// Appends `Forwarded` (RFC 7239) and the `X-Forwarded-*` family.
     pub fn write_fields(&self, out: &mut Vec<u8>, fields: &Fields, authority: &[u8]) {
+        // Mostly all of it but the Host is known since the connection came.
+        if !self.trusted && !authority.is_empty() {
+            let [before, between, behind] = &self.around;
+            for part in [before.as_bytes(), authority, between.as_bytes(), authority, behind.as_bytes()] {
+                out.extend_from_slice(part);
+            }
+            return;
+        }
         self.write_for(out, fields);
         self.write_kept(out, fields, Known::XForwardedHost, b"x-forwarded-host", authority);
         self.write_kept(out, fields, Known::XForwardedProto, b"x-forwarded-proto", self.scheme.as_bytes());
@@ -231,13 +250,20 @@ impl Identity {
 
     /// Appends `X-Request-Id` and `traceparent` (W3C Trace Context §3.2).
     pub fn write_fields(&self, out: &mut Vec<u8>) {
-        encode::field(out, b"x-request-id", self.request_id());
+        self.write_request_id(out);
         out.extend_from_slice(b"traceparent: 00-");
         out.extend_from_slice(&self.trace_id);
         out.push(b'-');
         out.extend_from_slice(&self.span_id);
         out.push(b'-');
         out.extend_from_slice(&self.flags);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Appends `X-Request-Id`.
+    pub fn write_request_id(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"x-request-id: ");
+        out.extend_from_slice(self.request_id());
         out.extend_from_slice(b"\r\n");
     }
 
@@ -282,9 +308,11 @@ pub fn date_field(out: &mut Vec<u8>) {
         if *made != second {
             *made = second;
             text.clear();
+            text.push_str("date: ");
             write_date(text, second);
+            text.push_str("\r\n");
         }
-        encode::field(out, b"date", text.as_bytes());
+        out.extend_from_slice(text.as_bytes());
     });
 }
 

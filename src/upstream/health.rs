@@ -186,7 +186,9 @@ impl Question {
         let mut host = Vec::new();
         match (&check.host, &config.host) {
             (Some(name), _) | (None, HostRule::Name(name)) => host.extend_from_slice(name.as_bytes()),
-            (None, HostRule::Upstream | HostRule::Preserve) => config.url.write_authority(&mut host),
+            (None, HostRule::Upstream | HostRule::Preserve) => {
+                host.extend_from_slice(config.url.authority().as_bytes())
+            }
         }
         let (mut fields, rules) = (Vec::new(), &config.headers);
         for (name, value) in OURS {
