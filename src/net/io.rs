@@ -3,11 +3,12 @@
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::RecvFlags;
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -100,6 +101,18 @@ impl Io {
             Io::TlsClient(stream) => stream.get_ref().1.wants_read(),
         };
         if is_waiting { self.socket().poll_read_ready(cx) } else { Poll::Ready(Ok(())) }
+    }
+
+    /// Whether nothing can be read now, not even the end of the stream. Takes a byte where there is one.
+    pub fn is_silent(&mut self) -> bool {
+        let mut byte = [0];
+        if let Io::Plain(socket) = self {
+            return socket.try_take(&mut byte).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        // Not a matter of the task's budget: "used up" would look like silence.
+        let read = pin!(tokio::task::unconstrained(poll_fn(|cx| self.poll_read(cx, &mut byte)))).poll(&mut cx);
+        read.is_pending()
     }
 
     /// Whether the peer has ended the stream, also where bytes that it sent before are unread: asks the kernel, since reading
@@ -301,6 +314,14 @@ impl Socket {
     /// What the socket says.
     pub async fn take(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.receive(buf, RecvFlags::empty()).await
+    }
+
+    /// Takes what has arrived, if anything has; 0 is the peer's end of stream.
+    fn try_take(&self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.try_read(buf),
+            Socket::Unix(stream) => stream.try_read(buf),
+        }
     }
 
     async fn receive(&self, buf: &mut [u8], flags: RecvFlags) -> io::Result<usize> {

@@ -6,10 +6,8 @@ use crate::http1::encode::{self, Encoder};
 use crate::http1::fields::Fields;
 use crate::http1::framing::{Decoder, FramingError, Length, Next};
 use crate::http1::head::{HeadError, Scan};
-use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 /// A stream with its read and write buffers and the framing of the body each way.
 #[derive(Debug)]
@@ -282,12 +280,7 @@ impl Wire {
 
     /// Whether the stream is open and silent. Bytes that nobody asked for, an end or an error all make it useless.
     pub fn is_quiet(&mut self) -> bool {
-        let mut byte = [0];
-        let mut cx = Context::from_waker(Waker::noop());
-        let io = &mut self.io;
-        // Not a matter of the task's budget: "used up" would look like silence.
-        let read = pin!(tokio::task::unconstrained(poll_fn(|cx| io.poll_read(cx, &mut byte)))).poll(&mut cx);
-        read.is_pending() && !self.has_unread() && !self.ended
+        !self.has_unread() && !self.ended && self.io.is_silent()
     }
 
     /// Ready when the peer has gone. What it sends meanwhile (a pipelined request) is kept, up to a bound; beyond that the
@@ -456,6 +449,8 @@ const CHUNK_BYTES: usize = 64 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::{Future, poll_fn};
+    use std::pin::pin;
     use tokio::io::AsyncWriteExt;
     use tokio::net::{TcpListener, TcpStream};
 

@@ -178,7 +178,7 @@ pub async fn finish(
 /// Runs the exchange to its end.
 async fn exchange(provider: Side<'_>, lent: &mut Lent<'_>, terms: &Terms<'_>, scouted: bool) -> Result<Ended, Failed> {
     let Lent { client, replay, answer, now, probe, .. } = lent;
-    let mut exchange = Exchange::new(client.lend(), replay, provider, answer, *terms, *now);
+    let mut exchange = Exchange::new(client.lend(), replay, provider, answer, terms, *now);
     if scouted {
         exchange.go_on();
     }

@@ -184,7 +184,7 @@ pub struct Exchange<'a> {
     replay: &'a mut Replay,
     provider: Side<'a>,
     answer: &'a mut ResponseHead,
-    terms: Terms<'a>,
+    terms: &'a Terms<'a>,
     up: Up,
     up_pump: Pump,
     down_pump: Pump,
@@ -287,7 +287,7 @@ impl<'a> Exchange<'a> {
         replay: &'a mut Replay,
         provider: Side<'a>,
         answer: &'a mut ResponseHead,
-        terms: Terms<'a>,
+        terms: &'a Terms<'a>,
         now: Instant,
     ) -> Self {
         replay.rewind();
@@ -355,7 +355,7 @@ impl<'a> Exchange<'a> {
             // What the client still has is for the provider that is asked next: more than can be kept would be lost.
             return Ok(());
         }
-        let Terms { request, rewrite, headers, .. } = self.terms;
+        let Terms { request, rewrite, headers, .. } = *self.terms;
         // Many servers lay trailers over fields: what may not come in a head may not come behind it.
         let withheld = |name: &[u8]| forward::is_changed(name, &request.head.fields, [&rewrite.headers, headers]);
         let mut upload = Upload::new(&mut self.client, self.replay);

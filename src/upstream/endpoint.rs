@@ -29,7 +29,7 @@ pub struct Endpoint {
 /// One worker's connections. The lock is never contended: only that worker's thread takes it.
 #[derive(Debug)]
 struct Shelf {
-    idle: Mutex<Idle<Wire>>,
+    idle: Mutex<Idle<Box<Wire>>>,
     /// Those of HTTP/2, in use and idle.
     shared: Arc<Multiplex>,
     /// A task is there that closes what has waited too long.
@@ -41,8 +41,8 @@ struct Shelf {
 /// A connection to a provider, fit for one exchange.
 #[derive(Debug)]
 pub struct Connection {
-    /// The stream.
-    pub wire: Wire,
+    /// The stream. Boxed, because it goes from hand to hand with every request.
+    pub wire: Box<Wire>,
     /// Whether it has carried an exchange before: the provider may have closed it by now without our having seen it.
     pub reused: bool,
     born: Instant,
@@ -50,10 +50,6 @@ pub struct Connection {
 
 /// What a request is sent on.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is taken apart at once; a box would be an allocation for each request"
-)]
 pub enum Hand {
     /// A connection of its own.
     Http1(Connection),
@@ -230,7 +226,7 @@ impl Drop for Endpoint {
 
 impl Connection {
     fn new(io: Io) -> Self {
-        Connection { wire: Wire::to_provider(io), reused: false, born: clock::now() }
+        Connection { wire: Box::new(Wire::to_provider(io)), reused: false, born: clock::now() }
     }
 }
 
