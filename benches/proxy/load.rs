@@ -9,13 +9,14 @@ use crate::Outcome;
 use crate::process::{Conversation, now};
 use crate::wire::{Dialer, Line};
 use crate::workloads::{Visit, Workload};
+use sluice::instant::Instant;
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io::{BufRead, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The hidden argument; an [`Order`] follows it.
 pub(crate) const ARGUMENT: &str = "make-load";

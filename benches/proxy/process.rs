@@ -6,13 +6,14 @@
 
 use crate::Outcome;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use sluice::instant::Instant;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What runs where: the contender alone on one core, everything that drives it on another.
 #[derive(Debug, Clone, Copy)]
@@ -317,7 +318,7 @@ fn parse_core_list(list: &str) -> Vec<usize> {
 /// The clock of the measurements.
 #[allow(clippy::disallowed_methods, reason = "a benchmark measures real time; nothing here is tested without waiting")]
 pub(crate) fn now() -> Instant {
-    Instant::now()
+    sluice::clock::now()
 }
 
 /// Waits without doing anything.

@@ -7,6 +7,7 @@
 use super::io::Io;
 use crate::clock;
 use crate::http2::meter::Meter;
+use crate::instant::Instant;
 use bytes::{Buf, Bytes};
 use h2::Reason;
 use std::io;
@@ -14,7 +15,6 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A stream whose frames are metered, for the library.

@@ -4,10 +4,10 @@
 //! the deadlines are worth, so this one is only reset when a deadline is *earlier* than what is armed. Where it fires early
 //! it is armed again for the deadline that counts by then.
 
+use crate::instant::Instant;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
-use std::time::Instant;
 use tokio::time::{Sleep, sleep_until};
 
 /// A timer owned by one task.

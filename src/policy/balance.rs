@@ -351,11 +351,12 @@ const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 mod tests {
     use super::*;
     use crate::clock;
+    use crate::instant::Instant;
     use crate::policy::load::PeakEwma;
     use proptest::prelude::*;
     use std::cell::RefCell;
     use std::collections::BTreeMap;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     const ALGORITHMS: [Algorithm; 5] = [
         Algorithm::RoundRobin,

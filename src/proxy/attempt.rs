@@ -9,6 +9,7 @@ use crate::config::Scheme;
 use crate::http1::framing::Length;
 use crate::http1::head::ResponseHead;
 use crate::http2::fault::Broke;
+use crate::instant::Instant;
 use crate::net::proxy_header::Announce;
 use crate::net::side::Side;
 use crate::net::stream::Stream;
@@ -22,7 +23,7 @@ use crate::upstream::pool::{Probe, Provider};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a client's connection lends to an attempt.
 #[derive(Debug)]

@@ -26,6 +26,7 @@ use crate::http1::fields::{Fields, Known};
 use crate::http1::framing::Length;
 use crate::http1::head::ResponseHead;
 use crate::http1::target;
+use crate::instant::Instant;
 use crate::policy::class::Class;
 use crate::policy::freshness::{Asked, Method, Terms, Times, Use, invalidation};
 use crate::policy::ladder::{Kind, Trigger};
@@ -38,7 +39,7 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 /// A request and what a cache sees in it.
 #[derive(Debug)]

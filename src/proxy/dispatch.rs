@@ -19,6 +19,7 @@ use super::{Stop, is_drainable, verdict, waiting};
 use crate::clock;
 use crate::config::{self, HedgeAfter, Listener};
 use crate::http1::framing::Length;
+use crate::instant::Instant;
 use crate::net::side::Side;
 use crate::policy::ladder::Trigger;
 use crate::policy::outcome::Outcome;
@@ -33,7 +34,7 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A request that is to be sent to a pool.
 #[derive(Debug, Clone, Copy)]

@@ -16,6 +16,7 @@ use crate::http1::fields::{CONNECTION_OPTIONS, Known, elements};
 use crate::http1::framing::{self, Length};
 use crate::http1::head::{HeadError, ResponseHead, Version};
 use crate::http2::heads;
+use crate::instant::Instant;
 use crate::net::pump::{Flow, Pump};
 use crate::net::side::Side;
 use crate::net::timer::Timer;
@@ -26,7 +27,7 @@ use crate::upstream::pool::Probe;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What an exchange has to keep to.
 #[derive(Clone, Copy)]

@@ -8,12 +8,13 @@ use super::{http1, http2};
 use crate::clock;
 use crate::config::Listener;
 use crate::http1::head::HeadError;
+use crate::instant::Instant;
 use crate::net::io::{Io, Socket};
 use crate::proxy::respond::Refusal;
 use crate::proxy::snapshot::Snapshot;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a connection knows for as long as it lives.
 #[derive(Debug)]

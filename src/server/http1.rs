@@ -9,6 +9,7 @@ use super::contain::contain;
 use super::http2;
 use crate::clock;
 use crate::config::Listener;
+use crate::instant::Instant;
 use crate::net::io::Io;
 use crate::net::side::Side;
 use crate::net::timer::Timer;
@@ -21,7 +22,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A busy connection: what answers its requests, one after the other.
 struct Client {

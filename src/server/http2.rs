@@ -11,6 +11,7 @@ use crate::config::Listener;
 use crate::http1::fields::Fields;
 use crate::http1::head::ResponseHead;
 use crate::http2::heads;
+use crate::instant::Instant;
 use crate::net::frames::{Frames, Handle};
 use crate::net::io::Io;
 use crate::net::side::Side;
@@ -33,7 +34,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::time::timeout_at;
 
 /// Looks for a newer snapshot with one load, and counts references only when there is one.

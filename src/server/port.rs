@@ -6,6 +6,7 @@ use super::listening::{self, Listening, SocketFile};
 use super::tls::Terminator;
 use crate::clock;
 use crate::config::{Bind, Listener};
+use crate::instant::Instant;
 use crate::net::io::{Address, Io};
 use crate::observe::metrics::{ConnectionRefused, ListenerMetrics};
 use crate::proxy::identity::Origin;
@@ -14,7 +15,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 

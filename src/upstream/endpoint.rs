@@ -6,13 +6,14 @@ use super::multiplex::{Alone, Approach, Given, Multiplex, Seat, Speaks, Terms};
 use super::tls::TlsError;
 use crate::clock;
 use crate::config::{self, Protocols, Scheme};
+use crate::instant::Instant;
 use crate::net::io::Io;
 use crate::net::proxy_header::Announce;
 use crate::net::wire::Wire;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// Where a provider is reached. Shared by all workers; each has a stack of idle connections of its own, because a

@@ -17,6 +17,7 @@ use crate::http1::encode;
 use crate::http1::framing;
 use crate::http1::head::{HeadError, ResponseHead};
 use crate::http2::heads;
+use crate::instant::Instant;
 use crate::net::io::Io;
 use crate::net::wire::{HeadReadError, ReadError, Wire};
 use crate::policy::health::{Health, Terms};
@@ -25,7 +26,7 @@ use h2::client::SendRequest;
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, sleep_until, timeout_at};
@@ -187,7 +188,7 @@ impl Question {
         match (&check.host, &config.host) {
             (Some(name), _) | (None, HostRule::Name(name)) => host.extend_from_slice(name.as_bytes()),
             (None, HostRule::Upstream | HostRule::Preserve) => {
-                host.extend_from_slice(config.url.authority().as_bytes())
+                host.extend_from_slice(config.url.authority().as_bytes());
             }
         }
         let (mut fields, rules) = (Vec::new(), &config.headers);

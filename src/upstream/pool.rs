@@ -11,6 +11,7 @@ use super::spending::Spending;
 use super::state::{Grant, Prospect, Purpose, State};
 use crate::clock;
 use crate::config;
+use crate::instant::Instant;
 use crate::net::timer::Timer;
 use crate::observe::metrics::{PoolMetrics, ProviderMetrics};
 use crate::policy::balance::{Balance, Field, Look};
@@ -25,7 +26,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 

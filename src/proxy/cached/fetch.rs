@@ -15,6 +15,7 @@ use crate::config::{self, Listener};
 use crate::http1::fields::{Fields, Known};
 use crate::http1::framing::{self, Length};
 use crate::http1::head::{HeadError, RequestHead, ResponseHead, Version};
+use crate::instant::Instant;
 use crate::net::inside::{Inside, Taker};
 use crate::net::side::Side;
 use crate::net::timer::Timer;
@@ -42,7 +43,7 @@ use std::io;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What is to be fetched, and for whom. It holds everything that a request borrows elsewhere.
 #[derive(Debug)]

@@ -6,6 +6,7 @@
 use super::{Errand, Next, Trip};
 use crate::clock;
 use crate::config::Rewrite;
+use crate::instant::Instant;
 use crate::observe::metrics::RouteMetrics;
 use crate::policy::ladder::{Kind, Share, So, Trigger, Walk};
 use crate::policy::retry::{self, Ended, Skip};
@@ -20,7 +21,7 @@ use crate::proxy::respond::{Came, Circumstances, Refused};
 use crate::proxy::{Stop, client, verdict, waiting};
 use crate::upstream::pool::Pool;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Where a request is on its route's ladder.
 #[derive(Debug)]
