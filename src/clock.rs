@@ -21,6 +21,12 @@ pub fn wall() -> SystemTime {
     SystemTime::now()
 }
 
+/// The whole seconds of the wall clock since 1970, as of the kernel's last tick: all that a `Date` tells, for less.
+#[must_use]
+pub fn wall_second() -> u64 {
+    u64::try_from(clock_gettime(ClockId::RealtimeCoarse).tv_sec).unwrap_or(0)
+}
+
 /// The monotonic clock as the system counts it, in microseconds, for another process to compare.
 #[must_use]
 pub fn monotonic_microseconds() -> i128 {

@@ -101,7 +101,8 @@ impl Fields {
 
     /// The values of every field of this name, in order.
     pub fn values(&self, known: Known) -> impl Iterator<Item = &[u8]> {
-        self.list.iter().filter(move |field| field.known == known).map(|field| self.value(field))
+        let list = if self.has(known) { &self.list[..] } else { &[] };
+        list.iter().filter(move |field| field.known == known).map(|field| self.value(field))
     }
 
     /// The values of every field called `name` (any case), in order; slower than [`Fields::values`].
@@ -203,7 +204,7 @@ fn recognise(name: &[u8]) -> Known {
     let begins_as = |other: &[u8]| name.first().is_some_and(|first| first.eq_ignore_ascii_case(&other[0]));
     for (candidate, known) in candidates(name.len()) {
         if begins_as(candidate) {
-            if name.eq_ignore_ascii_case(candidate) {
+            if is_token(name, candidate) {
                 return *known;
             }
             if reads_as(name, candidate) {
@@ -219,6 +220,13 @@ fn recognise(name: &[u8]) -> Known {
         front if reads_as(front, FAMILY) => Known::Disguised,
         _ => Known::Other,
     }
+}
+
+/// Whether a name is `lower`, which is in lower case, in any case of its own. A name has no control characters, so setting the
+/// bit by which the cases of a letter differ makes nothing else the same.
+#[inline]
+fn is_token(name: &[u8], lower: &[u8]) -> bool {
+    name.len() == lower.len() && name.iter().zip(lower).all(|(byte, lower)| byte | 0x20 == *lower)
 }
 
 /// Whether a CGI-style server takes two field names for the same. It gives its program `HTTP_X_REAL_IP` for `X-Real-IP` and

@@ -121,6 +121,8 @@ impl Balance {
     pub fn choose(&self, field: &(impl Field + ?Sized), key: Option<u64>, draw: u64) -> Option<usize> {
         match &self.0 {
             _ if field.is_empty() => None,
+            // Nobody has to be chosen.
+            _ if field.len() == 1 => field.look(0).map(|_| 0),
             Rule::InTurn(order) => order.next(field, draw).map(|(index, _)| index),
             Rule::LeastConnections(order) => least_connections(order, field, draw),
             Rule::PeakEwma => peak_ewma(field, draw),

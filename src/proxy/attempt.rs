@@ -55,8 +55,8 @@ pub struct Lent<'a> {
 pub enum Sent {
     /// On a connection of its own.
     Http1(Connection),
-    /// As a stream of a shared connection, with its place there.
-    Http2(Stream, Seat),
+    /// As a stream of a shared connection, with its place there. Boxed, so that the other is not moved as if it were as large.
+    Http2(Box<Stream>, Seat),
 }
 
 /// Why an attempt brought no complete answer.
@@ -155,7 +155,7 @@ pub fn begin(hand: Hand, terms: &Terms<'_>, onward: &Onward<'_>, trailers: bool)
     let key = request.upgrade.then(|| request.head.fields.named(b"sec-websocket-key").next()).flatten();
     let mut stream = Stream::to_provider(answer, body, !bodiless, key);
     stream.begin_answer(request.length, trailers);
-    Ok(Sent::Http2(stream, seat))
+    Ok(Sent::Http2(Box::new(stream), seat))
 }
 
 /// Goes on to the end, and keeps the connection where it is fit for another exchange. `scouted`: the request is sent, and the

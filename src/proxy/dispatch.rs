@@ -352,6 +352,9 @@ impl<'a> Trip<'a> {
     /// The time in which the client was awaited is nobody else's.
     fn was_awaited(&mut self, lent: &mut Lent<'_>) {
         let awaited = std::mem::take(&mut lent.awaited);
+        if awaited.is_zero() {
+            return;
+        }
         self.deadline = clock::after(self.deadline, awaited);
         self.whole = clock::after(self.whole, awaited);
     }
@@ -586,6 +589,7 @@ impl<'a> Trip<'a> {
         let (errand, provider) = (self.errand, &provider.config);
         let route = &errand.route.config;
         let (request, rewrite) = self.sent();
+        let left = self.deadline.saturating_duration_since(since);
         let terms = Terms {
             request,
             identity: errand.identity,
@@ -596,7 +600,7 @@ impl<'a> Trip<'a> {
             closing: errand.closing,
             deadline: self.deadline,
             // Less by what came before: a client's own time, a wait in the queue, another attempt.
-            full: self.deadline.saturating_duration_since(since) >= self.longest / 10 * 9,
+            full: left.as_nanos() * 10 >= self.longest.as_nanos() * 9,
             attempt_deadline: clock::after(since, self.retry.attempt_timeout),
             trail: &self.trail,
             seen: errand.seen,
@@ -617,7 +621,7 @@ impl<'a> Trip<'a> {
             peer: errand.peer,
             identity: errand.identity,
             key_fields: errand.caller.key_fields,
-            left: self.deadline.saturating_duration_since(since),
+            left,
             plain: self.opened.is_some(),
         };
         (terms, onward)

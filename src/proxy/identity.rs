@@ -12,7 +12,6 @@ use crate::net::proxy_header::Announce;
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
-use std::time::UNIX_EPOCH;
 
 /// Where a client's connection comes from: the socket's other end, or what a trusted balancer announced for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,9 +47,9 @@ pub struct Identity {
     /// 32 hexadecimal digits, or what a trusted peer called it.
     request_id: Name,
     /// 32 hexadecimal digits.
-    trace_id: [u8; 32],
+    trace_id: [[u8; 2]; 16],
     /// 16 hexadecimal digits: our own span, the parent of whatever the provider records.
-    span_id: [u8; 16],
+    span_id: [[u8; 2]; 8],
     /// Trace flags as they came.
     flags: [u8; 2],
 }
@@ -223,10 +222,10 @@ fn write_node(out: &mut Vec<u8>, address: &str) {
 impl Identity {
     /// Names a request: by what a trusted peer called it, else at random. `random` are 192 bits.
     pub fn new(fields: &Fields, trusted: bool, random: (u128, u64)) -> Self {
-        let (mut trace_id, mut span_id) = ([0; 32], [0; 16]);
-        hexadecimal(&random.0.to_be_bytes(), &mut trace_id);
-        hexadecimal(&random.1.to_be_bytes(), &mut span_id);
-        let mut identity = Identity { request_id: Name::new(&trace_id), trace_id, span_id, flags: *b"00" };
+        let trace_id = hexadecimal(random.0.to_be_bytes());
+        let span_id = hexadecimal(random.1.to_be_bytes());
+        let mut identity =
+            Identity { request_id: Name::new(trace_id.as_flattened()), trace_id, span_id, flags: *b"00" };
         if trusted {
             identity.believe(fields);
         }
@@ -245,16 +244,16 @@ impl Identity {
 
     /// The trace id, for logs.
     pub fn trace_id_text(&self) -> &str {
-        std::str::from_utf8(&self.trace_id).unwrap_or("")
+        std::str::from_utf8(self.trace_id.as_flattened()).unwrap_or("")
     }
 
     /// Appends `X-Request-Id` and `traceparent` (W3C Trace Context §3.2).
     pub fn write_fields(&self, out: &mut Vec<u8>) {
         self.write_request_id(out);
         out.extend_from_slice(b"traceparent: 00-");
-        out.extend_from_slice(&self.trace_id);
+        out.extend_from_slice(self.trace_id.as_flattened());
         out.push(b'-');
-        out.extend_from_slice(&self.span_id);
+        out.extend_from_slice(self.span_id.as_flattened());
         out.push(b'-');
         out.extend_from_slice(&self.flags);
         out.extend_from_slice(b"\r\n");
@@ -272,7 +271,7 @@ impl Identity {
             self.request_id = Name::new(id);
         }
         if let Some(parent) = fields.get(Known::Traceparent).and_then(parse_traceparent) {
-            self.trace_id.copy_from_slice(parent.0);
+            self.trace_id.as_flattened_mut().copy_from_slice(parent.0);
             self.flags.copy_from_slice(parent.1);
         }
     }
@@ -303,7 +302,7 @@ pub fn date_field(out: &mut Vec<u8>) {
     thread_local! {
         static LAST: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
     }
-    let second = clock::wall().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let second = clock::wall_second();
     LAST.with_borrow_mut(|(made, text)| {
         if *made != second {
             *made = second;
@@ -349,11 +348,13 @@ fn parse_traceparent(value: &[u8]) -> Option<(&[u8], &[u8])> {
     (hex(trace) && hex(span) && hex(flags) && !zero(trace) && !zero(span)).then_some((trace, flags))
 }
 
-/// Bytes as lower-case hexadecimal; `text` is twice as long. Two digits at a time, from a table.
-fn hexadecimal(bytes: &[u8], text: &mut [u8]) {
-    for (byte, digits) in bytes.iter().zip(text.chunks_exact_mut(2)) {
-        digits.copy_from_slice(&PAIRS[usize::from(*byte)]);
+/// Bytes as lower-case hexadecimal: two digits for each, from a table.
+fn hexadecimal<const N: usize>(bytes: [u8; N]) -> [[u8; 2]; N] {
+    let mut text = [[0; 2]; N];
+    for (digits, byte) in text.iter_mut().zip(bytes) {
+        *digits = PAIRS[usize::from(byte)];
     }
+    text
 }
 
 /// Every byte as two hexadecimal digits.
