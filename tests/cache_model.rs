@@ -17,7 +17,7 @@ mod cache {
     pub mod coalesce;
 }
 
-use cache::body::{Cut, Filling, Reader, Space, WINDOW};
+use cache::body::{Cut, Filling, Reader, Room, SLOW_READER, Space, WINDOW};
 use cache::coalesce::{Flights, Followed, Follower, Joined, Leader};
 use loom::future::block_on;
 use loom::sync::Arc;
@@ -283,10 +283,43 @@ fn a_writer_that_waits_for_a_reader_goes_on_when_it_reads_and_when_it_leaves() {
             let reader = filling.source().reader().expect("the beginning is there");
             filling.append(&vec![0; WINDOW as usize]).expect("somebody reads");
             let reads = thread::spawn(move || if leaves { drop(reader) } else { read(reader).map_or((), |_| ()) });
-            block_on(poll_fn(|cx| filling.poll_room(cx)));
+            block_on(poll_fn(|cx| match filling.poll_room(cx, now()) {
+                Room::There => Poll::Ready(()),
+                Room::Awaited(_) => Poll::Pending,
+            }));
             drop(filling);
             reads.join().expect("no panic");
             assert_eq!(space.used(), 0);
         });
     }
+}
+
+#[test]
+fn a_writer_that_waits_for_two_goes_on_with_the_one_that_reads() {
+    every_order(2, || {
+        let space = Space::new(0);
+        let mut filling = Filling::new(&space, 0);
+        let source = filling.source();
+        let [fast, mut slow] = [(); 2].map(|()| source.reader().expect("the beginning is there"));
+        filling.append(&vec![0; WINDOW as usize]).expect("somebody reads");
+        let reads = thread::spawn(move || read(fast));
+        // Time passes when the writer waits for it, and for nothing else.
+        let mut time = now();
+        block_on(poll_fn(|cx| {
+            loop {
+                match filling.poll_room(cx, time) {
+                    Room::There => return Poll::Ready(()),
+                    Room::Awaited(None) => return Poll::Pending,
+                    Room::Awaited(Some(until)) => time = until,
+                }
+            }
+        }));
+        assert_eq!(time, now() + SLOW_READER);
+        filling.append(b"more").expect("somebody reads");
+        assert!(filling.complete().is_none());
+        assert_eq!(reads.join().expect("no panic"), Ok(WINDOW as usize + 4));
+        assert!(block_on(poll_fn(|cx| Poll::Ready(slow.poll_bytes(cx).is_ready()))));
+        drop((slow, source));
+        assert_eq!(space.used(), 0);
+    });
 }

@@ -5,17 +5,23 @@
 //! `max_object`, or what all bodies that are coming in may hold together), it is only passed on: what every reader has read
 //! is let go, the writer waits for the slowest of them, and nobody else can join. In either case what is held is bounded.
 //!
+//! Who reads alone sets its own pace. Where somebody has read all there is and waits for more, each of the others may keep
+//! the writer waiting for [`SLOW_READER`] per [`WINDOW`] that it reads: whoever stands last and has used that up is left
+//! behind, and sees that the body is cut. So the one that does not keep up loses, and not those who do.
+//!
 //! It ends whole or cut, and readers can tell which.
 //!
 //! What came counts for as long as anybody holds it. A client may read for hours what the store has let go of long ago, and
 //! a thousand such clients would hold a thousand bodies: once all pieces take more than there may be, nothing more is kept.
 
 use super::sync::{Arc, Mutex, MutexGuard};
+use crate::instant::Instant;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 /// What bodies that are coming in may hold together, and what there is of all bodies.
 #[derive(Debug)]
@@ -61,7 +67,17 @@ pub struct Source {
     shared: Arc<Shared>,
 }
 
-/// The body ended before it was whole.
+/// Whether more may be added to a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// There is room.
+    There,
+    /// Its readers have to read first, which wakes the writer. At this time it is to ask again whatever happens: somebody may
+    /// have to be left behind then.
+    Awaited(Option<Instant>),
+}
+
+/// The body ended before it was whole, or went on without who reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the body ended before it was whole")]
 pub struct Cut;
@@ -93,6 +109,8 @@ struct State {
     readers: Vec<Place>,
     next_reader: u64,
     writer: Option<Waker>,
+    /// Since when the writer waits while somebody has read all there is and waits for more.
+    starved: Option<Instant>,
 }
 
 /// Where a reader stands.
@@ -102,6 +120,14 @@ struct Place {
     /// The number of the piece it takes next.
     next: u64,
     waker: Option<Waker>,
+    /// It has read all there is, and waits for more.
+    starves: bool,
+    /// It had something to read when the time was last noted.
+    behind: bool,
+    /// For how long others had nothing to read because of those who have, this one among them; and bytes it took meanwhile,
+    /// with what each piece costs besides. Both begin anew with each [`WINDOW`], and where it has caught up.
+    held_up: Duration,
+    taken: u64,
 }
 
 // === impl Space ===
@@ -202,6 +228,7 @@ impl Filling {
             readers: Vec::new(),
             next_reader: 0,
             writer: None,
+            starved: None,
         };
         let shared = Shared { space: std::sync::Arc::clone(space), max, state: Mutex::new(state) };
         Filling { shared: Arc::new(shared), over: false }
@@ -213,17 +240,29 @@ impl Filling {
         Source { shared: Arc::clone(&self.shared) }
     }
 
-    /// Waits until there is room for more: at once while the whole is kept.
-    pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Whether there is room for more, as of `now`: always while the whole is kept. Who keeps others waiting for too long is
+    /// left behind.
+    pub fn poll_room(&mut self, cx: &mut Context<'_>, now: Instant) -> Room {
         let mut state = self.shared.lock();
-        if state.whole || state.readers.is_empty() || state.held < WINDOW {
-            return Poll::Ready(());
+        if state.whole {
+            return Room::There;
         }
-        state.writer = Some(cx.waker().clone());
-        Poll::Pending
+        state.note_time(now);
+        let (freed, left_behind) = state.leave_behind();
+        let room = if state.has_room() {
+            state.writer = None;
+            Room::There
+        } else {
+            state.writer = Some(cx.waker().clone());
+            Room::Awaited(state.starved.map(|_| now + state.patience()))
+        };
+        drop(state);
+        self.shared.space.give_back(freed, false);
+        left_behind.into_iter().filter_map(|place| place.waker).for_each(Waker::wake);
+        room
     }
 
-    /// Adds a copy of `bytes`, once [`Filling::poll_room`] was ready.
+    /// Adds a copy of `bytes`, once [`Filling::poll_room`] found room.
     ///
     /// # Errors
     /// See [`Unwanted`].
@@ -249,7 +288,7 @@ impl Filling {
         state.held += cost;
         state.pieces.push_back(Piece::share(bytes.into(), &self.shared.space));
         let freed = state.let_go();
-        let wakers = state.take_wakers();
+        let wakers = state.feed();
         drop(state);
         self.shared.space.give_back(freed, false);
         wakers.into_iter().for_each(Waker::wake);
@@ -297,7 +336,8 @@ impl Source {
         }
         let id = state.next_reader;
         state.next_reader += 1;
-        state.readers.push(Place { id, next: 0, waker: None });
+        let held_up = Duration::ZERO;
+        state.readers.push(Place { id, next: 0, waker: None, starves: false, behind: false, held_up, taken: 0 });
         drop(state);
         Some(Reader { shared: Arc::clone(&self.shared), id, used: 0, piece: Bytes::new(), next: 0 })
     }
@@ -313,15 +353,18 @@ impl Reader {
     pub fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Result<&[u8], Cut>> {
         if self.used == self.piece.len() {
             let mut state = self.shared.lock();
-            let index = self.next - state.front;
-            if let Some(piece) = state.pieces.get(index as usize).cloned() {
+            let Some(index) = state.index(self.id) else { return Poll::Ready(Err(Cut)) };
+            let ahead = self.next - state.front;
+            if let Some(piece) = state.pieces.get(ahead as usize).cloned() {
                 (self.piece, self.used) = (piece, 0);
                 self.next += 1;
-                let next = self.next;
-                if let Some(place) = state.place(self.id) {
-                    place.next = next;
-                }
-                let (freed, writer) = (state.let_go(), state.writer_if_room());
+                let place = &mut state.readers[index];
+                place.next = self.next;
+                place.taken += self.piece.len() as u64 + PIECE_COST;
+                let keeps_up = place.taken >= WINDOW;
+                let freed = state.let_go();
+                // That it keeps up is to be noted when it does, or it would have its time once more.
+                let writer = if keeps_up || state.has_room() { state.writer.take() } else { None };
                 drop(state);
                 self.shared.space.give_back(freed, false);
                 if let Some(writer) = writer {
@@ -330,13 +373,27 @@ impl Reader {
             } else if let Some(end) = state.end {
                 return Poll::Ready(end.map(|()| &[][..]));
             } else {
-                if let Some(place) = state.place(self.id) {
-                    place.waker = Some(cx.waker().clone());
+                let place = &mut state.readers[index];
+                (place.waker, place.starves) = (Some(cx.waker().clone()), true);
+                // From now on the writer keeps somebody waiting.
+                let writer = if state.starved.is_none() { state.writer.take() } else { None };
+                drop(state);
+                if let Some(writer) = writer {
+                    writer.wake();
                 }
                 return Poll::Pending;
             }
         }
         Poll::Ready(Ok(&self.piece[self.used..]))
+    }
+
+    /// Ready once it was left behind. For whoever cannot use what is in hand, and does not ask for more.
+    pub fn poll_left_behind(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.shared.lock();
+        let Some(index) = state.index(self.id) else { return Poll::Ready(()) };
+        let place = &mut state.readers[index];
+        (place.waker, place.starves) = (Some(cx.waker().clone()), false);
+        Poll::Pending
     }
 
     /// The same bytes once more, as they were last announced.
@@ -357,7 +414,8 @@ impl Drop for Reader {
         if let Some(index) = state.index(self.id) {
             state.readers.remove(index);
         }
-        let (freed, writer) = (state.let_go(), state.writer_if_room());
+        // Perhaps there is room now, and perhaps nobody is kept waiting any more.
+        let (freed, writer) = (state.let_go(), state.writer.take());
         drop(state);
         self.shared.space.give_back(freed, false);
         if let Some(writer) = writer {
@@ -381,7 +439,7 @@ impl Shared {
         let pieces = (state.whole && how.is_ok()).then(|| state.pieces.iter().cloned().collect());
         // It is no longer coming in: a client that reads it slowly keeps nobody else's from being kept.
         let arrived = if pieces.is_some() { std::mem::take(&mut state.held) } else { 0 };
-        let wakers = state.take_wakers();
+        let wakers = state.feed();
         drop(state);
         self.space.give_back(arrived, true);
         wakers.into_iter().for_each(Waker::wake);
@@ -402,24 +460,63 @@ impl Drop for Shared {
 // === impl State ===
 
 impl State {
-    fn place(&mut self, id: u64) -> Option<&mut Place> {
-        let index = self.index(id)?;
-        self.readers.get_mut(index)
-    }
-
     /// Where a reader stands in the list, which is in the order of their numbers: thousands may read, and each looks.
     fn index(&self, id: u64) -> Option<usize> {
         self.readers.binary_search_by_key(&id, |place| place.id).ok()
     }
 
-    fn take_wakers(&mut self) -> Vec<Waker> {
-        self.readers.iter_mut().filter_map(|place| place.waker.take()).collect()
+    /// There is something for those who wait for more.
+    fn feed(&mut self) -> Vec<Waker> {
+        let waits = |place: &mut Place| if std::mem::take(&mut place.starves) { place.waker.take() } else { None };
+        self.readers.iter_mut().filter_map(waits).collect()
     }
 
-    /// The writer, if it waits and has room now, or has nobody left to wait for.
-    fn writer_if_room(&mut self) -> Option<Waker> {
-        let has_room = self.held < WINDOW || self.readers.is_empty();
-        if has_room { self.writer.take() } else { None }
+    fn has_room(&self) -> bool {
+        self.held < WINDOW || self.readers.is_empty()
+    }
+
+    /// Notes for how long somebody was kept waiting, up to `now`, and by whom.
+    fn note_time(&mut self, now: Instant) {
+        let lately = self.starved.take().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let end = self.front + self.pieces.len() as u64;
+        for place in &mut self.readers {
+            if std::mem::replace(&mut place.behind, place.next < end) {
+                place.held_up += lately;
+            }
+            if !place.behind || place.taken >= WINDOW {
+                (place.held_up, place.taken) = (Duration::ZERO, 0);
+            }
+        }
+        let starves = self.readers.iter().any(|place| place.starves);
+        self.starved = (starves && !self.has_room()).then_some(now);
+    }
+
+    /// Goes on without those who stand last and have kept others waiting for too long, until there is room. Gives how much
+    /// was let go, and where they stood.
+    fn leave_behind(&mut self) -> (u64, Vec<Place>) {
+        let (mut freed, mut left_behind) = (0, Vec::new());
+        while self.starved.is_some() && !self.has_room() {
+            let (last, before) = (self.last(), left_behind.len());
+            let is_slow = |place: &mut Place| place.next == last && place.held_up >= SLOW_READER;
+            left_behind.extend(self.readers.extract_if(.., is_slow));
+            if left_behind.len() == before {
+                break;
+            }
+            freed += self.let_go();
+        }
+        (freed, left_behind)
+    }
+
+    /// How long somebody who stands last may yet keep others waiting.
+    fn patience(&self) -> Duration {
+        let last = self.last();
+        let longest = self.readers.iter().filter(|place| place.next == last).map(|place| place.held_up).max();
+        SLOW_READER.saturating_sub(longest.unwrap_or_default())
+    }
+
+    /// The number of the next piece of those who stand last.
+    fn last(&self) -> u64 {
+        self.readers.iter().map(|place| place.next).min().unwrap_or(u64::MAX)
     }
 
     /// Lets go of what every reader has taken, where the whole is not kept; says how much that was.
@@ -427,9 +524,8 @@ impl State {
         if self.whole {
             return 0;
         }
-        let behind = self.readers.iter().map(|place| place.next).min().unwrap_or(u64::MAX);
-        let before = self.held;
-        while self.front < behind
+        let (last, before) = (self.last(), self.held);
+        while self.front < last
             && let Some(piece) = self.pieces.pop_front()
         {
             self.front += 1;
@@ -469,3 +565,5 @@ pub const WINDOW: u64 = 256 * 1024;
 pub const PIECE_COST: u64 = 96;
 /// Bytes of a piece that is worth a write of its own.
 pub const PIECE: usize = 64 * 1024;
+/// For how long a reader may keep others waiting before it has read a [`WINDOW`]: 51 KiB a second, where others are faster.
+pub const SLOW_READER: Duration = Duration::from_secs(5);

@@ -1,8 +1,15 @@
-use super::body::{Cut, Filling, PIECE, PIECE_COST, Reader, Space, Unwanted, WINDOW};
+use super::body::{Cut, Filling, PIECE, PIECE_COST, Reader, Room, SLOW_READER, Space, Unwanted, WINDOW};
+use crate::clock;
+use crate::instant::Instant;
 use bytes::Bytes;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 const ROOM: u64 = 1 << 20;
+/// A piece four of which fill the window.
+static QUARTER: [u8; WINDOW as usize / 4] = [0; WINDOW as usize / 4];
 
 /// What a reader finds now: bytes, or the end, or that it has to wait.
 fn read(reader: &mut Reader) -> Poll<Result<Vec<u8>, Cut>> {
@@ -14,6 +21,41 @@ fn read(reader: &mut Reader) -> Poll<Result<Vec<u8>, Cut>> {
     };
     reader.advance(bytes.len());
     Poll::Ready(Ok(bytes))
+}
+
+/// Whether there is room, and if not, in how many seconds the writer is to ask again.
+fn room(filling: &mut Filling, now: Instant) -> Result<(), Option<f64>> {
+    let mut cx = Context::from_waker(Waker::noop());
+    match filling.poll_room(&mut cx, now) {
+        Room::There => Ok(()),
+        Room::Awaited(until) => Err(until.map(|until| (until - now).as_secs_f64())),
+    }
+}
+
+/// A body that is only passed on and has `N` readers, which were given nothing yet.
+fn passed_on<const N: usize>() -> (Filling, [Reader; N]) {
+    let filling = Filling::new(&Space::new(0), ROOM);
+    let source = filling.source();
+    (filling, [(); N].map(|()| source.reader().expect("the beginning is there")))
+}
+
+/// Adds pieces until there is room for none; says how many.
+fn fill(filling: &mut Filling, now: Instant) -> u32 {
+    let mut pieces = 0;
+    while room(filling, now).is_ok() {
+        filling.append(&QUARTER).expect("somebody reads");
+        pieces += 1;
+    }
+    pieces
+}
+
+/// Reads all there is, and waits for more; says how many pieces there were.
+fn read_all(reader: &mut Reader) -> u32 {
+    let mut pieces = 0;
+    while matches!(read(reader), Poll::Ready(Ok(bytes)) if !bytes.is_empty()) {
+        pieces += 1;
+    }
+    pieces
 }
 
 fn got(text: &str) -> Poll<Result<Vec<u8>, Cut>> {
@@ -97,27 +139,155 @@ fn nobody_brings_in_what_is_neither_read_nor_kept() {
 
 #[test]
 fn the_writer_waits_for_the_slowest_of_those_it_is_passed_on_to() {
-    let mut filling = Filling::new(&Space::new(0), ROOM);
-    let source = filling.source();
-    let mut slow = source.reader().expect("the beginning is there");
-    let mut fast = source.reader().expect("the beginning is there");
-    let mut cx = Context::from_waker(Waker::noop());
-    let piece = vec![0; WINDOW as usize / 4];
-    let mut pieces = 0;
-    while filling.poll_room(&mut cx).is_ready() {
-        filling.append(&piece).expect("somebody reads");
-        pieces += 1;
-        assert!(matches!(read(&mut fast), Poll::Ready(Ok(bytes)) if !bytes.is_empty()));
-    }
-    assert_eq!(pieces, 4);
+    let (mut filling, [mut slow, mut fast]) = passed_on();
+    let now = clock::now();
+    assert_eq!(fill(&mut filling, now), 4);
+    assert_eq!(read_all(&mut fast), 4);
+    assert!(room(&mut filling, now).is_err());
     assert!(read(&mut slow).is_ready());
-    assert!(filling.poll_room(&mut cx).is_ready());
+    assert!(room(&mut filling, now).is_ok());
     drop(slow);
     for _ in 0..20 {
-        assert!(filling.poll_room(&mut cx).is_ready(), "who has left holds up nobody");
-        filling.append(&piece).expect("somebody reads");
+        assert!(room(&mut filling, now).is_ok(), "who has left holds up nobody");
+        filling.append(&QUARTER).expect("somebody reads");
         assert!(read(&mut fast).is_ready());
     }
+}
+
+#[test]
+fn who_keeps_others_waiting_is_left_behind_and_they_go_on() {
+    let (mut filling, [mut slow, mut fast]) = passed_on();
+    let now = clock::now();
+    assert!(read(&mut slow).is_pending());
+    fill(&mut filling, now);
+    assert!(read(&mut slow).is_ready());
+    read_all(&mut fast);
+    assert_eq!(fill(&mut filling, now), 1);
+    assert_eq!(room(&mut filling, now), Err(None));
+    read_all(&mut fast);
+    assert_eq!(room(&mut filling, now), Err(Some(5.0)));
+    assert_eq!(room(&mut filling, now + Duration::from_secs(2)), Err(Some(3.0)));
+    let (watched, waker) = watched();
+    assert!(slow.poll_left_behind(&mut Context::from_waker(&waker)).is_pending());
+    assert!(room(&mut filling, now + SLOW_READER).is_ok());
+    assert_eq!(watched.0.load(Ordering::Relaxed), 1, "its client may be waiting for something else");
+    assert!(slow.poll_left_behind(&mut Context::from_waker(&waker)).is_ready());
+    assert_eq!(read(&mut slow), Poll::Ready(Err(Cut)));
+    for _ in 0..20 {
+        filling.append(&QUARTER).expect("somebody reads");
+        assert_eq!(read_all(&mut fast), 1);
+        assert!(room(&mut filling, now + SLOW_READER).is_ok());
+    }
+    assert_eq!(filling.readers(), 1);
+    drop(fast);
+    assert_eq!(filling.append(b"x"), Err(Unwanted));
+}
+
+#[test]
+fn all_who_keep_others_waiting_go_together_wherever_they_stand() {
+    let (mut filling, [mut first, mut second, mut third, mut fast]) = passed_on();
+    let now = clock::now();
+    fill(&mut filling, now);
+    assert!(read(&mut second).is_ready());
+    assert!(read(&mut third).is_ready() && read(&mut third).is_ready());
+    read_all(&mut fast);
+    assert!(room(&mut filling, now).is_err());
+    // None but the last is in the way of one more piece, and the next as soon as it is.
+    assert!(room(&mut filling, now + SLOW_READER).is_ok());
+    assert_eq!((read(&mut first), filling.readers()), (Poll::Ready(Err(Cut)), 3));
+    for left in [2, 1] {
+        filling.append(&QUARTER).expect("somebody reads");
+        read_all(&mut fast);
+        assert!(room(&mut filling, now + SLOW_READER).is_ok());
+        assert_eq!(filling.readers(), left);
+    }
+}
+
+#[test]
+fn who_reads_alone_sets_its_own_pace() {
+    let (mut filling, [mut reader]) = passed_on();
+    let now = clock::now();
+    fill(&mut filling, now);
+    for hours in 0..20 {
+        assert_eq!(room(&mut filling, now + Duration::from_hours(hours)), Err(None));
+    }
+    assert_eq!(read_all(&mut reader), 4);
+}
+
+#[test]
+fn nobody_is_left_behind_while_nobody_waits_for_more() {
+    let (mut filling, [_slow, mut other]) = passed_on();
+    let now = clock::now();
+    fill(&mut filling, now);
+    let (watched, waker) = watched();
+    let ask = |filling: &mut Filling, hours| {
+        filling.poll_room(&mut Context::from_waker(&waker), now + Duration::from_hours(hours))
+    };
+    assert_eq!(ask(&mut filling, 0), Room::Awaited(None));
+    assert_eq!(ask(&mut filling, 1), Room::Awaited(None));
+    read_all(&mut other);
+    assert_eq!(watched.0.load(Ordering::Relaxed), 1, "the writer learns that somebody waits");
+    assert_eq!(ask(&mut filling, 2), Room::Awaited(Some(now + Duration::from_hours(2) + SLOW_READER)));
+    drop(other);
+    assert_eq!(watched.0.load(Ordering::Relaxed), 2, "and that nobody does");
+    assert_eq!(ask(&mut filling, 3), Room::Awaited(None));
+    assert_eq!(filling.readers(), 1);
+}
+
+#[test]
+fn who_reads_a_window_before_its_time_is_over_keeps_up() {
+    let (mut filling, [mut slow, mut fast]) = passed_on();
+    let mut now = clock::now();
+    // A quarter of it in 1.2 seconds, for a minute; then in 1.4.
+    for (millis, pieces, readers) in [(1200, 50, 2), (1400, 5, 1)] {
+        for _ in 0..pieces {
+            fill(&mut filling, now);
+            read_all(&mut fast);
+            let _ = room(&mut filling, now);
+            now += Duration::from_millis(millis);
+            let _ = room(&mut filling, now);
+            let _ = read(&mut slow);
+        }
+        assert_eq!(filling.readers(), readers, "{millis}");
+    }
+}
+
+#[test]
+fn that_a_reader_keeps_up_is_noted_when_it_does() {
+    let mut filling = Filling::new(&Space::new(ROOM), ROOM);
+    let source = filling.source();
+    let [mut slow, mut fast] = [(); 2].map(|()| source.reader().expect("the beginning is there"));
+    // Far more than the window was kept before there was too much.
+    for _ in 0..ROOM as usize / QUARTER.len() {
+        filling.append(&QUARTER).expect("somebody reads");
+    }
+    read_all(&mut fast);
+    let now = clock::now();
+    let (watched, waker) = watched();
+    let mut cx = Context::from_waker(&waker);
+    assert_eq!(filling.poll_room(&mut cx, now), Room::Awaited(Some(now + SLOW_READER)));
+    for pieces in 1..=4 {
+        assert!(read(&mut slow).is_ready());
+        assert_eq!(watched.0.load(Ordering::Relaxed), pieces / 4);
+    }
+    let later = now + Duration::from_secs(1);
+    assert_eq!(filling.poll_room(&mut cx, later), Room::Awaited(Some(later + SLOW_READER)));
+    assert!(filling.poll_room(&mut cx, later + SLOW_READER) == Room::There);
+}
+
+#[test]
+fn the_time_before_it_came_does_not_count_against_a_reader() {
+    let (mut filling, [_slow, mut fast]) = passed_on();
+    let now = clock::now();
+    fill(&mut filling, now);
+    read_all(&mut fast);
+    assert!(room(&mut filling, now).is_err());
+    let late = filling.source().reader().expect("the beginning is there");
+    assert_eq!(room(&mut filling, now + SLOW_READER), Err(Some(5.0)));
+    assert_eq!(filling.readers(), 2);
+    assert!(room(&mut filling, now + 2 * SLOW_READER).is_ok());
+    assert_eq!(filling.readers(), 1);
+    drop(late);
 }
 
 #[test]
@@ -190,4 +360,19 @@ fn what_came_in_small_pieces_is_kept_in_large_ones() {
     assert_eq!(pieces.iter().map(Bytes::len).collect::<Vec<_>>(), [2000, PIECE, 10]);
     let expected: Vec<u8> = (0..1000_u16).flat_map(u16::to_be_bytes).collect();
     assert_eq!(pieces[0], expected);
+}
+
+/// Counts how often somebody was woken.
+#[derive(Default)]
+struct Watched(AtomicU32);
+
+impl Wake for Watched {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn watched() -> (Arc<Watched>, Waker) {
+    let watched = Arc::new(Watched::default());
+    (Arc::clone(&watched), watched.into())
 }

@@ -5,6 +5,7 @@
 
 mod deliver;
 mod fetch;
+mod key;
 
 use super::attempt::Lent;
 use super::dispatch::{self, Errand};
@@ -16,7 +17,7 @@ use super::respond::{Came, Refusal, Refused};
 use super::{Here, Stop, forward, verdict, waiting};
 use crate::cache::answer::Answer;
 use crate::cache::coalesce::{Followed, Follower, Joined, Leader};
-use crate::cache::key::{self, Key, Parts};
+use crate::cache::key::Key;
 use crate::cache::reply::{Cache, Failure, Reply};
 use crate::cache::status::{Done, Forwarded, Status, Ttl, Why};
 use crate::cache::store::{About, Head, Stored};
@@ -25,7 +26,6 @@ use crate::config;
 use crate::http1::fields::{Fields, Known};
 use crate::http1::framing::Length;
 use crate::http1::head::ResponseHead;
-use crate::http1::target;
 use crate::instant::Instant;
 use crate::policy::class::Class;
 use crate::policy::freshness::{Asked, Method, Terms, Times, Use, invalidation};
@@ -142,7 +142,7 @@ impl<'a> Question<'a> {
         if self.passes_by().is_some() || self.asked.method == Method::Post {
             return None;
         }
-        self.key = key(self.errand, None)?;
+        self.key = key::of(self.errand, None)?;
         self.look = Some(self.look(lent.now));
         let (stored, Use::Fresh) = self.look.as_ref()?.hit.as_ref()? else { return None };
         let (now, wall) = (lent.now, self.wall());
@@ -167,7 +167,7 @@ impl<'a> Question<'a> {
             return self.alone(&Look::without(Why::Bypass), lent, record).await;
         }
         if self.look.is_none() {
-            match key(self.errand, self.body.as_deref()) {
+            match key::of(self.errand, self.body.as_deref()) {
                 Some(key) => self.key = key,
                 None => return self.alone(&Look::without(Why::Bypass), lent, record).await,
             }
@@ -272,6 +272,11 @@ impl<'a> Question<'a> {
             self.refresh(&look, lent.now);
             return self.stale(stored, &failure, lent, record).await;
         }
+        self.join(&look, lent, record).await
+    }
+
+    /// Brings the reply for all who want the same, or is given what another brings.
+    async fn join(&self, look: &Look, lent: &mut Lent<'_>, record: &mut Record<'_>) -> Result<Answered, Stop> {
         let mut flight = self.flight(self.errand.caller.class);
         if self.asked.authorised || self.asked.cookie {
             // What one of these brings is mostly for nobody else, and says nothing of the others.
@@ -287,7 +292,7 @@ impl<'a> Question<'a> {
                     Some(Followed::Alone) => break,
                     Some(Followed::Published(reply)) => (reply, true),
                     Some(Followed::Lead(leader)) => return self.lead(leader, true, lent, record).await,
-                    None => return self.late(&look, lent, record).await,
+                    None => return self.late(look, lent, record).await,
                 },
             };
             let terms = match &*reply {
@@ -325,7 +330,7 @@ impl<'a> Question<'a> {
             let done = Forwarded { why: look.why, status: None, stored: false, collapsed };
             return self.give_reply(&reply, reader, Done::Forwarded(done), (None, None), lent).await;
         }
-        self.alone(&look, lent, record).await
+        self.alone(look, lent, record).await
     }
 
     /// What brings its reply for others is known by. Who is urgent does not wait behind who is not.
@@ -700,7 +705,7 @@ fn invalidate(errand: &Errand<'_>, cache: &Cache, answer: &ResponseHead) {
     if !invalidation::invalidates(request.method, answer.status) {
         return;
     }
-    let Some(key) = key(errand, None).map(|key| Key::new(&key)) else { return };
+    let Some(key) = key::of(errand, None).map(|key| Key::new(&key)) else { return };
     let Ok(url) = str::from_utf8(key.url()) else { return };
     cache.invalidate(url);
     let Some((scheme, rest)) = url.split_once("://") else { return };
@@ -711,71 +716,6 @@ fn invalidate(errand: &Errand<'_>, cache: &Cache, answer: &ResponseHead) {
             cache.invalidate(&format!("{scheme}://{host}{target}"));
         }
     }
-}
-
-/// What the answer to a request is found by, if there is such a thing. What a trusted peer says of the client's own request
-/// stands in it as the provider will read it.
-fn key(errand: &Errand<'_>, body: Option<&[u8]>) -> Option<Vec<u8>> {
-    let (request, peer) = (errand.request, errand.peer);
-    let told = |known| if peer.trusted { request.head.fields.get(known) } else { None };
-    let scheme = match told(Known::XForwardedProto) {
-        None => peer.scheme,
-        Some(b"http") => "http",
-        Some(b"https") => "https",
-        Some(_) => return None,
-    };
-    let own = request.authority;
-    let authority = match told(Known::XForwardedHost) {
-        None => Cow::Borrowed(own),
-        Some(host) if host.eq_ignore_ascii_case(own) => Cow::Borrowed(own),
-        // Both may be what the provider goes by; a comma stands in no host.
-        Some(host) => {
-            target::host(host).ok()?;
-            Cow::Owned([host, own].join(&b','))
-        }
-    };
-    // What a body means is a part of it.
-    let meant = |name: &'static [u8]| request.head.fields.named(name).flat_map(|value| [value, b"\0"]);
-    let hash = body.map(|body| {
-        let meaning = [&b"content-type"[..], b"content-encoding", b"content-language"].into_iter().flat_map(meant);
-        key::body_hash(meaning.chain([&b"\0"[..], body]))
-    });
-    let mut place = Vec::new();
-    if peer.trusted {
-        told_beside(&request.head.fields, &mut place);
-    }
-    let parts = Parts {
-        route: &errand.route.config.name,
-        place: &place,
-        scheme,
-        authority: &authority,
-        path: request.path,
-        query: request.query,
-        body: hash.as_ref(),
-    };
-    let mut key = Vec::with_capacity(KEY_EXPECTED);
-    parts.write(&mut key);
-    Some(key)
-}
-
-/// What a trusted peer tells providers of the way before it, but for who the client is: a provider may answer by it.
-fn told_beside(fields: &Fields, out: &mut Vec<u8>) {
-    for (known, name, value) in fields.iter() {
-        if known == Known::XForwarded {
-            out.extend([name, b":", value, b"\n"].concat());
-        }
-        if known == Known::Forwarded {
-            let pairs = value.split(|byte| matches!(byte, b',' | b';')).map(<[u8]>::trim_ascii);
-            let is_of_node = |pair: &[u8]| [&b"for="[..], b"by="].iter().any(|name| starts_with(pair, name));
-            for pair in pairs.filter(|pair| !is_of_node(pair)) {
-                out.extend([pair, b"\n"].concat());
-            }
-        }
-    }
-}
-
-fn starts_with(text: &[u8], begin: &[u8]) -> bool {
-    text.get(..begin.len()).is_some_and(|part| part.eq_ignore_ascii_case(begin))
 }
 
 /// What `Cache-Status` says of a reply that is given.
@@ -792,9 +732,6 @@ const FLIGHTS: usize = 4;
 
 /// What sets the key of requests that tell who sends them apart, while they are under way.
 const PERSONAL: &[u8] = b"\0personal";
-
-/// Room made for a key.
-const KEY_EXPECTED: usize = 128;
 
 /// Room made for `Cache-Status`.
 const STATUS_EXPECTED: usize = 48;

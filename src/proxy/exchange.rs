@@ -777,6 +777,10 @@ impl<'a> Exchange<'a> {
             (Phase::Head, _) => (clock::after(moved, self.terms.first_byte), Broken::FirstByte),
             // What comes soon or goes on as it is has its own end.
             (Phase::Scouted | Phase::Hold { .. } | Phase::Withhold { .. }, _) => (clock::far(now), Broken::Idle),
+            // Those for whom it is brought into this process have deadlines of their own, and go on without who is too slow.
+            (Phase::Body { on_client: true }, _) if matches!(self.client, Side::Inside(_)) => {
+                (clock::far(now), Broken::ClientGone)
+            }
             (Phase::Body { on_client: true }, _) => (clock::after(moved, self.terms.client_idle), Broken::ClientGone),
             // An answer has begun, but it is the client's turn: the provider is not to blame for waiting too.
             (Phase::Body { on_client: false }, Up::AwaitClient) if self.awaits_client() => {

@@ -111,6 +111,8 @@ pub enum Stop {
     Gone,
     /// The answer broke after its head had gone out.
     Cut,
+    /// The client took its answer so slowly that others who get the same would have had to wait for it.
+    TooSlow,
 }
 
 /// Takes a request, whose head lies parsed on the desk, to its one answer.
@@ -150,6 +152,10 @@ pub async fn handle(client: Side<'_>, desk: &mut Desk, here: &Here<'_>) -> After
         Err(Stop::Refused(refused)) => refuse(&refused, head, &identity, in_step, &mut lent, &mut record),
         Err(Stop::Cut) => cut(lent.opened.map_or(lent.answer.status, |_| respond::OPENED), &mut record),
         Err(Stop::Gone) => After::Abort,
+        Err(Stop::TooSlow) => {
+            record.error = Some(TOO_SLOW.to_owned());
+            After::Abort
+        }
     };
     let host = checked.as_ref().map_or("", |request| request.host.as_ref());
     let (bytes_in, bytes_out) = (lent.client.body_read(), lent.client.body_written());
@@ -337,6 +343,9 @@ impl From<Refused> for Stop {
         Stop::Refused(Box::new(refused))
     }
 }
+
+/// What the log says of a client that others need not wait for.
+const TOO_SLOW: &str = "client_too_slow";
 
 /// Bytes of an unread request body that are read and dropped to keep a connection; a longer one costs the connection.
 pub const DRAIN_BYTES: u64 = 256 * 1024;

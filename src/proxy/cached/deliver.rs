@@ -200,6 +200,10 @@ async fn send(
         let awaits_client = match pump.run(&mut content, client, &|_| false, cx) {
             Flow::Done => return Poll::Ready(Ok(())),
             Flow::SinkFailed(_) => return Poll::Ready(Err(Stop::Gone)),
+            // That others need not wait for it comes first: it ends for this client alone.
+            Flow::SourceFailed(_) | Flow::AwaitSink if content.poll_left_behind(cx).is_ready() => {
+                return Poll::Ready(Err(Stop::TooSlow));
+            }
             Flow::SourceFailed(_) => return Poll::Ready(Err(Stop::Cut)),
             Flow::AwaitSource => false,
             Flow::AwaitSink => true,
@@ -239,6 +243,14 @@ impl Content {
     /// What is there.
     pub(super) fn pieces(pieces: Vec<Bytes>) -> Self {
         Content::Pieces(pieces.into_iter().filter(|piece| !piece.is_empty()).collect())
+    }
+
+    /// Ready once others who read the same go on without this client.
+    fn poll_left_behind(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Content::Pieces(_) => Poll::Pending,
+            Content::Coming(reader) => reader.poll_left_behind(cx),
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! client is inside this process, and takes the answer: the [`Fill`]. The head decides: a reply that may be kept is published
 //! at once, and kept when it is complete.
 
-use crate::cache::body::{Filling, Reader};
+use crate::cache::body::{Filling, Reader, Room};
 use crate::cache::coalesce::Leader;
 use crate::cache::key::Key;
 use crate::cache::reply::{Cache, Failure, Reply};
@@ -42,7 +42,7 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 /// What is to be fetched, and for whom. It holds everything that a request borrows elsewhere.
@@ -195,7 +195,7 @@ enum Phase {
 }
 
 #[derive(Debug)]
-struct Take(Arc<Fill>);
+struct Take(Arc<Fill>, Timer);
 
 /// Begins a fetch. `alone`: it is for nobody who waits.
 pub(super) fn begin(fetch: Fetch, leader: Leader<Reply>, alone: bool) -> Wait {
@@ -250,7 +250,7 @@ async fn ask(fill: &Arc<Fill>, asks: &[(&'static [u8], Vec<u8>)], teller: &Telle
     // And what nobody waits for is in nobody's way.
     let class = if fill.alone { Class::Low } else { caller.class };
     let caller = Caller { timeout: None, attempts: None, class, ..caller };
-    let mut inside = Inside::new(fill.fetch.body.clone(), Box::new(Take(Arc::clone(fill))));
+    let mut inside = Inside::new(fill.fetch.body.clone(), Box::new(Take(Arc::clone(fill), Timer::default())));
     let (mut answer, mut timer, closing) = (ResponseHead::default(), Timer::default(), AtomicBool::new(false));
     let now = clock::now();
     fill.state().requested = now;
@@ -488,7 +488,13 @@ impl Taker for Take {
         let mut state = self.0.state();
         match &mut state.phase {
             Phase::Keep(filling, _) | Phase::Pass(filling) => {
-                ready!(filling.poll_room(cx));
+                let now = clock::now();
+                if let Room::Awaited(until) = filling.poll_room(cx, now) {
+                    if until.is_some_and(|until| self.1.poll(cx, until, now).is_ready()) {
+                        cx.waker().wake_by_ref();
+                    }
+                    return Poll::Pending;
+                }
                 let taken = filling.append(data).map(|()| data.len());
                 Poll::Ready(taken.map_err(|_| io::ErrorKind::BrokenPipe.into()))
             }

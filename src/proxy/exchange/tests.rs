@@ -3,9 +3,11 @@
 
 use super::*;
 use crate::http1::head::RequestHead;
+use crate::net::inside::{Inside, Taker};
 use crate::net::io::Io;
 use crate::net::wire::Wire;
 use crate::proxy::frame;
+use bytes::Bytes;
 use std::future::Future;
 use std::pin::pin;
 use tokio::io::AsyncWriteExt;
@@ -326,6 +328,38 @@ async fn drain(stage: &mut Stage<'_>) {
         let _: Poll<std::io::Result<u64>> = takes.as_mut().poll(cx);
         assert!(!exchange.move_answer(cx).expect("the answer moves"), "it is longer");
         if streams(exchange) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// Nobody who takes an answer for others, just now.
+#[derive(Debug)]
+struct Waits;
+
+impl Taker for Waits {
+    fn interim(&mut self, _: u16, _: &[u8]) {}
+
+    fn head(&mut self, _: u16, _: &[u8]) {}
+
+    fn poll_take(&mut self, _: &mut Context<'_>, _: &[u8]) -> Poll<std::io::Result<usize>> {
+        Poll::Pending
+    }
+
+    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test]
+async fn an_answer_for_many_waits_for_them_as_long_as_they_may_take() {
+    play(GET, LIMITS, async |mut stage| {
+        stage.until(|exchange| exchange.up == Up::Sent).await;
+        stage.exchange.committed = true;
+        stage.exchange.phase = Phase::Body { on_client: true };
+        assert_eq!(stage.next(1), (76.0, "ClientGone".to_owned()));
+        let inside = Box::leak(Box::new(Inside::new(Bytes::new(), Box::new(Waits))));
+        stage.exchange.client = Side::Inside(inside);
+        assert!(stage.next(100).0 > 1_000_000.0, "each of them has its own time");
     })
     .await;
 }

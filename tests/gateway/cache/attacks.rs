@@ -76,6 +76,9 @@ fn one_body_of_two_types_is_two_questions() {
         let gateway = with(alpha.address(), "post: true");
         let post = |kind: &str| ask(&gateway, "POST /", &format!("{field}: {kind}\r\nContent-Length: 0\r\n")).text();
         assert_eq!([post("a/b"), post("c/d")], ["a/b", "c/d"]);
+        let other = if field == "Content-Type" { "Content-Encoding" } else { "Content-Type" };
+        let swapped = ask(&gateway, "POST /", &format!("{other}: a/b\r\nContent-Length: 0\r\n"));
+        assert_eq!(swapped.text(), "none");
     }
 }
 
@@ -270,5 +273,6 @@ fn what_nobody_waits_for_walks_no_ladder() {
     gateway.wait_for_metric("sluice_attempts_total", &[("provider", "alpha")], 2.0);
     gateway.wait_for_metric("sluice_in_flight", &[("provider", "alpha")], 0.0);
     assert_eq!((alpha.requests().len(), spare.connections()), (2, 0));
-    assert_eq!(gateway.metric("sluice_degraded_responses_total", &[("route", "all")]), 0.0);
+    let nobody = gateway.metric("sluice_degraded_responses_total", &[("route", "all")]);
+    assert!(nobody < 1.0, "{nobody}");
 }

@@ -9,6 +9,10 @@ use std::sync::{Arc, Barrier};
 const CLIENTS: usize = 8;
 const KEYS: usize = 300;
 
+/// Bytes of a chunk, and chunks of a body that is far more than sockets hold.
+const CHUNK: usize = 64 << 10;
+const CHUNKS: usize = 512;
+
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// A provider that answers request `n` with `answer(n)` once the gate is open; nothing closes the connection.
@@ -125,6 +129,48 @@ fn followers_read_a_body_while_it_comes_in() {
         assert_eq!(client.chunk(), None);
     }
     assert_eq!(alpha.connections(), 1);
+}
+
+#[test]
+fn who_does_not_read_what_is_too_large_to_keep_loses_it_and_nobody_else_does() {
+    let alpha = Provider::by_hand();
+    let gateway = with(alpha.address(), "max_object: 64KiB");
+    // Whoever it is that the answer was brought for.
+    for stops in [0, 1] {
+        let mut clients = asking(&gateway, 1, GET);
+        let mut provider = alpha.accept();
+        provider.request();
+        clients.append(&mut asking(&gateway, 1, GET));
+        in_flight(&gateway, 2);
+        provider.send(format!("HTTP/1.1 200 OK\r\n{FRESH}transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"));
+        for client in &mut clients {
+            assert_eq!(client.head().status(), 200);
+            assert_eq!(client.chunk().as_deref(), Some(&b"hello"[..]));
+        }
+        let mut slow = clients.remove(stops);
+        let sends = std::thread::spawn(move || {
+            let chunk = format!("{:x}\r\n{}\r\n", CHUNK, "x".repeat(CHUNK));
+            (0..CHUNKS).for_each(|_| provider.send(&chunk));
+            provider.send("0\r\n\r\n");
+        });
+        let mut read = 0;
+        while let Some(chunk) = clients[0].chunk() {
+            read += chunk.len();
+        }
+        assert_eq!(read, CHUNK * CHUNKS);
+        sends.join().expect("all was taken");
+        // That it is not whole shows: the last chunk is missing.
+        let rest = slow.rest();
+        assert!(rest.len() < CHUNK * CHUNKS && !rest.ends_with(b"0\r\n\r\n"), "{} bytes", rest.len());
+        in_flight(&gateway, 0);
+        let lines = gateway.wait_for_access_log(2 * (stops + 1));
+        let mut told: Vec<_> = lines[2 * stops..].iter().map(|line| (&line["status"], &line["error"])).collect();
+        told.sort_by_key(|(status, _)| status.as_u64());
+        let gone = (&499.into(), &"client_too_slow".into());
+        assert_eq!(told, [(&200.into(), &serde_json::Value::Null), gone]);
+        gateway.wait_for_metric("sluice_attempts_total", &[("outcome", "success")], stops as f64 + 1.0);
+    }
+    gateway.wait_for_metric("sluice_requests_total", &[("status_class", "gone")], 2.0);
 }
 
 #[test]

@@ -156,7 +156,8 @@ fn it_is_labelled_as_what_a_ladder_answers() {
     drop(alpha);
     let unreachable = get(&gateway, "");
     let told = unreachable.value("proxy-status").unwrap_or_default();
-    assert!(told.starts_with("sluice; error=") && told.contains("alpha connect"), "{told}");
+    // A connection that was kept may be found broken first.
+    assert!(told.starts_with("sluice; error=") && told.contains("alpha "), "{told}");
 }
 
 #[test]
