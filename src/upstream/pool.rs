@@ -458,6 +458,11 @@ impl Pool {
         !self.live.members.load().iter().any(|member| member.provider.state.is_in_service(now))
     }
 
+    /// Whether an attempt could be made now, by who is in service or as a probe.
+    pub fn may_be_probed(&self, now: Instant) -> bool {
+        self.live.members.load().iter().any(|member| member.provider.state.open_to(false, now).is_some())
+    }
+
     /// Who is in it now, also those that were discovered since the file was read.
     pub fn members(&self) -> Arc<Members> {
         self.live.members.load_full()
