@@ -993,7 +993,7 @@ fn rules(reader: &Reader<'_>, [sets, removes]: [&'static str; 2], host: &str, cx
         }
         remove.push(name);
     }
-    HeaderRules { set, remove }
+    HeaderRules::new(set, remove)
 }
 
 /// Fields with their names in lower case and their values; each name once.

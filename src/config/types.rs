@@ -4,6 +4,7 @@
 //! counters, circuits) is kept elsewhere and outlives any of these.
 
 use super::secret::{Secret, SecretBytes};
+use crate::http1::names::Names;
 use crate::policy::class::Class;
 use crate::policy::{circuit, degrade, freshness, ladder, queue, retry};
 use std::net::{IpAddr, SocketAddr};
@@ -449,10 +450,12 @@ pub struct ProviderConnections {
 /// Fields to set and to remove. Names are in lower case.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct HeaderRules {
-    /// Replaces every field of the name; values may hold secrets.
-    pub set: Vec<(String, Secret)>,
-    /// Removed before `set`.
-    pub remove: Vec<String>,
+    set: Vec<(String, Secret)>,
+    remove: Vec<String>,
+    /// All of those.
+    names: Names,
+    /// The field lines of `set`, as they are written.
+    lines: Secret,
 }
 
 /// Providers that can stand in for each other.
@@ -1032,6 +1035,41 @@ impl std::fmt::Display for ProviderAddress {
 // === impl HeaderRules ===
 
 impl HeaderRules {
+    /// Fields of the names in `remove` are taken out, those in `set` replace every field of the name.
+    #[must_use]
+    pub fn new(set: Vec<(String, Secret)>, remove: Vec<String>) -> Self {
+        let named = set.iter().map(|(name, _)| name.as_str()).chain(remove.iter().map(String::as_str));
+        let names = Names::of(&named.collect::<Vec<_>>());
+        let lines = set.iter().map(|(name, value)| format!("{name}: {}\r\n", value.expose())).collect::<String>();
+        HeaderRules { set, remove, names, lines: Secret::new(lines) }
+    }
+
+    /// What replaces every field of the name; values may hold secrets.
+    #[must_use]
+    pub fn set(&self) -> &[(String, Secret)] {
+        &self.set
+    }
+
+    /// The same as field lines, each with its line end.
+    #[must_use]
+    #[inline]
+    pub fn lines(&self) -> &[u8] {
+        self.lines.expose().as_bytes()
+    }
+
+    /// What is removed before any is set.
+    #[must_use]
+    pub fn remove(&self) -> &[String] {
+        &self.remove
+    }
+
+    /// The names of both.
+    #[must_use]
+    #[inline]
+    pub fn names(&self) -> Names {
+        self.names
+    }
+
     /// Whether they change nothing.
     #[must_use]
     #[inline]

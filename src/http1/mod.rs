@@ -6,6 +6,7 @@
 
 pub mod head;
 pub mod fields;
+pub mod names;
 pub mod target;
 pub mod framing;
 pub mod chunked;

@@ -324,6 +324,15 @@ impl Socket {
         }
     }
 
+    /// Writes some of `buf`, if the kernel takes any now.
+    #[inline]
+    fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.try_write(buf),
+            Socket::Unix(stream) => stream.try_write(buf),
+        }
+    }
+
     async fn receive(&self, buf: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
         loop {
             self.readable().await?;
@@ -392,7 +401,15 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     #[inline]
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
+        let socket = self.get_mut();
+        // What is short mostly fits, and then nobody has to be noted down who is woken when it does.
+        if buf.len() <= SHORT {
+            match socket.try_write(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+        match socket {
             Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Socket::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
         }
@@ -434,3 +451,7 @@ fn has_hung_up(socket: impl AsFd) -> bool {
     // Where the question fails, a later read will tell.
     rustix::event::poll(&mut asked, Some(&at_once)).is_ok_and(|count| count > 0)
 }
+
+/// Bytes that are written without asking first. Of a longer piece often only a part is taken, and the runtime's own way then
+/// knows that the rest has to wait.
+const SHORT: usize = 16 * 1024;

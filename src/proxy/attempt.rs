@@ -34,6 +34,8 @@ pub struct Lent<'a> {
     pub answer: &'a mut ResponseHead,
     /// The task's timer.
     pub timer: &'a mut Timer,
+    /// Another, for a second attempt beside the first.
+    pub hedge_timer: &'a mut Timer,
     /// What was read of the request's body.
     pub replay: Replay,
     /// A provider's 100 was passed on: the client sends its body.

@@ -8,6 +8,7 @@ use crate::http1::encode;
 use crate::http1::fields::{Fields, Known, elements, reads_as};
 use crate::http1::framing::Length;
 use crate::http1::head::{ResponseHead, Version};
+use crate::http1::names::Names;
 use crate::http2::heads;
 use crate::net::side::Side;
 use crate::policy::ladder::Kind;
@@ -81,14 +82,13 @@ fn request_fields(out: &mut Vec<u8>, onward: &Onward<'_>, version: Version) {
     let rules = [&rewrite.headers, &provider.headers];
     let changes = changes_any(&request.head.fields, rules);
     // Whoever writes this field as well would set the provider's deadline.
-    let is_deadline = |name: &[u8]| provider.deadline_header.as_ref().is_some_and(|own| reads_as(name, own.as_bytes()));
+    let deadline = provider.deadline_header.as_ref().map_or(&b""[..], String::as_bytes);
     for (known, name, value) in request.head.fields.iter() {
-        if is_deadline(name) || (plain && name.eq_ignore_ascii_case(b"accept-encoding")) {
-            continue;
-        }
         if passes_up(known, peer.trusted)
             && !key_fields.contains(&Some(known))
             && !(changes && is_changed(name, &request.head.fields, rules))
+            && !reads_as(name, deadline)
+            && !(plain && name.eq_ignore_ascii_case(b"accept-encoding"))
         {
             encode::field(out, name, value);
         }
@@ -112,11 +112,12 @@ fn request_fields(out: &mut Vec<u8>, onward: &Onward<'_>, version: Version) {
     }
     via(out, &request.head.fields, request.head.version);
     drop_named(out, ours, rules);
-    if let Some(name) = &provider.deadline_header {
-        encode::field(out, name.as_bytes(), itoa::Buffer::new().format(left.as_millis()).as_bytes());
+    if !deadline.is_empty() {
+        let milliseconds = left.as_secs() * 1000 + u64::from(left.subsec_millis());
+        encode::field(out, deadline, itoa::Buffer::new().format(milliseconds).as_bytes());
     }
-    set_fields(out, &rewrite.headers);
-    set_fields(out, &provider.headers);
+    out.extend_from_slice(rewrite.headers.lines());
+    out.extend_from_slice(provider.headers.lines());
 }
 
 /// The field that tells a body's length, where that version needs one.
@@ -215,7 +216,7 @@ fn answer_fields<'f>(
         ladder::mark(out, rung);
     }
     drop_named(out, ours, rules);
-    set_fields(out, &back.rewrite.response_headers);
+    out.extend_from_slice(back.rewrite.response_headers.lines());
     end_head(out, back.version);
 }
 
@@ -244,8 +245,9 @@ pub fn status_line(out: &mut Vec<u8>, version: Version, status: u16, reason: &[u
         return;
     }
     let digit = |place: u16| b'0' + (status / place % 10) as u8;
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(&[digit(100), digit(10), digit(1), b' ']);
+    let mut line = *b"HTTP/1.1 000 ";
+    line[9..12].copy_from_slice(&[digit(100), digit(10), digit(1)]);
+    out.extend_from_slice(&line);
     out.extend_from_slice(reason);
     out.extend_from_slice(b"\r\n");
 }
@@ -305,10 +307,11 @@ pub fn is_changed<const N: usize>(name: &[u8], fields: &Fields, rules: [&HeaderR
 
 #[inline]
 fn is_named<const N: usize>(name: &[u8], rules: [&HeaderRules; N]) -> bool {
-    rules.iter().any(|rules| {
-        let removed = rules.remove.iter().any(|removed| reads_as(name, removed.as_bytes()));
-        removed || rules.set.iter().any(|(set, _)| reads_as(name, set.as_bytes()))
-    })
+    names(rules).may_hold(name)
+        && rules.iter().any(|rules| {
+            let removed = rules.remove().iter().any(|removed| reads_as(name, removed.as_bytes()));
+            removed || rules.set().iter().any(|(set, _)| reads_as(name, set.as_bytes()))
+        })
 }
 
 /// Whether [`is_changed`] can hold for any field: mostly not, and asked once instead of for each.
@@ -317,22 +320,36 @@ fn changes_any<const N: usize>(fields: &Fields, rules: [&HeaderRules; N]) -> boo
     fields.has(Known::Connection) || rules.iter().any(|rules| !rules.is_empty())
 }
 
+/// The names in all of them.
+#[inline]
+fn names<const N: usize>(rules: [&HeaderRules; N]) -> Names {
+    rules.iter().fold(Names::default(), |names, rules| names.with(rules.names()))
+}
+
 /// Takes out again, of the field lines from `start` on, what the configuration removes or sets: its word is the last, also
 /// on what we write ourselves.
 fn drop_named<const N: usize>(out: &mut Vec<u8>, start: usize, rules: [&HeaderRules; N]) {
-    if rules.iter().all(|rules| rules.is_empty()) {
+    if !names(rules).may_meet(OURS) {
+        debug_assert!(lines(&out[start..]).all(|line| OURS.may_hold(name_of(line))), "a field of ours is not in OURS");
         return;
     }
-    let stays = |line: &&[u8]| !is_named(line.split(|byte| *byte == b':').next().unwrap_or_default(), rules);
-    let is_line_feed = |byte: &u8| *byte == b'\n';
+    let stays = |line: &&[u8]| !is_named(name_of(line), rules);
     // Rules for other fields are common, and cost no copy.
-    if out[start..].split_inclusive(is_line_feed).all(|line| stays(&line)) {
+    if lines(&out[start..]).all(|line| stays(&line)) {
         return;
     }
     let ours = out.split_off(start);
-    for line in ours.split_inclusive(is_line_feed).filter(stays) {
+    for line in lines(&ours).filter(stays) {
         out.extend_from_slice(line);
     }
+}
+
+fn lines(fields: &[u8]) -> impl Iterator<Item = &[u8]> {
+    fields.split_inclusive(|byte| *byte == b'\n')
+}
+
+fn name_of(line: &[u8]) -> &[u8] {
+    line.split(|byte| *byte == b':').next().unwrap_or_default()
 }
 
 /// Whether a message belongs to a call of gRPC.
@@ -375,25 +392,46 @@ fn connection_fields(out: &mut Vec<u8>, fields: &Fields, upgrade: bool) {
 
 /// The `Via` that came, and us (RFC 9110 §7.6.3).
 fn via(out: &mut Vec<u8>, fields: &Fields, received: Version) {
-    out.extend_from_slice(b"via: ");
-    if fields.has(Known::Via) {
-        for element in fields.values(Known::Via).flat_map(elements) {
-            out.extend_from_slice(element);
-            out.extend_from_slice(b", ");
-        }
+    let ours = match received {
+        Version::Http10 => b"via: 1.0 sluice\r\n",
+        Version::Http11 => b"via: 1.1 sluice\r\n",
+        Version::Http2 => b"via: 2.0 sluice\r\n",
+    };
+    if !fields.has(Known::Via) {
+        out.extend_from_slice(ours);
+        return;
     }
-    out.extend_from_slice(match received {
-        Version::Http10 => b"1.0 sluice\r\n",
-        Version::Http11 => b"1.1 sluice\r\n",
-        Version::Http2 => b"2.0 sluice\r\n",
-    });
+    let (name, us) = ours.split_at(b"via: ".len());
+    out.extend_from_slice(name);
+    for element in fields.values(Known::Via).flat_map(elements) {
+        out.extend_from_slice(element);
+        out.extend_from_slice(b", ");
+    }
+    out.extend_from_slice(us);
 }
 
-fn set_fields(out: &mut Vec<u8>, rules: &HeaderRules) {
-    for (name, value) in &rules.set {
-        encode::field(out, name.as_bytes(), value.expose().as_bytes());
-    }
-}
+/// The fields that we write ourselves, whatever the configuration.
+const OURS: Names = Names::of(&[
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "forwarded",
+    "x-request-id",
+    "traceparent",
+    "accept-encoding",
+    "via",
+    "age",
+    "date",
+    "upgrade",
+    "te",
+    "connection",
+    "content-length",
+    "transfer-encoding",
+    "proxy-status",
+    "cache-status",
+    "sluice-degraded",
+    "cache-control",
+]);
 
 /// Room made for a head before it is written.
 const HEAD_EXPECTED: usize = 512;
@@ -449,8 +487,7 @@ mod tests {
 
     #[test]
     fn the_operators_word_on_a_lifetime_is_the_last() {
-        let response_headers =
-            HeaderRules { set: vec![("cache-control".into(), Secret::new("max-age=5"))], remove: Vec::new() };
+        let response_headers = HeaderRules::new(vec![("cache-control".into(), Secret::new("max-age=5"))], Vec::new());
         let rewrite = Rewrite { response_headers, ..Rewrite::default() };
         let fields = fields(KEPT, Some(Kind::Pool), &rewrite);
         assert_eq!(fields, ["Age: 3", "cache-control: max-age=5", "sluice-degraded: pool"]);

@@ -436,7 +436,7 @@ thread_local! {
 /// A desk for a request.
 fn take_desk() -> Desk {
     let mut desk = DESKS.with_borrow_mut(Vec::pop).unwrap_or_default();
-    desk.timer.hand_on();
+    desk.hand_on();
     desk
 }
 

@@ -193,11 +193,11 @@ impl Question {
         }
         let (mut fields, rules) = (Vec::new(), &config.headers);
         for (name, value) in OURS {
-            if !rules.remove.iter().chain(rules.set.iter().map(|(set, _)| set)).any(|named| named == name) {
+            if !rules.remove().iter().chain(rules.set().iter().map(|(set, _)| set)).any(|named| named == name) {
                 encode::field(&mut fields, name.as_bytes(), value.as_bytes());
             }
         }
-        for (name, value) in &rules.set {
+        for (name, value) in rules.set() {
             encode::field(&mut fields, name.as_bytes(), value.expose().as_bytes());
         }
         let target = [config.url.prefix.as_bytes(), check.path.as_bytes()].concat();

@@ -251,7 +251,8 @@ async fn ask(fill: &Arc<Fill>, asks: &[(&'static [u8], Vec<u8>)], teller: &Telle
     let class = if fill.alone { Class::Low } else { caller.class };
     let caller = Caller { timeout: None, attempts: None, class, ..caller };
     let mut inside = Inside::new(fill.fetch.body.clone(), Box::new(Take(Arc::clone(fill), Timer::default())));
-    let (mut answer, mut timer, closing) = (ResponseHead::default(), Timer::default(), AtomicBool::new(false));
+    let (mut answer, closing) = (ResponseHead::default(), AtomicBool::new(false));
+    let (mut timer, mut hedge_timer) = <(Timer, Timer)>::default();
     let now = clock::now();
     fill.state().requested = now;
     let errand = Errand {
@@ -272,6 +273,7 @@ async fn ask(fill: &Arc<Fill>, asks: &[(&'static [u8], Vec<u8>)], teller: &Telle
         client: Side::Inside(&mut inside),
         answer: &mut answer,
         timer: &mut timer,
+        hedge_timer: &mut hedge_timer,
         replay: Replay::default(),
         continued: false,
         opened: None,

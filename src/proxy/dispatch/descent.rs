@@ -69,7 +69,10 @@ impl<'a> Trip<'a> {
 
     /// Begins on the rung `degraded` or the first one below it that can answer, else on the ordinary way.
     fn begin(&mut self, ladder: &'a Ladder, degraded: Option<usize>, lent: &Lent<'_>) -> Next {
-        let walk = Walk::begin(&ladder.policy, degraded, &self.so(self.ended, lent));
+        let walk = match degraded {
+            None => Walk::ordinary(),
+            Some(_) => Walk::begin(&ladder.policy, degraded, &self.so(self.ended, lent)),
+        };
         self.descent = Some(Descent { ladder, walk, fell: None, less: None, replay: None });
         if walk.at().is_some() {
             return Next::Rung;
