@@ -146,10 +146,12 @@ impl RequestHead {
         Err(refused)
     }
 
-    /// Parses the head at the front of `bytes`, if it is whole and nothing is wrong with it, and says how long it is.
-    pub fn read_front(&mut self, bytes: &[u8], max: usize) -> Option<usize> {
+    /// Parses the head at the front of `bytes`, if it is whole within `len` bytes and nothing is wrong with it, and says how
+    /// long it is. Anything may stand behind those bytes: the more there is, the less has to be looked at byte by byte.
+    pub fn read_front(&mut self, bytes: &[u8], len: usize, max: usize) -> Option<usize> {
         match self.read(bytes, max) {
-            Ok((end, Names::Fit)) => Some(end),
+            // Every byte up to the end was looked at, and no other.
+            Ok((end, Names::Fit)) if end <= len => Some(end),
             _ => {
                 self.clear();
                 None
@@ -205,7 +207,12 @@ impl RequestHead {
 
     /// The method as written.
     pub fn method(&self) -> &str {
-        std::str::from_utf8(&self.fields.bytes()[self.method.clone()]).unwrap_or("")
+        match &self.fields.bytes()[self.method.clone()] {
+            // Asked several times for each request, and mostly this.
+            b"GET" => "GET",
+            b"POST" => "POST",
+            other => str::from_utf8(other).unwrap_or(""),
+        }
     }
 
     /// The request-target as written.
@@ -244,10 +251,11 @@ impl ResponseHead {
         Err(refused)
     }
 
-    /// Parses the head at the front of `bytes`, if it is whole and nothing is wrong with it, and says how long it is.
-    pub fn read_front(&mut self, bytes: &[u8], max: usize) -> Option<usize> {
+    /// Parses the head at the front of `bytes`, if it is whole within `len` bytes and nothing is wrong with it, and says how
+    /// long it is. Anything may stand behind those bytes.
+    pub fn read_front(&mut self, bytes: &[u8], len: usize, max: usize) -> Option<usize> {
         match self.read(bytes, max) {
-            Ok((end, Names::Fit)) if self.has_valid_status() => Some(end),
+            Ok((end, Names::Fit)) if end <= len && self.has_valid_status() => Some(end),
             _ => {
                 self.clear();
                 None
@@ -371,13 +379,13 @@ fn read_fields(
             Some(name) => (at + name.len, recognise_plain(name)),
             None => {
                 let end = field_name_end(bytes, at)?;
+                // A field keeps its name's length in 16 bits; cut short, a name would be another one.
+                if end - at > usize::from(u16::MAX) {
+                    names = Names::TooLong;
+                }
                 (end, recognise(&bytes[at..end]))
             }
         };
-        // A field keeps its name's length in 16 bits; cut short, a name would be another one.
-        if name_end - at > usize::from(u16::MAX) {
-            names = Names::TooLong;
-        }
         let mut start = name_end + 1;
         while matches!(bytes.get(start), Some(b' ' | b'\t')) {
             start += 1;
@@ -414,11 +422,15 @@ fn field_name_end(bytes: &[u8], at: usize) -> Result<usize, Fault> {
 /// there instead is `wrong`.
 #[inline]
 fn line_break(bytes: &[u8], at: usize, wrong: &'static str) -> Result<(usize, bool), Fault> {
-    match bytes.get(at..).unwrap_or_default() {
-        [b'\r', b'\n', b'\r', b'\n', ..] => Ok((at + 4, true)),
-        [b'\r', b'\n', ..] => Ok((at + 2, false)),
-        [] | [b'\r'] => Err(Fault::Cut),
-        _ => Err(Fault::Bad(wrong)),
+    let rest = bytes.get(at..).unwrap_or_default();
+    match rest.first_chunk().map(|four| u32::from_le_bytes(*four)) {
+        Some(LAST_BREAK) => Ok((at + 4, true)),
+        Some(four) if four & 0xffff == LAST_BREAK & 0xffff => Ok((at + 2, false)),
+        _ => match rest {
+            [b'\r', b'\n', ..] => Ok((at + 2, false)),
+            [] | [b'\r'] => Err(Fault::Cut),
+            _ => Err(Fault::Bad(wrong)),
+        },
     }
 }
 
@@ -483,6 +495,9 @@ const VERSION: &str = "the version is not HTTP/1.0 or HTTP/1.1";
 /// What is said of a PROXY header that nobody took off the connection.
 const UNEXPECTED_PROXY: &str =
     "it begins with a PROXY header, which is read with proxy_protocol and from trusted_proxies only";
+
+/// Two line breaks, of which the second ends an empty line.
+const LAST_BREAK: u32 = u32::from_le_bytes(*b"\r\n\r\n");
 
 /// Bytes of a version: `HTTP/1.1`.
 const VERSION_BYTES: usize = 8;

@@ -92,11 +92,11 @@ fn own_answer(head: &ResponseHead) -> (StatusLine, Vec<(Known, Vec<u8>, Vec<u8>)
 }
 
 /// Asks that a reader agrees with httparse about `bytes`. `parse` is given a complete head; `front`, bytes that may begin
-/// with one, and says how long it is.
+/// with one within so many of them, and says how long it is.
 fn agree<First: PartialEq + std::fmt::Debug>(
     bytes: &[u8],
     parse: impl Fn(&[u8]) -> Parts<First>,
-    front: impl Fn(&[u8]) -> Option<(usize, Parts<First>)>,
+    front: impl Fn(&[u8], usize) -> Option<(usize, Parts<First>)>,
     reference: impl Fn(&[u8]) -> Parts<First>,
 ) -> Result<(), TestCaseError> {
     let found = Scan::default().find(bytes);
@@ -108,7 +108,8 @@ fn agree<First: PartialEq + std::fmt::Debug>(
     for there in 0..=bytes.len() {
         let whole = found.ok().flatten().filter(|len| *len <= there);
         let expected = whole.map(|len| (len, parse(&bytes[..len]))).filter(|(_, parts)| parts.is_ok());
-        prop_assert_eq!(front(&bytes[..there]), expected, "{:?}", bytes[..there].escape_ascii().to_string());
+        prop_assert_eq!(&front(bytes, there), &expected, "{:?}", bytes[..there].escape_ascii().to_string());
+        prop_assert_eq!(front(&bytes[..there], there), expected, "{:?}", bytes[..there].escape_ascii().to_string());
     }
     Ok(())
 }
@@ -118,9 +119,9 @@ fn requests_agree(bytes: &[u8], max: usize) -> Result<(), TestCaseError> {
         let mut head = RequestHead::default();
         head.parse(bytes, max).map(|()| own_request(&head))
     };
-    let front = |bytes: &[u8]| {
+    let front = |bytes: &[u8], len| {
         let mut head = RequestHead::default();
-        head.read_front(bytes, max).map(|len| (len, Ok(own_request(&head))))
+        head.read_front(bytes, len, max).map(|len| (len, Ok(own_request(&head))))
     };
     agree(bytes, parse, front, |bytes| request(bytes, max))
 }
@@ -130,9 +131,9 @@ fn answers_agree(bytes: &[u8], max: usize) -> Result<(), TestCaseError> {
         let mut head = ResponseHead::default();
         head.parse(bytes, max).map(|()| own_answer(&head))
     };
-    let front = |bytes: &[u8]| {
+    let front = |bytes: &[u8], len| {
         let mut head = ResponseHead::default();
-        head.read_front(bytes, max).map(|len| (len, Ok(own_answer(&head))))
+        head.read_front(bytes, len, max).map(|len| (len, Ok(own_answer(&head))))
     };
     agree(bytes, parse, front, |bytes| answer(bytes, max))
 }
@@ -254,7 +255,7 @@ fn a_byte_of_any_kind_at_any_place_is_judged_as_httparse_judges_it() {
             let mut head = RequestHead::default();
             found(bytes).is_none_or(|len| {
                 head.parse(&bytes[..len], 9).map(|()| own_request(&head)) == request(&bytes[..len], 9)
-                    && head.read_front(bytes, 9).is_none_or(|front| front == len)
+                    && head.read_front(bytes, bytes.len(), 9).is_none_or(|front| front == len)
             })
         });
     }
@@ -263,7 +264,7 @@ fn a_byte_of_any_kind_at_any_place_is_judged_as_httparse_judges_it() {
             let mut head = ResponseHead::default();
             found(bytes).is_none_or(|len| {
                 head.parse(&bytes[..len], 9).map(|()| own_answer(&head)) == answer(&bytes[..len], 9)
-                    && head.read_front(bytes, 9).is_none_or(|front| front == len)
+                    && head.read_front(bytes, bytes.len(), 9).is_none_or(|front| front == len)
             })
         });
     }

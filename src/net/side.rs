@@ -64,7 +64,7 @@ impl Side<'_> {
     ) -> Poll<Result<usize, HeadReadError>> {
         match self {
             Side::Http1(wire) => {
-                let found = ready!(wire.poll_read_head(cx, bytes, |front| head.read_front(front, fields)))?;
+                let found = ready!(wire.poll_read_head(cx, bytes, |front, len| head.read_front(front, len, fields)))?;
                 let len = found.len();
                 if found == HeadFound::Unread(len) {
                     head.parse(wire.head(len), fields).map_err(HeadReadError::Malformed)?;

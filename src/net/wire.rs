@@ -197,12 +197,12 @@ impl Wire {
     /// # Errors
     /// See [`HeadReadError`].
     pub fn poll_head(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<usize, HeadReadError>> {
-        let found = ready!(self.poll_read_head(cx, max, |_| None))?;
+        let found = ready!(self.poll_read_head(cx, max, |_, _| None))?;
         Poll::Ready(Ok(found.len()))
     }
 
-    /// The same; but the first bytes that come are given to `read`, once and at most `max` of them: mostly that is a whole head
-    /// and nothing is wrong with it, so that it need not be searched for its end before it is read.
+    /// The same; but the first bytes that come are given to `read`, once: mostly that is a whole head and nothing is wrong with
+    /// it, so that it need not be searched for its end before it is read. `read` is told how many of its bytes count.
     ///
     /// # Errors
     /// See [`HeadReadError`].
@@ -210,13 +210,13 @@ impl Wire {
         &mut self,
         cx: &mut Context<'_>,
         max: usize,
-        mut read: impl FnMut(&[u8]) -> Option<usize>,
+        mut read: impl FnMut(&[u8], usize) -> Option<usize>,
     ) -> Poll<Result<HeadFound, HeadReadError>> {
         loop {
             let filled = self.inbound.filled();
             if !filled.is_empty() {
                 if self.scan.is_new()
-                    && let Some(len) = read(&filled[..filled.len().min(max)])
+                    && let Some(len) = read(self.inbound.with_slack(), filled.len().min(max))
                 {
                     return Poll::Ready(Ok(HeadFound::Read(len)));
                 }

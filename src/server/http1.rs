@@ -202,7 +202,8 @@ async fn next_head(client: &mut Client, listener: &Listener, head_by: Option<Ins
     let Client { wire, desk: Desk { timer, head, .. }, .. } = client;
     poll_fn(|cx| {
         loop {
-            match wire.poll_read_head(cx, limits.header_bytes, |front| head.read_front(front, limits.headers)) {
+            let read = |front: &[u8], len| head.read_front(front, len, limits.headers);
+            match wire.poll_read_head(cx, limits.header_bytes, read) {
                 Poll::Ready(Ok(HeadFound::Unread(2))) if empty_lines < EMPTY_LINES => {
                     empty_lines += 1;
                     wire.skip_empty_line();
