@@ -30,6 +30,12 @@ impl Inbound {
         &self.data[self.start..self.end]
     }
 
+    /// What is there, and whatever the memory behind it holds.
+    #[inline]
+    pub fn with_slack(&self) -> &[u8] {
+        &self.data[self.start..]
+    }
+
     /// Drops `n` bytes from the front.
     #[inline]
     pub fn consume(&mut self, n: usize) {

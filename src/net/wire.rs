@@ -44,6 +44,15 @@ pub enum ReadError {
     Io(io::Error),
 }
 
+/// A whole head at the front, and how long it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadFound {
+    /// It has been read.
+    Read(usize),
+    /// It has to be read, or something is wrong with it.
+    Unread(usize),
+}
+
 /// Why no head came.
 #[derive(Debug)]
 pub enum HeadReadError {
@@ -60,6 +69,17 @@ pub enum HeadReadError {
     Io(io::Error),
     /// The peer says that it did nothing with the request.
     Refused,
+}
+
+// === impl HeadFound ===
+
+impl HeadFound {
+    /// How long it is.
+    #[allow(clippy::len_without_is_empty, reason = "a head is never empty")]
+    pub fn len(self) -> usize {
+        let (HeadFound::Read(len) | HeadFound::Unread(len)) = self;
+        len
+    }
 }
 
 // === impl Wire ===
@@ -177,11 +197,31 @@ impl Wire {
     /// # Errors
     /// See [`HeadReadError`].
     pub fn poll_head(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<usize, HeadReadError>> {
+        let found = ready!(self.poll_read_head(cx, max, |_, _| None))?;
+        Poll::Ready(Ok(found.len()))
+    }
+
+    /// The same; but the first bytes that come are given to `read`, once: mostly that is a whole head and nothing is wrong with
+    /// it, so that it need not be searched for its end before it is read. `read` is told how many of its bytes count.
+    ///
+    /// # Errors
+    /// See [`HeadReadError`].
+    pub fn poll_read_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        max: usize,
+        mut read: impl FnMut(&[u8], usize) -> Option<usize>,
+    ) -> Poll<Result<HeadFound, HeadReadError>> {
         loop {
             let filled = self.inbound.filled();
             if !filled.is_empty() {
+                if self.scan.is_new()
+                    && let Some(len) = read(self.inbound.with_slack(), filled.len().min(max))
+                {
+                    return Poll::Ready(Ok(HeadFound::Read(len)));
+                }
                 match self.scan.find(filled).map_err(HeadReadError::Malformed)? {
-                    Some(len) if len <= max => return Poll::Ready(Ok(len)),
+                    Some(len) if len <= max => return Poll::Ready(Ok(HeadFound::Unread(len))),
                     None if filled.len() < max => {}
                     _ => return Poll::Ready(Err(HeadReadError::TooLong)),
                 }

@@ -13,7 +13,7 @@ use crate::instant::Instant;
 use crate::net::io::Io;
 use crate::net::side::Side;
 use crate::net::timer::Timer;
-use crate::net::wire::{HeadReadError, Wire};
+use crate::net::wire::{HeadFound, HeadReadError, Wire};
 use crate::proxy::identity::Peer;
 use crate::proxy::respond::Refusal;
 use crate::proxy::{self, After, DRAIN_BYTES, Desk, Here};
@@ -35,7 +35,7 @@ struct Client {
 /// What came of waiting for a request.
 enum Next {
     /// A head of this many bytes stands in the wire.
-    Head(usize),
+    Head(HeadFound),
     /// Nothing came for a while.
     Idle,
     /// Nobody is there any more, or nobody who said anything.
@@ -159,7 +159,7 @@ impl Connection {
             };
             let (wire, desk) = (&mut client.wire, &mut client.desk);
             let after = match next {
-                Next::Head(len) if first && self.takes_preface() && wire.head(len) == PREFACE => {
+                Next::Head(found) if first && self.takes_preface() && wire.head(found.len()) == PREFACE => {
                     let (io, before) = client.wire.into_parts();
                     return Left::Http2(io, before);
                 }
@@ -168,7 +168,7 @@ impl Connection {
                     proxy::refuse_head(&mut Side::Http1(wire), &desk.head, Refusal::BadRequest, ONLY_HTTP2, &here);
                     After::Close
                 }
-                Next::Head(len) => answer(wire, desk, len, &here).await,
+                Next::Head(found) => answer(wire, desk, found, &here).await,
                 Next::Refused(refusal, detail) => {
                     // What the head before this one said is not what is refused.
                     desk.head.clear();
@@ -199,11 +199,12 @@ async fn next_head(client: &mut Client, listener: &Listener, head_by: Option<Ins
     let limits = &listener.limits;
     let (mut head_by, mut idle_until) = (head_by, None);
     let mut empty_lines = 0;
-    let Client { wire, desk: Desk { timer, .. }, .. } = client;
+    let Client { wire, desk: Desk { timer, head, .. }, .. } = client;
     poll_fn(|cx| {
         loop {
-            match wire.poll_head(cx, limits.header_bytes) {
-                Poll::Ready(Ok(2)) if empty_lines < EMPTY_LINES => {
+            let read = |front: &[u8], len| head.read_front(front, len, limits.headers);
+            match wire.poll_read_head(cx, limits.header_bytes, read) {
+                Poll::Ready(Ok(HeadFound::Unread(2))) if empty_lines < EMPTY_LINES => {
                     empty_lines += 1;
                     wire.skip_empty_line();
                     continue;
@@ -231,9 +232,9 @@ async fn next_head(client: &mut Client, listener: &Listener, head_by: Option<Ins
     .await
 }
 
-fn judge(found: &Result<usize, HeadReadError>) -> Next {
+fn judge(found: &Result<HeadFound, HeadReadError>) -> Next {
     match found {
-        Ok(len) => Next::Head(*len),
+        Ok(found) => Next::Head(*found),
         Err(HeadReadError::Ended { .. } | HeadReadError::Io(_) | HeadReadError::Refused) => Next::Silence,
         Err(HeadReadError::TooLong) => Next::Refused(Refusal::HeadTooLarge, HEAD_TOO_LONG),
         Err(HeadReadError::Malformed(error)) => {
@@ -253,9 +254,13 @@ fn refuse_first(byte: u8) -> Option<Next> {
     }
 }
 
-/// Parses the head and has the request answered. A panic on the way is answered too, where nothing else was yet.
-async fn answer(wire: &mut Wire, desk: &mut Desk, len: usize, here: &Here<'_>) -> After {
-    if let Err(error) = desk.head.parse(wire.head(len), here.listener.limits.headers) {
+/// Parses the head, unless it has been read, and has the request answered. A panic on the way is answered too, where nothing
+/// else was yet.
+async fn answer(wire: &mut Wire, desk: &mut Desk, found: HeadFound, here: &Here<'_>) -> After {
+    let len = found.len();
+    if found == HeadFound::Unread(len)
+        && let Err(error) = desk.head.parse(wire.head(len), here.listener.limits.headers)
+    {
         let (refusal, detail) = refuse_malformed(&error);
         proxy::refuse_head(&mut Side::Http1(wire), &desk.head, refusal, detail, here);
         return After::Close;
