@@ -375,16 +375,15 @@ fn read_fields(
 ) -> Result<(usize, Names), Fault> {
     let mut names = Names::Fit;
     while !last {
-        let (name_end, known) = match plain_name(bytes, at) {
-            Some(name) => (at + name.len, recognise_plain(name)),
-            None => {
-                let end = field_name_end(bytes, at)?;
-                // A field keeps its name's length in 16 bits; cut short, a name would be another one.
-                if end - at > usize::from(u16::MAX) {
-                    names = Names::TooLong;
-                }
-                (end, recognise(&bytes[at..end]))
+        let (name_end, known) = if let Some(name) = plain_name(bytes, at) {
+            (at + name.len, recognise_plain(name))
+        } else {
+            let end = field_name_end(bytes, at)?;
+            // A field keeps its name's length in 16 bits; cut short, a name would be another one.
+            if end - at > usize::from(u16::MAX) {
+                names = Names::TooLong;
             }
+            (end, recognise(&bytes[at..end]))
         };
         let mut start = name_end + 1;
         while matches!(bytes.get(start), Some(b' ' | b'\t')) {

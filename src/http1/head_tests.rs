@@ -10,7 +10,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 /// What a reader makes of a head: its first line, and its fields.
-type Parts<First> = Result<(First, Vec<(Known, Vec<u8>, Vec<u8>)>), HeadError>;
+type Parts<First> = Result<(First, Vec<Field>), HeadError>;
+/// What a field is, its name and its value.
+type Field = (Known, Vec<u8>, Vec<u8>);
 type RequestLine = (Vec<u8>, Vec<u8>, Version);
 type StatusLine = (u16, Vec<u8>, Version);
 
@@ -57,7 +59,7 @@ fn trailers(bytes: &[u8]) -> Parts<()> {
     }
 }
 
-fn fields(headers: &[httparse::Header<'_>]) -> Vec<(Known, Vec<u8>, Vec<u8>)> {
+fn fields(headers: &[httparse::Header<'_>]) -> Vec<Field> {
     headers.iter().map(|field| (recognise(field.name.as_bytes()), field.name.into(), field.value.into())).collect()
 }
 
@@ -79,15 +81,15 @@ fn explain(error: httparse::Error) -> HeadError {
 
 // === as we read ===
 
-fn own_fields(fields: &Fields) -> Vec<(Known, Vec<u8>, Vec<u8>)> {
+fn own_fields(fields: &Fields) -> Vec<Field> {
     fields.iter().map(|(known, name, value)| (known, name.to_vec(), value.to_vec())).collect()
 }
 
-fn own_request(head: &RequestHead) -> (RequestLine, Vec<(Known, Vec<u8>, Vec<u8>)>) {
+fn own_request(head: &RequestHead) -> (RequestLine, Vec<Field>) {
     ((head.method().into(), head.target().into(), head.version), own_fields(&head.fields))
 }
 
-fn own_answer(head: &ResponseHead) -> (StatusLine, Vec<(Known, Vec<u8>, Vec<u8>)>) {
+fn own_answer(head: &ResponseHead) -> (StatusLine, Vec<Field>) {
     ((head.status, head.reason().into(), head.version), own_fields(&head.fields))
 }
 

@@ -17,7 +17,7 @@ pub(super) fn value_end(bytes: &[u8], from: usize) -> usize {
 /// The end of a request-target that begins at `at`: the first byte that is neither visible nor beyond ASCII.
 #[inline]
 pub(super) fn target_end(bytes: &[u8], at: usize) -> usize {
-    end(bytes, at, |byte| is_text(byte) & (byte != b' '))
+    end(bytes, at, |byte| is_text(byte) && byte != b' ')
 }
 
 /// The end of a token that begins at `at`.
@@ -111,12 +111,12 @@ fn below(marks: u64) -> u64 {
 
 #[inline]
 fn is_text(byte: u8) -> bool {
-    (byte >= b' ') & (byte != 0x7f)
+    byte >= b' ' && byte != 0x7f
 }
 
 #[inline]
 fn is_plain(byte: u8) -> bool {
-    ((byte | 0x20).wrapping_sub(b'a') < 26) | (byte.wrapping_sub(b'0') < 10) | (byte == b'-')
+    byte.is_ascii_alphanumeric() || byte == b'-'
 }
 
 /// What a token holds beside letters, digits and hyphens (RFC 9110 §5.6.2).

@@ -266,6 +266,7 @@ fn why_no_name(value: &[u8]) -> &'static str {
 }
 
 /// A port. `host:` is allowed and means none. `parse` would take a sign and any number of leading zeros.
+#[expect(clippy::option_option, reason = "a port, none, or a refusal")]
 fn port(digits: &[u8]) -> Option<Option<u16>> {
     if digits.is_empty() {
         return Some(None);
