@@ -275,6 +275,9 @@ impl Stream {
 
     /// Where the field lines of a head are written to; see [`Stream::send_head`].
     pub fn out(&mut self) -> &mut Vec<u8> {
+        if self.scratch.capacity() == 0 {
+            self.scratch.reserve(HEAD_EXPECTED);
+        }
         &mut self.scratch
     }
 
@@ -310,7 +313,7 @@ impl Stream {
     fn take_head(&mut self, status: u16) -> Response<()> {
         let mut answer = Response::new(());
         *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        *answer.headers_mut() = heads::fields(std::mem::take(&mut self.scratch));
+        *answer.headers_mut() = heads::map(std::mem::take(&mut self.scratch));
         answer
     }
 
@@ -475,3 +478,6 @@ fn read_error(error: &h2::Error) -> ReadError {
 
 /// Bytes handed to the library at once. It bounds what a stream that is slow at the other end holds of ours.
 pub const SEND_BYTES: usize = 64 * 1024;
+
+/// Room made for the field lines of a head before they are written.
+const HEAD_EXPECTED: usize = 512;

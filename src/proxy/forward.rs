@@ -11,6 +11,8 @@ use crate::http1::head::{ResponseHead, Version};
 use crate::http2::heads;
 use crate::net::side::Side;
 use crate::policy::ladder::Kind;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, Uri};
 use std::time::Duration;
 
 /// Everything that shapes a request on its way to one provider.
@@ -56,16 +58,18 @@ pub fn request_parts(onward: &Onward<'_>) -> Result<http::Request<()>, http::Err
     authority(&mut host, onward);
     request_fields(&mut lines, onward, Version::Http2);
     let upgrade = onward.request.upgrade;
-    let scheme = if onward.provider.url.scheme.is_tls() { "https" } else { "http" };
-    let uri = http::Uri::builder().scheme(scheme).authority(host).path_and_query(path).build()?;
-    let method = if upgrade { "CONNECT" } else { onward.request.method };
-    let mut request = http::Request::builder().method(method).uri(uri).body(())?;
-    let mut fields = heads::fields(lines);
+    let mut uri = http::uri::Parts::default();
+    uri.scheme = Some(if onward.provider.url.scheme.is_tls() { Scheme::HTTPS } else { Scheme::HTTP });
+    uri.authority = Some(Authority::from_maybe_shared(host)?);
+    uri.path_and_query = Some(PathAndQuery::from_maybe_shared(path)?);
+    let mut request = http::Request::new(());
+    *request.method_mut() = if upgrade { Method::CONNECT } else { onward.request.method.parse()? };
+    *request.uri_mut() = Uri::from_parts(uri)?;
+    *request.headers_mut() = heads::map(lines);
     if upgrade {
-        heads::drop_upgrade(&mut fields);
+        heads::drop_upgrade(request.headers_mut());
         request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
     }
-    *request.headers_mut() = fields;
     Ok(request)
 }
 

@@ -58,6 +58,7 @@ struct Accepted {
     common: Counted,
     snapshot: Arc<Snapshot>,
     listener: Arc<Listener>,
+    peer: Arc<Peer>,
     since: Instant,
 }
 
@@ -67,6 +68,8 @@ struct Driver<'a> {
     common: &'a Arc<Common>,
     frames: Handle,
     listener: Arc<Listener>,
+    /// The client, as that listener judges it.
+    peer: Arc<Peer>,
     /// How many the client was told that it may have under way at once.
     streams: u32,
     timer: Timer,
@@ -100,11 +103,14 @@ pub(super) async fn serve(mut connection: Connection, io: Io, before: Vec<u8>, b
     let Ok(Ok(h2)) = timeout_at(by.into(), handshake).await else { return };
     let common = Arc::new(Common { connection, requests: AtomicUsize::new(0), given_up: AtomicU64::new(0) });
     let (port, worker) = (common.connection.place.port(), &common.connection.worker);
+    let mut peer = Peer::new(common.connection.place.origin().clone(), common.connection.scheme());
+    peer.judge(&listener);
     let mut driver = Driver {
         h2,
         common: &common,
         frames,
         listener,
+        peer: Arc::new(peer),
         streams,
         timer: Timer::default(),
         moved: (0, clock::now()),
@@ -144,6 +150,7 @@ impl Driver<'_> {
         if self.common.given_up.load(Ordering::Relaxed) > 0 {
             self.frames.given_up(self.common.given_up.swap(0, Ordering::Relaxed), self.streams);
         }
+        self.frames.begin_turn();
         let mut begun = 0;
         loop {
             if begun == BEGUN_AT_ONCE {
@@ -181,12 +188,14 @@ impl Driver<'_> {
             && !Arc::ptr_eq(listener, &self.listener)
         {
             self.listener = Arc::clone(listener);
+            Arc::make_mut(&mut self.peer).judge(listener);
         }
         self.common.requests.fetch_add(1, Ordering::Relaxed);
         let accepted = Accepted {
             common: Counted(Arc::clone(self.common)),
             snapshot: Arc::clone(snapshot),
             listener: Arc::clone(&self.listener),
+            peer: Arc::clone(&self.peer),
             since: clock::now(),
         };
         // A request's future is large: boxed, it is moved once on its way to where it runs.
@@ -289,18 +298,16 @@ impl Accepted {
         let mut stream = Stream::of_client(respond, body);
         let mut desk = take_desk();
         let connection = &self.common.0.connection;
-        let mut peer = Peer::new(connection.place.origin().clone(), connection.scheme());
-        peer.judge(&self.listener);
         let here = Here {
             shared: &connection.worker.shared,
             snapshot: &self.snapshot,
             listener: &self.listener,
-            peer: &peer,
+            peer: &self.peer,
             worker: connection.worker.index,
             closing: connection.place.closing(),
         };
         let max = self.listener.limits.headers;
-        let read = heads::request(&mut desk.head, &parts, ends, max, fastrand::u128(..))
+        let read = heads::request(&mut desk.head, &parts, ends, max, || fastrand::u128(..))
             .map_err(|error| refuse_malformed(&error));
         let too_large = heads::list_size(&parts) > self.listener.limits.header_bytes;
         let after = match if too_large { Err((Refusal::HeadTooLarge, HEAD_TOO_LONG)) } else { read } {
@@ -332,11 +339,15 @@ impl Accepted {
 
 /// Has the request answered. A panic on the way is answered too, where nothing else was yet.
 async fn handle(stream: &mut Stream, desk: &mut Desk, here: &Here<'_>) -> After {
-    #[cfg(not(test))]
-    let handled = contain(proxy::handle(Side::Http2(stream), desk, here));
-    #[cfg(test)]
-    let handled = contain(super::tests::handle(Side::Http2(stream), desk, here));
-    match handled.await {
+    let handled = {
+        // Made where it stays: it is large, and would be copied on its way.
+        #[cfg(not(test))]
+        let request = pin!(proxy::handle(Side::Http2(stream), desk, here));
+        #[cfg(test)]
+        let request = pin!(super::tests::handle(Side::Http2(stream), desk, here));
+        contain(request).await
+    };
+    match handled {
         Ok(after) => after,
         Err(panicked) => {
             report(&panicked.message, here.shared);

@@ -242,7 +242,7 @@ impl Question {
         let scheme = if self.tls { "https" } else { "http" };
         let uri = http::Uri::builder().scheme(scheme).authority(&*self.host).path_and_query(&*self.target);
         let mut request = http::Request::get(uri.build().map_err(text)?).body(()).map_err(text)?;
-        *request.headers_mut() = heads::fields(self.fields.clone());
+        *request.headers_mut() = heads::map(self.fields.clone());
         let (answer, _) = sender.ready().await.map_err(text)?.send_request(request, true).map_err(text)?;
         let (head, mut body) = answer.await.map_err(text)?.into_parts();
         let mut read = 0;
