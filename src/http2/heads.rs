@@ -3,9 +3,8 @@
 use crate::http1::encode;
 use crate::http1::fields::{Fields, Known};
 use crate::http1::head::{HeadError, RequestHead, ResponseHead};
-use bytes::Bytes;
 use h2::ext::Protocol;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, StatusCode, request, response};
 
 /// Fills `head` with a request that came in HTTP/2; `ends` where its frame said that nothing follows.
@@ -184,53 +183,6 @@ pub fn answer(
     Ok(())
 }
 
-/// What field lines say, as HTTP/2 takes it: `name: value` and CR LF each, as [`encode::field`] writes them.
-pub fn map(lines: Vec<u8>) -> HeaderMap {
-    let lines = Bytes::from(lines);
-    let mut map = HeaderMap::with_capacity(FIELDS_EXPECTED);
-    let mut start = 0;
-    for end in memchr::memchr_iter(b'\n', &lines) {
-        let line = &lines[start..end - 1];
-        if let Some(colon) = line.iter().position(|byte| *byte == b':') {
-            let value = HeaderValue::from_maybe_shared(lines.slice(start + colon + 2..end - 1));
-            // Both were checked where they came from; what HTTP/2 cannot say all the same is left out.
-            if let (Some((name, unlike)), Ok(mut value)) = (self::name(&line[..colon]), value) {
-                value.set_sensitive(unlike);
-                let _: Result<bool, _> = map.try_append(name, value);
-            }
-        }
-        start = end + 1;
-    }
-    map
-}
-
-/// A field's name as the library takes it, and whether its value is that of one message only, or a secret: it would push out
-/// of the compression table what comes again, or let it be guessed (RFC 7541 §7.1.3).
-fn name(name: &[u8]) -> Option<(HeaderName, bool)> {
-    static OURS: [HeaderName; 5] = [
-        HeaderName::from_static("x-request-id"),
-        HeaderName::from_static("traceparent"),
-        HeaderName::from_static("x-forwarded-for"),
-        HeaderName::from_static("x-forwarded-host"),
-        HeaderName::from_static("x-forwarded-proto"),
-    ];
-    // What we write ourselves, and the library would copy each time.
-    let [request_id, trace, ours @ ..] = &OURS;
-    Some(match name {
-        b"x-request-id" => (request_id.clone(), true),
-        b"traceparent" => (trace.clone(), true),
-        name if name.starts_with(b"x-forwarded-") => {
-            let known = ours.iter().find(|ours| ours.as_str().as_bytes() == name);
-            (known.cloned().or_else(|| HeaderName::from_bytes(name).ok())?, false)
-        }
-        name => {
-            let name = HeaderName::from_bytes(name).ok()?;
-            let secret = name == header::AUTHORIZATION;
-            (name, secret)
-        }
-    })
-}
-
 /// The trailers that came.
 ///
 /// # Errors
@@ -245,7 +197,7 @@ pub fn trailers(map: &HeaderMap) -> Result<Fields, &'static str> {
 pub fn trailer_map(fields: &Fields) -> HeaderMap {
     let mut lines = Vec::new();
     encode::trailers(&mut lines, fields);
-    map(lines)
+    super::lines::map(&lines)
 }
 
 /// Takes the fields out of an opening handshake that a WebSocket in HTTP/2 does without (RFC 8441 §5).
@@ -284,9 +236,6 @@ fn base64(bytes: &[u8]) -> String {
 
 /// What each entry of a list of fields counts beside its bytes (RFC 9113 §6.5.2).
 const ENTRY_OVERHEAD: usize = 32;
-
-/// Room made for the fields of a head before they are counted.
-const FIELDS_EXPECTED: usize = 12;
 
 #[cfg(test)]
 mod tests {
@@ -354,16 +303,5 @@ mod tests {
     fn a_key_is_answered_as_the_standard_shows() {
         assert_eq!(websocket_accept(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert_eq!(websocket_key(0).len(), 24);
-    }
-
-    #[test]
-    fn field_lines_become_fields() {
-        let mut lines = Vec::new();
-        encode::field(&mut lines, b"X-One", b"a: b");
-        encode::field(&mut lines, b"set-cookie", b"1");
-        encode::field(&mut lines, b"Set-Cookie", b"");
-        let map = map(lines);
-        assert_eq!(map["x-one"], "a: b");
-        assert_eq!(map.get_all("set-cookie").iter().count(), 2);
     }
 }

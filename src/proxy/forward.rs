@@ -8,7 +8,7 @@ use crate::http1::encode;
 use crate::http1::fields::{Fields, Known, elements, reads_as};
 use crate::http1::framing::Length;
 use crate::http1::head::{ResponseHead, Version};
-use crate::http2::heads;
+use crate::http2::{heads, lines};
 use crate::net::side::Side;
 use crate::policy::ladder::Kind;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -65,7 +65,7 @@ pub fn request_parts(onward: &Onward<'_>) -> Result<http::Request<()>, http::Err
     let mut request = http::Request::new(());
     *request.method_mut() = if upgrade { Method::CONNECT } else { onward.request.method.parse()? };
     *request.uri_mut() = Uri::from_parts(uri)?;
-    *request.headers_mut() = heads::map(lines);
+    *request.headers_mut() = lines::map(&lines);
     if upgrade {
         heads::drop_upgrade(request.headers_mut());
         request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));

@@ -1,9 +1,10 @@
-//! A client connection in HTTP/2: one task drives it, and each of its requests has a task of its own.
+//! A client connection in HTTP/2: one task drives it, and each of its requests is answered by another.
 //!
 //! The driver accepts streams, watches what the peer owes, and ends the connection in two steps, so that no request that was
 //! on its way is lost: a GOAWAY that names no last stream, and, once the peer has shown that it saw it, one that does (RFC
 //! 9113 §6.8). A request is answered by the same [`proxy::handle`] as in HTTP/1.
 
+use super::clerk;
 use super::connection::{Connection, HEAD_TOO_LONG, LAST_CALL, PART_TIME, refuse_malformed};
 use super::contain::contain;
 use crate::clock;
@@ -28,7 +29,6 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::Request;
-use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
@@ -54,7 +54,9 @@ struct Common {
 struct Counted(Arc<Common>);
 
 /// One request, as it was accepted.
-struct Accepted {
+pub(super) struct Accepted {
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
     common: Counted,
     snapshot: Arc<Snapshot>,
     listener: Arc<Listener>,
@@ -181,7 +183,7 @@ impl Driver<'_> {
         }
     }
 
-    /// Gives a request a task of its own.
+    /// Has a request answered beside the others.
     fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>, snapshots: &mut Snapshots<'_>) {
         let snapshot = snapshots.load();
         if let Some(listener) = snapshot.listener(&self.common.connection.place.port().bind)
@@ -191,15 +193,15 @@ impl Driver<'_> {
             Arc::make_mut(&mut self.peer).judge(listener);
         }
         self.common.requests.fetch_add(1, Ordering::Relaxed);
-        let accepted = Accepted {
+        clerk::answer(Accepted {
+            request,
+            respond,
             common: Counted(Arc::clone(self.common)),
             snapshot: Arc::clone(snapshot),
             listener: Arc::clone(&self.listener),
             peer: Arc::clone(&self.peer),
             since: clock::now(),
-        };
-        // A request's future is large: boxed, it is moved once on its way to where it runs.
-        tokio::spawn(Box::pin(accepted.answer(request, respond)));
+        });
     }
 
     /// Begins to end the connection where that is due; whether it did so just now.
@@ -292,26 +294,26 @@ impl Driver<'_> {
 
 impl Accepted {
     /// Takes the request to its one answer.
-    async fn answer(self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    pub(super) async fn answer(self, desk: &mut Desk) {
+        let Accepted { request, respond, common, snapshot, listener, peer, since } = self;
         let (parts, body) = request.into_parts();
         let ends = body.is_end_stream();
-        let mut stream = Stream::of_client(respond, body);
-        let mut desk = take_desk();
-        let connection = &self.common.0.connection;
+        let mut stream = Stream::of_client(respond, body, ends);
+        let connection = &common.0.connection;
         let here = Here {
             shared: &connection.worker.shared,
-            snapshot: &self.snapshot,
-            listener: &self.listener,
-            peer: &self.peer,
+            snapshot: &snapshot,
+            listener: &listener,
+            peer: &peer,
             worker: connection.worker.index,
             closing: connection.place.closing(),
         };
-        let max = self.listener.limits.headers;
-        let read = heads::request(&mut desk.head, &parts, ends, max, || fastrand::u128(..))
+        let limits = &listener.limits;
+        let read = heads::request(&mut desk.head, &parts, ends, limits.headers, || fastrand::u128(..))
             .map_err(|error| refuse_malformed(&error));
-        let too_large = heads::list_size(&parts) > self.listener.limits.header_bytes;
+        let too_large = heads::list_size(&parts) > limits.header_bytes;
         let after = match if too_large { Err((Refusal::HeadTooLarge, HEAD_TOO_LONG)) } else { read } {
-            Ok(()) => handle(&mut stream, &mut desk, &here).await,
+            Ok(()) => handle(&mut stream, desk, &here).await,
             Err((refusal, detail)) => {
                 proxy::refuse_head(&mut Side::Http2(&mut stream), &desk.head, refusal, detail, &here);
                 After::Close
@@ -319,20 +321,23 @@ impl Accepted {
         };
         drop(parts);
         if after == After::Abort && !stream.touched {
-            self.note_given_up();
+            common.0.note_given_up(since);
         }
         match after {
             After::Abort => break_off(&mut stream, &desk.answer).await,
-            After::KeepAlive | After::Close => finish(&mut stream, &self.listener, &mut desk.timer).await,
+            After::KeepAlive | After::Close => finish(&mut stream, &listener, &mut desk.timer).await,
         }
-        put_desk_back(desk);
     }
+}
 
-    /// Its client gave it up, or is gone. What was under way for a while held one of the client's streams for as long, and
-    /// that is what deadlines and people do.
-    fn note_given_up(&self) {
-        if clock::now().saturating_duration_since(self.since) < AT_ONCE {
-            self.common.0.given_up.fetch_add(1, Ordering::Relaxed);
+// === impl Common ===
+
+impl Common {
+    /// A client gave a request up that came at `since`, or is gone. What was under way for a while held one of the client's
+    /// streams for as long, and that is what deadlines and people do.
+    fn note_given_up(&self, since: Instant) {
+        if clock::now().saturating_duration_since(since) < AT_ONCE {
+            self.given_up.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -378,6 +383,9 @@ async fn break_off(stream: &mut Stream, answer: &ResponseHead) {
 async fn finish(stream: &mut Stream, listener: &Listener, timer: &mut Timer) {
     if !stream.is_complete() && !see_off(stream, listener, timer).await {
         return stream.reset(Reason::CANCEL);
+    }
+    if stream.has_heard_all() {
+        return;
     }
     // There are clients that take a stream for failed where it is given up before all of their body was read, as RFC 9113
     // §8.1 allows after a complete answer. A little of it costs less than the misunderstanding.
@@ -438,38 +446,6 @@ const GRPC_UNAVAILABLE: &[u8] = b"14";
 
 /// For reading the rest of a request's body.
 const SETTLE_TIME: Duration = Duration::from_secs(5);
-
-thread_local! {
-    /// Desks of this worker that wait for the next request: their buffers and timers are there already.
-    static DESKS: RefCell<Vec<Desk>> = const { RefCell::new(Vec::new()) };
-}
-
-/// A desk for a request.
-fn take_desk() -> Desk {
-    let mut desk = DESKS.with_borrow_mut(Vec::pop).unwrap_or_default();
-    desk.timer.hand_on();
-    desk
-}
-
-/// Keeps a desk for the next request.
-fn put_desk_back(mut desk: Desk) {
-    if desk.head.fields.size().max(desk.answer.fields.size()) > DESK_BYTES {
-        return;
-    }
-    desk.head.clear();
-    desk.answer.clear();
-    DESKS.with_borrow_mut(|desks| {
-        if desks.len() < DESKS_KEPT {
-            desks.push(desk);
-        }
-    });
-}
-
-/// Desks that each worker keeps.
-const DESKS_KEPT: usize = 64;
-
-/// Bytes of a head; a desk that had a longer one is not kept.
-const DESK_BYTES: usize = 8 * 1024;
 
 /// So much larger than a listener's `header_bytes` a head may be and still be answered as every refusal is; beyond that the
 /// library refuses it with a bare 431.
