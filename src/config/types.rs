@@ -4,6 +4,7 @@
 //! counters, circuits) is kept elsewhere and outlives any of these.
 
 use super::secret::{Secret, SecretBytes};
+use crate::http1::fields::reads_as;
 use crate::http1::names::Names;
 use crate::policy::class::Class;
 use crate::policy::{circuit, degrade, freshness, ladder, queue, retry};
@@ -447,13 +448,38 @@ pub struct ProviderConnections {
     pub ping: Option<Duration>,
 }
 
+/// The fields that the gateway writes itself, into requests or into answers, wherever the configuration does not say otherwise.
+pub const OUR_FIELDS: [&str; 19] = [
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "forwarded",
+    "x-request-id",
+    "traceparent",
+    "accept-encoding",
+    "via",
+    "age",
+    "date",
+    "upgrade",
+    "te",
+    "connection",
+    "content-length",
+    "transfer-encoding",
+    "proxy-status",
+    "cache-status",
+    "sluice-degraded",
+    "cache-control",
+];
+
 /// Fields to set and to remove. Names are in lower case.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct HeaderRules {
     set: Vec<(String, Secret)>,
     remove: Vec<String>,
-    /// All of those.
+    /// The names in both.
     names: Names,
+    /// One of them is among [`OUR_FIELDS`].
+    name_ours: bool,
     /// The field lines of `set`, as they are written.
     lines: Secret,
 }
@@ -1039,9 +1065,11 @@ impl HeaderRules {
     #[must_use]
     pub fn new(set: Vec<(String, Secret)>, remove: Vec<String>) -> Self {
         let named = set.iter().map(|(name, _)| name.as_str()).chain(remove.iter().map(String::as_str));
-        let names = Names::of(&named.collect::<Vec<_>>());
+        let named: Vec<_> = named.collect();
+        let is_ours = |name: &&str| OUR_FIELDS.iter().any(|ours| reads_as(name.as_bytes(), ours.as_bytes()));
+        let (names, name_ours) = (Names::of(&named), named.iter().any(is_ours));
         let lines = set.iter().map(|(name, value)| format!("{name}: {}\r\n", value.expose())).collect::<String>();
-        HeaderRules { set, remove, names, lines: Secret::new(lines) }
+        HeaderRules { set, remove, names, name_ours, lines: Secret::new(lines) }
     }
 
     /// What replaces every field of the name; values may hold secrets.
@@ -1063,11 +1091,19 @@ impl HeaderRules {
         &self.remove
     }
 
-    /// The names of both.
+    /// Whether a field of this name is removed or replaced: one whose name may be read as a name in either.
     #[must_use]
     #[inline]
-    pub fn names(&self) -> Names {
-        self.names
+    pub fn name(&self, name: &[u8]) -> bool {
+        self.names.may_hold(name)
+            && self.remove.iter().chain(self.set.iter().map(|(set, _)| set)).any(|own| reads_as(name, own.as_bytes()))
+    }
+
+    /// Whether [`HeaderRules::name`] holds for one of [`OUR_FIELDS`].
+    #[must_use]
+    #[inline]
+    pub fn name_ours(&self) -> bool {
+        self.name_ours
     }
 
     /// Whether they change nothing.

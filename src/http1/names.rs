@@ -25,20 +25,6 @@ impl Names {
     pub const fn may_hold(self, name: &[u8]) -> bool {
         self.0 >> place(name) & 1 == 1
     }
-
-    /// Whether it can be that both hold names that read as the same.
-    #[inline]
-    #[must_use]
-    pub const fn may_meet(self, other: Names) -> bool {
-        self.0 & other.0 != 0
-    }
-
-    /// Those of both.
-    #[inline]
-    #[must_use]
-    pub const fn with(self, other: Names) -> Names {
-        Names(self.0 | other.0)
-    }
 }
 
 /// One of 64 places, the same for all names that read as each other: by length, first and last byte.
@@ -73,7 +59,6 @@ mod tests {
             }).collect();
             prop_assert!(reads_as(other.as_bytes(), name.as_bytes()));
             prop_assert!(Names::of(&[&name, "x-other"]).may_hold(other.as_bytes()));
-            prop_assert!(Names::of(&[&other]).with(Names::of(&["x-other"])).may_meet(Names::of(&[&name])));
         }
     }
 
@@ -82,7 +67,6 @@ mod tests {
         let rules = Names::of(&["x-powered-by", "server"]);
         let others = ["x-request-id", "content-type", "content-length", "date", "via", "etag", "cache-control"];
         assert_eq!(others.iter().filter(|name| rules.may_hold(name.as_bytes())).count(), 0);
-        assert!(!rules.may_meet(Names::of(&others)));
         assert!(!Names::default().may_hold(b"x"));
     }
 }

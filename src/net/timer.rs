@@ -32,12 +32,6 @@ impl Timer {
         }
     }
 
-    /// Another task will ask from now on.
-    pub fn hand_on(&mut self) {
-        // The next question then leaves that task's waker, whatever is armed.
-        self.armed = None;
-    }
-
     #[cold]
     fn arm(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         let sleep = match &mut self.sleep {

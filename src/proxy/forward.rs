@@ -3,15 +3,16 @@
 use super::frame::Request;
 use super::identity::{Identity, Peer};
 use super::{ladder, respond, rewrite};
-use crate::config::{HeaderRules, HostRule, Provider, Rewrite};
+use crate::config::{HeaderRules, HostRule, OUR_FIELDS, Provider, Rewrite};
 use crate::http1::encode;
 use crate::http1::fields::{Fields, Known, elements, reads_as};
 use crate::http1::framing::Length;
 use crate::http1::head::{ResponseHead, Version};
-use crate::http1::names::Names;
-use crate::http2::heads;
+use crate::http2::{heads, lines};
 use crate::net::side::Side;
 use crate::policy::ladder::Kind;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, Uri};
 use std::time::Duration;
 
 /// Everything that shapes a request on its way to one provider.
@@ -57,16 +58,18 @@ pub fn request_parts(onward: &Onward<'_>) -> Result<http::Request<()>, http::Err
     authority(&mut host, onward);
     request_fields(&mut lines, onward, Version::Http2);
     let upgrade = onward.request.upgrade;
-    let scheme = if onward.provider.url.scheme.is_tls() { "https" } else { "http" };
-    let uri = http::Uri::builder().scheme(scheme).authority(host).path_and_query(path).build()?;
-    let method = if upgrade { "CONNECT" } else { onward.request.method };
-    let mut request = http::Request::builder().method(method).uri(uri).body(())?;
-    let mut fields = heads::fields(lines);
+    let mut uri = http::uri::Parts::default();
+    uri.scheme = Some(if onward.provider.url.scheme.is_tls() { Scheme::HTTPS } else { Scheme::HTTP });
+    uri.authority = Some(Authority::from_maybe_shared(host)?);
+    uri.path_and_query = Some(PathAndQuery::from_maybe_shared(path)?);
+    let mut request = http::Request::new(());
+    *request.method_mut() = if upgrade { Method::CONNECT } else { onward.request.method.parse()? };
+    *request.uri_mut() = Uri::from_parts(uri)?;
+    *request.headers_mut() = lines::map(&lines);
     if upgrade {
-        heads::drop_upgrade(&mut fields);
+        heads::drop_upgrade(request.headers_mut());
         request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
     }
-    *request.headers_mut() = fields;
     Ok(request)
 }
 
@@ -307,11 +310,7 @@ pub fn is_changed<const N: usize>(name: &[u8], fields: &Fields, rules: [&HeaderR
 
 #[inline]
 fn is_named<const N: usize>(name: &[u8], rules: [&HeaderRules; N]) -> bool {
-    names(rules).may_hold(name)
-        && rules.iter().any(|rules| {
-            let removed = rules.remove().iter().any(|removed| reads_as(name, removed.as_bytes()));
-            removed || rules.set().iter().any(|(set, _)| reads_as(name, set.as_bytes()))
-        })
+    rules.iter().any(|rules| rules.name(name))
 }
 
 /// Whether [`is_changed`] can hold for any field: mostly not, and asked once instead of for each.
@@ -320,32 +319,29 @@ fn changes_any<const N: usize>(fields: &Fields, rules: [&HeaderRules; N]) -> boo
     fields.has(Known::Connection) || rules.iter().any(|rules| !rules.is_empty())
 }
 
-/// The names in all of them.
-#[inline]
-fn names<const N: usize>(rules: [&HeaderRules; N]) -> Names {
-    rules.iter().fold(Names::default(), |names, rules| names.with(rules.names()))
-}
-
 /// Takes out again, of the field lines from `start` on, what the configuration removes or sets: its word is the last, also
 /// on what we write ourselves.
 fn drop_named<const N: usize>(out: &mut Vec<u8>, start: usize, rules: [&HeaderRules; N]) {
-    if !names(rules).may_meet(OURS) {
-        debug_assert!(lines(&out[start..]).all(|line| OURS.may_hold(name_of(line))), "a field of ours is not in OURS");
+    if !rules.iter().any(|rules| rules.name_ours()) {
+        debug_assert!(
+            split(&out[start..]).all(|line| OUR_FIELDS.iter().any(|ours| ours.as_bytes() == name_of(line))),
+            "a field that we write is missing in OUR_FIELDS"
+        );
         return;
     }
     let stays = |line: &&[u8]| !is_named(name_of(line), rules);
-    // Rules for other fields are common, and cost no copy.
-    if lines(&out[start..]).all(|line| stays(&line)) {
+    // Rules for others of them cost no copy.
+    if split(&out[start..]).all(|line| stays(&line)) {
         return;
     }
     let ours = out.split_off(start);
-    for line in lines(&ours).filter(stays) {
+    for line in split(&ours).filter(stays) {
         out.extend_from_slice(line);
     }
 }
 
-fn lines(fields: &[u8]) -> impl Iterator<Item = &[u8]> {
-    fields.split_inclusive(|byte| *byte == b'\n')
+fn split(lines: &[u8]) -> impl Iterator<Item = &[u8]> {
+    lines.split_inclusive(|byte| *byte == b'\n')
 }
 
 fn name_of(line: &[u8]) -> &[u8] {
@@ -409,29 +405,6 @@ fn via(out: &mut Vec<u8>, fields: &Fields, received: Version) {
     }
     out.extend_from_slice(us);
 }
-
-/// The fields that we write ourselves, whatever the configuration.
-const OURS: Names = Names::of(&[
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "forwarded",
-    "x-request-id",
-    "traceparent",
-    "accept-encoding",
-    "via",
-    "age",
-    "date",
-    "upgrade",
-    "te",
-    "connection",
-    "content-length",
-    "transfer-encoding",
-    "proxy-status",
-    "cache-status",
-    "sluice-degraded",
-    "cache-control",
-]);
 
 /// Room made for a head before it is written.
 const HEAD_EXPECTED: usize = 512;

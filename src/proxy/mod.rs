@@ -327,16 +327,6 @@ fn is_drainable(request: &Request<'_>, client: &Side<'_>) -> bool {
     rest == Some(0) || (!request.expects_continue && rest.is_some_and(|bytes| bytes <= DRAIN_BYTES))
 }
 
-// === impl Desk ===
-
-impl Desk {
-    /// Another task works on it from now on.
-    pub fn hand_on(&mut self) {
-        self.timer.hand_on();
-        self.hedge_timer.hand_on();
-    }
-}
-
 // === impl Here ===
 
 impl Here<'_> {

@@ -16,7 +16,7 @@ use crate::config::{HealthCheck, HostRule};
 use crate::http1::encode;
 use crate::http1::framing;
 use crate::http1::head::{HeadError, ResponseHead};
-use crate::http2::heads;
+use crate::http2::lines;
 use crate::instant::Instant;
 use crate::net::io::Io;
 use crate::net::wire::{HeadReadError, ReadError, Wire};
@@ -242,7 +242,7 @@ impl Question {
         let scheme = if self.tls { "https" } else { "http" };
         let uri = http::Uri::builder().scheme(scheme).authority(&*self.host).path_and_query(&*self.target);
         let mut request = http::Request::get(uri.build().map_err(text)?).body(()).map_err(text)?;
-        *request.headers_mut() = heads::fields(self.fields.clone());
+        *request.headers_mut() = lines::map(&self.fields);
         let (answer, _) = sender.ready().await.map_err(text)?.send_request(request, true).map_err(text)?;
         let (head, mut body) = answer.await.map_err(text)?.into_parts();
         let mut read = 0;
