@@ -68,8 +68,9 @@ fn counted_run(contender: &Contender, workload: &'static Workload, setup: &Setup
 
 fn ask_many(running: &Running, workload: &Workload, requests: u32) -> Outcome<()> {
     let mut client = Client::connect(running.address)?;
-    let (line, body) = (workload.request_line(), workload.body());
-    for _ in 0..requests {
+    let body = workload.body();
+    for at in 0..requests {
+        let line = workload.request_line(at as usize);
         let reply = client.ask_with(&line, workload.field, &body)?;
         if reply.status != workload.status {
             return Err(format!("{line} gave {}", reply.status).into());

@@ -6,7 +6,9 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark reports to its terminal")]
 
 mod certificates;
+mod checks;
 mod client;
+mod configuration;
 mod contenders;
 mod idle;
 mod instructions;
@@ -20,6 +22,7 @@ mod storm;
 mod table;
 mod tools;
 mod upstream;
+mod websocket;
 mod wire;
 mod workloads;
 
@@ -340,7 +343,8 @@ impl Stage {
             scratch: self.scratch.path(),
             memory: self.memory.path(),
             upstream: self.upstream.address,
-            core: self.cores.contender,
+            cores: self.cores.contender.to_string(),
+            workers: 1,
             settings: self.settings,
             connections: CONNECTIONS,
             under: Vec::new(),

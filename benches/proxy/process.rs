@@ -80,16 +80,16 @@ impl Cores {
 // === impl Group ===
 
 impl Group {
-    /// Starts `program` on `core` in a group of its own; what it prints goes to `log`.
-    pub(crate) fn start<S: AsRef<OsStr>>(program: &Path, args: &[S], core: usize, log: &Path) -> Outcome<Group> {
+    /// Starts `program` on `cores` (a list as `taskset` takes it) in a group of its own; what it prints goes to `log`.
+    pub(crate) fn start<S: AsRef<OsStr>>(program: &Path, args: &[S], cores: &str, log: &Path) -> Outcome<Group> {
         let file = File::create(log)?;
-        let child = pinned(program, args, core)
+        let child = pinned(program, args, cores)
             .current_dir(log.parent().unwrap_or(Path::new("/")))
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()
-            .map_err(|error| format!("cannot start {} on core {core}: {error}", program.display()))?;
+            .map_err(|error| format!("cannot start {} on core {cores}: {error}", program.display()))?;
         let pid = Pid::from_child(&child);
         unfinished(|all| all.groups.push(pid));
         Ok(Group { child, pid, log: log.to_owned() })
@@ -160,7 +160,8 @@ impl Drop for Group {
 impl Conversation {
     /// Starts `program` on `core`.
     pub(crate) fn start<S: AsRef<OsStr>>(program: &Path, args: &[S], core: usize) -> Outcome<Conversation> {
-        let mut child = pinned(program, args, core).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child =
+            pinned(program, args, &core.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let pid = Pid::from_child(&child);
         unfinished(|all| all.groups.push(pid));
         let input = child.stdin.take();
@@ -280,18 +281,18 @@ fn memory_of(process: &Path) -> Outcome<u64> {
 
 // === small things ===
 
-/// A command that runs `program` on `core` and is told to end if this process does.
-pub(crate) fn pinned<S: AsRef<OsStr>>(program: &Path, args: &[S], core: usize) -> Command {
+/// A command that runs `program` on `cores` and is told to end if this process does.
+pub(crate) fn pinned<S: AsRef<OsStr>>(program: &Path, args: &[S], cores: &str) -> Command {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "TERM", "taskset", "--cpu-list", &core.to_string()]);
+    command.args(["--pdeathsig", "TERM", "taskset", "--cpu-list", cores]);
     command.arg(program).args(args).process_group(0);
     command
 }
 
 /// Runs a pinned program to its end and returns what it printed; it is stopped if the benchmark is.
 pub(crate) fn run_pinned<S: AsRef<OsStr>>(program: &Path, args: &[S], core: usize) -> Outcome<String> {
-    let mut child = pinned(program, args, core).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut child = pinned(program, args, &core.to_string()).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let pid = Pid::from_child(&child);
     unfinished(|all| all.groups.push(pid));
     let mut text = String::new();
