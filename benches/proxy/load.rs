@@ -6,6 +6,7 @@
 //! what the counted requests cost, whole ones only, without opening or closing connections that last.
 
 use crate::Outcome;
+use crate::paced;
 use crate::process::{Conversation, now};
 use crate::wire::{Dialer, Line};
 use crate::workloads::{Visit, Workload};
@@ -109,6 +110,12 @@ impl Load {
         let mut words: Vec<OsString> = vec!["-n".into(), "19".into(), std::env::current_exe()?.into()];
         words.extend(order.words());
         Load::begin(Path::new("nice"), &words, core)
+    }
+
+    /// Starts a load process that asks at a fixed rate.
+    pub(crate) fn start_paced(address: SocketAddr, seconds: u32, core: usize) -> Outcome<Load> {
+        let words = [paced::ARGUMENT.into(), address.to_string().into(), seconds.to_string().into()];
+        Load::begin(&std::env::current_exe()?, &words, core)
     }
 
     fn begin(program: &Path, words: &[OsString], core: usize) -> Outcome<Load> {
@@ -293,7 +300,7 @@ impl Tally {
 }
 
 /// Said when all connections are open.
-const READY: &str = "ready";
+pub(crate) const READY: &str = "ready";
 
 /// Long enough for any answer, also of an instrumented server on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

@@ -48,6 +48,8 @@ pub(crate) struct Usage {
     pub(crate) cpu_ns: u64,
     /// Proportional set size, in KiB: pages shared inside the group are counted once.
     pub(crate) memory_kib: u64,
+    /// How often its threads left a processor to wait, or because others wanted it.
+    pub(crate) switches: u64,
 }
 
 /// What has to be undone if the benchmark is interrupted.
@@ -114,6 +116,7 @@ impl Group {
         for process in members(self.pid)? {
             sum.cpu_ns += cpu_of(&process)?;
             sum.memory_kib += memory_of(&process)?;
+            sum.switches += switches_of(&process)?;
         }
         if sum.cpu_ns == 0 {
             return Err(format!("process {} is gone:\n{}", self.pid.as_raw_nonzero(), self.last_words()).into());
@@ -269,6 +272,17 @@ fn cpu_of(process: &Path) -> Outcome<u64> {
     for thread in fs::read_dir(process.join("task"))? {
         let line = fs::read_to_string(thread?.path().join("schedstat"))?;
         sum += line.split_whitespace().next().unwrap_or("0").parse::<u64>()?;
+    }
+    Ok(sum)
+}
+
+/// Context switches, summed over threads: each time that a thread goes to sleep is one.
+fn switches_of(process: &Path) -> Outcome<u64> {
+    let mut sum = 0;
+    for thread in fs::read_dir(process.join("task"))? {
+        let text = fs::read_to_string(thread?.path().join("status"))?;
+        let lines = text.lines().filter_map(|line| line.split_once("ctxt_switches:"));
+        sum += lines.filter_map(|(_, count)| count.trim().parse::<u64>().ok()).sum::<u64>();
     }
     Ok(sum)
 }

@@ -145,8 +145,20 @@ impl<'a> Driver<'a> {
         Driver { scratch, upstream, core: cores.driver }
     }
 
+    /// Where the upstream is.
+    pub(crate) fn upstream(self) -> SocketAddr {
+        self.upstream
+    }
+
+    /// What a load at a fixed rate prints.
+    pub(crate) fn paced(self, address: SocketAddr, seconds: u32) -> Outcome<String> {
+        let mut load = Load::start_paced(address, seconds, self.core)?;
+        load.go()?;
+        load.figures()
+    }
+
     /// One round against one contender.
-    fn round(self, workload: &'static Workload, one: &Running, seconds: u32) -> Outcome<Sample> {
+    pub(crate) fn round(self, workload: &'static Workload, one: &Running, seconds: u32) -> Outcome<Sample> {
         let missed = upstream::asked_for_kept(self.upstream)?;
         let made = if workload.by_wrk() { self.wrk(workload, one, seconds) } else { self.own(workload, one, seconds) };
         let (before, printed, after) = made?;

@@ -1,5 +1,6 @@
 //! Tables for a terminal and for a README.
 
+use crate::spread::Spread;
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 
@@ -144,6 +145,25 @@ pub(crate) fn colour_wanted() -> bool {
 /// A cell without a colour.
 pub(crate) fn plain(text: impl Into<String>) -> Cell {
     Cell { text: text.into(), tone: Tone::Plain }
+}
+
+/// A ratio with its interval; green where it is surely below one, yellow where it is surely above.
+pub(crate) fn ratio_cell(spread: Option<Spread>) -> Cell {
+    match spread {
+        None => plain("–"),
+        Some(spread) => Cell {
+            text: format!("{:.2} [{:.2}–{:.2}]", spread.median, spread.low, spread.high),
+            tone: tone_of(spread),
+        },
+    }
+}
+
+fn tone_of(spread: Spread) -> Tone {
+    match spread {
+        Spread { high, .. } if high < 1.0 => Tone::Better,
+        Spread { low, .. } if low > 1.0 => Tone::Worse,
+        _ => Tone::Plain,
+    }
 }
 
 /// `19300.4` as `19,300`.
