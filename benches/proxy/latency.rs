@@ -79,7 +79,7 @@ impl Latency {
             }));
             row
         };
-        Table { title, header, rows: self.samples.iter().map(row).collect() }
+        Table { title, header, last_words: 0, rows: self.samples.iter().map(row).collect() }
     }
 
     /// Sluice's less each peer's.
@@ -102,7 +102,7 @@ impl Latency {
                 rows.push([plain(WHAT), plain(*quantile)].into_iter().chain(cells).collect());
             }
         }
-        Table { title, header, rows }
+        Table { title, header, last_words: 0, rows }
     }
 }
 
@@ -125,8 +125,9 @@ fn read(printed: &str) -> Outcome<[f64; 3]> {
     Ok(sample)
 }
 
+/// How it was asked.
 fn name(kind: Option<Kind>) -> &'static str {
-    kind.map_or("none", Kind::name)
+    kind.map_or("directly", Kind::name)
 }
 
 /// With the sign that tables have.

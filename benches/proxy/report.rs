@@ -80,7 +80,7 @@ impl Report {
         header.extend(words(&["requests/s", "p50 µs", "p99 µs", "MiB"]));
         let timings = self.timings.iter().filter(|timing| are_like(face, timing.workload));
         let rows = timings.flat_map(|timing| timing.samples.keys().map(|kind| timing_row(timing, *kind)));
-        Table { title, header, rows: rows.collect() }
+        Table { title, header, last_words: 0, rows: rows.collect() }
     }
 
     fn instruction_table(&self, face: Face) -> Table {
@@ -100,7 +100,7 @@ impl Report {
         }
         let mut header = words(&["workload", "proxy", "instructions"]);
         header.extend(against_peers(face));
-        Table { title, header, rows }
+        Table { title, header, last_words: 0, rows }
     }
 }
 

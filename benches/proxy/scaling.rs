@@ -122,6 +122,6 @@ impl Scaling {
             let (used, rate) = (median(|sample| sample.cpu), median(|sample| sample.rate));
             vec![plain(kind.name()), plain(form.name()), plain(format!("{used:.1}")), ratio, plain(thousands(rate))]
         };
-        Table { title, header, rows: self.samples.keys().map(row).collect() }
+        Table { title, header, last_words: 0, rows: self.samples.keys().map(row).collect() }
     }
 }

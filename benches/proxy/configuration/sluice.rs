@@ -4,12 +4,16 @@ use crate::Outcome;
 use crate::contenders::{Setup, free_address};
 use crate::workloads::{Face, MANY_ROUTES, many_prefix};
 use std::fmt::Write as _;
+use std::fs;
 use std::path::Path;
 
 pub(super) fn text(setup: &Setup, home: &Path, port: u16) -> Outcome<String> {
-    let (admin, workers, home) = (free_address()?, setup.workers, home.display());
+    let (admin, workers) = (free_address()?, setup.workers);
     let log = if setup.settings.access_log {
-        format!("{{ access: true, format: json, file: {home}/access.log }}")
+        // Not beside the configuration: that folder is watched, and every line would be a change in it.
+        let logs = home.join("logs");
+        fs::create_dir(&logs)?;
+        format!("{{ access: true, format: json, file: {}/access.log }}", logs.display())
     } else {
         "{ access: false }".to_owned()
     };
@@ -18,7 +22,7 @@ pub(super) fn text(setup: &Setup, home: &Path, port: u16) -> Outcome<String> {
         let certificates = format!("certificates: [{{ cert: \"{certificate}\", key: \"{key}\" }}]");
         format!("tls: {{ {certificates}, min_version: \"1.2\", handshake_timeout: 10s, handshakes: 100 }}")
     });
-    let connections = setup.connections.max(20_000);
+    let (connections, home) = (setup.connections.max(20_000), home.display());
     Ok(format!(
         "\
 version: 1
