@@ -192,6 +192,11 @@ impl Setup<'_> {
         key.map(|key| key.files(self.scratch))
     }
 
+    /// From one health check of a provider to the next. Those of a hundred would show in what is counted.
+    pub(crate) fn check_interval(&self) -> &'static str {
+        if self.face == Face::Many { "60s" } else { "5s" }
+    }
+
     /// Where the providers are: the upstream, under as many addresses as there should be providers.
     pub(crate) fn providers(&self) -> Vec<SocketAddr> {
         let count = if self.face == Face::Many { upstream::ADDRESSES } else { 2 };

@@ -146,7 +146,7 @@ pub(crate) fn table(all: &[Idle]) -> Table {
         "wake-ups/s without",
         "with",
     ];
-    Table { title, header: header.map(str::to_owned).into(), last_words: 0, rows: all.iter().map(row).collect() }
+    Table { title, header: header.map(str::to_owned).into(), rows: all.iter().map(row).collect() }
 }
 
 /// Memory once it has stopped moving.

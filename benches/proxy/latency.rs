@@ -79,7 +79,7 @@ impl Latency {
             }));
             row
         };
-        Table { title, header, last_words: 0, rows: self.samples.iter().map(row).collect() }
+        Table { title, header, rows: self.samples.iter().map(row).collect() }
     }
 
     /// Sluice's less each peer's.
@@ -102,7 +102,7 @@ impl Latency {
                 rows.push([plain(WHAT), plain(*quantile)].into_iter().chain(cells).collect());
             }
         }
-        Table { title, header, last_words: 0, rows }
+        Table { title, header, rows }
     }
 }
 

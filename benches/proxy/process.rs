@@ -8,6 +8,7 @@ use crate::Outcome;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use sluice::instant::Instant;
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -82,10 +83,15 @@ impl Cores {
 // === impl Group ===
 
 impl Group {
-    /// Starts `program` on `cores` (a list as `taskset` takes it) in a group of its own; what it prints goes to `log`.
-    pub(crate) fn start<S: AsRef<OsStr>>(program: &Path, args: &[S], cores: &str, log: &Path) -> Outcome<Group> {
+    /// Starts `program` on `cores` (one, or a list as `taskset` takes it) in a group of its own; what it prints goes to `log`.
+    pub(crate) fn start<S: AsRef<OsStr>>(
+        program: &Path,
+        args: &[S],
+        cores: impl Display,
+        log: &Path,
+    ) -> Outcome<Group> {
         let file = File::create(log)?;
-        let child = pinned(program, args, cores)
+        let child = pinned(program, args, &cores)
             .current_dir(log.parent().unwrap_or(Path::new("/")))
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
@@ -163,8 +169,7 @@ impl Drop for Group {
 impl Conversation {
     /// Starts `program` on `core`.
     pub(crate) fn start<S: AsRef<OsStr>>(program: &Path, args: &[S], core: usize) -> Outcome<Conversation> {
-        let mut child =
-            pinned(program, args, &core.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child = pinned(program, args, &core).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let pid = Pid::from_child(&child);
         unfinished(|all| all.groups.push(pid));
         let input = child.stdin.take();
@@ -296,17 +301,17 @@ fn memory_of(process: &Path) -> Outcome<u64> {
 // === small things ===
 
 /// A command that runs `program` on `cores` and is told to end if this process does.
-pub(crate) fn pinned<S: AsRef<OsStr>>(program: &Path, args: &[S], cores: &str) -> Command {
+pub(crate) fn pinned<S: AsRef<OsStr>>(program: &Path, args: &[S], cores: &impl Display) -> Command {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "TERM", "taskset", "--cpu-list", cores]);
+    command.args(["--pdeathsig", "TERM", "taskset", "--cpu-list", &cores.to_string()]);
     command.arg(program).args(args).process_group(0);
     command
 }
 
 /// Runs a pinned program to its end and returns what it printed; it is stopped if the benchmark is.
 pub(crate) fn run_pinned<S: AsRef<OsStr>>(program: &Path, args: &[S], core: usize) -> Outcome<String> {
-    let mut child = pinned(program, args, &core.to_string()).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut child = pinned(program, args, &core).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let pid = Pid::from_child(&child);
     unfinished(|all| all.groups.push(pid));
     let mut text = String::new();

@@ -5,10 +5,10 @@ use crate::idle::{self, Idle};
 use crate::latency::Latency;
 use crate::rounds::{Plan, Timing};
 use crate::scaling::Scaling;
-use crate::spread::ENOUGH;
+use crate::spread::{ENOUGH, Spread};
 use crate::storm::Storm;
 use crate::syscalls;
-use crate::table::{Cell, Page, Table, plain, ratio_cell, thousands};
+use crate::table::{Cell, Page, Table, Tone, plain, thousands};
 use crate::targets;
 use crate::workloads::{Face, Workload};
 use std::collections::BTreeMap;
@@ -80,7 +80,7 @@ impl Report {
         header.extend(words(&["requests/s", "p50 µs", "p99 µs", "MiB"]));
         let timings = self.timings.iter().filter(|timing| are_like(face, timing.workload));
         let rows = timings.flat_map(|timing| timing.samples.keys().map(|kind| timing_row(timing, *kind)));
-        Table { title, header, last_words: 0, rows: rows.collect() }
+        Table { title, header, rows: rows.collect() }
     }
 
     fn instruction_table(&self, face: Face) -> Table {
@@ -100,7 +100,7 @@ impl Report {
         }
         let mut header = words(&["workload", "proxy", "instructions"]);
         header.extend(against_peers(face));
-        Table { title, header, last_words: 0, rows }
+        Table { title, header, rows }
     }
 }
 
@@ -133,6 +133,25 @@ fn against_peers(face: Face) -> impl Iterator<Item = String> {
 
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// A ratio with its interval; green where it is surely below one, yellow where it is surely above.
+pub(crate) fn ratio_cell(spread: Option<Spread>) -> Cell {
+    match spread {
+        None => plain("–"),
+        Some(spread) => Cell {
+            text: format!("{:.2} [{:.2}–{:.2}]", spread.median, spread.low, spread.high),
+            tone: tone_of(spread),
+        },
+    }
+}
+
+fn tone_of(spread: Spread) -> Tone {
+    match spread {
+        Spread { high, .. } if high < 1.0 => Tone::Better,
+        Spread { low, .. } if low > 1.0 => Tone::Worse,
+        _ => Tone::Plain,
+    }
 }
 
 /// Three figures that count.

@@ -7,9 +7,10 @@
 use crate::contenders::{Contender, Kind, Running, Setup};
 use crate::process::{Cores, abandoned};
 use crate::progress::Progress;
+use crate::report::ratio_cell;
 use crate::rounds::{Driver, Plan, Sample};
 use crate::spread::{Spread, median_of};
-use crate::table::{Table, plain, ratio_cell, thousands};
+use crate::table::{Table, plain, thousands};
 use crate::workloads::GET_1K;
 use std::collections::BTreeMap;
 
@@ -122,6 +123,6 @@ impl Scaling {
             let (used, rate) = (median(|sample| sample.cpu), median(|sample| sample.rate));
             vec![plain(kind.name()), plain(form.name()), plain(format!("{used:.1}")), ratio, plain(thousands(rate))]
         };
-        Table { title, header, last_words: 0, rows: self.samples.keys().map(row).collect() }
+        Table { title, header, rows: self.samples.keys().map(row).collect() }
     }
 }

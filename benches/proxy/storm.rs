@@ -87,7 +87,7 @@ impl Storm {
         let header =
             ["workload", "proxy", "quiet p50 µs", "quiet p99", "storm p50", "storm p99", "its worst", "handshakes/s"];
         let rows = self.samples.iter().map(row).collect();
-        Table { title, header: header.map(str::to_owned).into(), last_words: 0, rows }
+        Table { title, header: header.map(str::to_owned).into(), rows }
     }
 }
 

@@ -77,7 +77,7 @@ pub(crate) fn table(counts: &Counts) -> Table {
             rows.push(vec![plain(workload.title), plain(kind.name()), plain(total), plain(parts.join(", "))]);
         }
     }
-    Table { title, header, last_words: 1, rows }
+    Table { title, header, rows }
 }
 
 fn units_of(workload: &Workload) -> f64 {

@@ -1,17 +1,14 @@
 //! Tables for a terminal and for a README.
 
-use crate::spread::Spread;
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 
-/// Cells in rows: two columns of words, then figures, and perhaps words again.
+/// Cells in rows; the first two columns hold words, the others figures, or words where all their cells are.
 pub(crate) struct Table {
     /// Above it.
     pub(crate) title: String,
     /// Of the columns.
     pub(crate) header: Vec<String>,
-    /// Columns at the end that hold words.
-    pub(crate) last_words: usize,
     /// As many cells each as the header has.
     pub(crate) rows: Vec<Vec<Cell>>,
 }
@@ -121,7 +118,8 @@ impl Table {
 
     /// Whether a column is aligned left.
     fn has_words(&self, column: usize) -> bool {
-        column < FIRST_WORDS || column + self.last_words >= self.header.len()
+        let mut cells = self.rows.iter().map(|row| row[column].text.as_str());
+        column < FIRST_WORDS || cells.all(|text| text.starts_with(char::is_alphabetic))
     }
 
     fn pad(&self, text: &str, column: usize, width: usize) -> String {
@@ -157,25 +155,6 @@ pub(crate) fn colour_wanted() -> bool {
 /// A cell without a colour.
 pub(crate) fn plain(text: impl Into<String>) -> Cell {
     Cell { text: text.into(), tone: Tone::Plain }
-}
-
-/// A ratio with its interval; green where it is surely below one, yellow where it is surely above.
-pub(crate) fn ratio_cell(spread: Option<Spread>) -> Cell {
-    match spread {
-        None => plain("–"),
-        Some(spread) => Cell {
-            text: format!("{:.2} [{:.2}–{:.2}]", spread.median, spread.low, spread.high),
-            tone: tone_of(spread),
-        },
-    }
-}
-
-fn tone_of(spread: Spread) -> Tone {
-    match spread {
-        Spread { high, .. } if high < 1.0 => Tone::Better,
-        Spread { low, .. } if low > 1.0 => Tone::Worse,
-        _ => Tone::Plain,
-    }
 }
 
 /// `19300.4` as `19,300`.

@@ -2,9 +2,9 @@
 
 use crate::contenders::Kind;
 use crate::latency::{self, QUANTILES};
-use crate::report::Report;
+use crate::report::{Report, ratio_cell};
 use crate::spread::Spread;
-use crate::table::{Cell, Table, Tone, plain, ratio_cell, thousands};
+use crate::table::{Cell, Table, Tone, plain, thousands};
 use crate::workloads::Workload;
 
 /// Processor time of one workload against the peers, at most.
@@ -45,7 +45,7 @@ pub(crate) fn table(report: &Report) -> Table {
     memory(report, &mut rows);
     let title = "Targets; met is one where the whole interval is within it".to_owned();
     let header = ["what", "against", "found", "at most", "verdict"].map(str::to_owned).into();
-    Table { title, header, last_words: 1, rows: rows.into_iter().map(Row::cells).collect() }
+    Table { title, header, rows: rows.into_iter().map(Row::cells).collect() }
 }
 
 fn time(report: &Report, target: &Target, peer: Kind, most: Option<f64>, rows: &mut Vec<Row>) {

@@ -37,9 +37,10 @@ pub(super) fn text(setup: &Setup, home: &Path, port: u16) -> Outcome<String> {
         fs::write(&map, lines)?;
         use_map = format!("use_backend %[path,map_beg({},main)]", map.display());
     }
+    let interval = setup.check_interval();
     let (mut servers, mut followers) = (String::new(), String::new());
     for (at, address) in setup.providers().iter().enumerate() {
-        let _ = writeln!(servers, "  server p{at} {address} {server} check inter 5s fall 3 rise 2");
+        let _ = writeln!(servers, "  server p{at} {address} {server} check inter {interval} fall 3 rise 2");
         let _ = writeln!(followers, "  server p{at} {address} {server} track main/p{at}");
     }
     Ok(format!(

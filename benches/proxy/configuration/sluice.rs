@@ -50,9 +50,10 @@ clients:
   mobile: {{ keys: [dev-key], max_class: high, share: 2 }}
   office: {{ addresses: [127.0.0.0/8], max_class: high, share: 3 }}
   anonymous: {{ max_class: normal }}
-{DEFAULTS}
+{}
 {}
 {}",
+        DEFAULTS.replace("INTERVAL", setup.check_interval()),
         providers(setup),
         routes(setup),
     ))
@@ -116,7 +117,7 @@ defaults:
     circuit_breaker: { failure_threshold: 5, failure_rate: 0.5, window: 10s, minimum_requests: 20, recovery_timeout: 5s,
                        half_open_requests: 1, success_threshold: 2, failures: [connect, timeout, reset, 5xx],
                        slow_call: 8s }
-    health_check: { path: /healthz, interval: 5s, timeout: 1s, healthy_after: 2, unhealthy_after: 3 }
+    health_check: { path: /healthz, interval: INTERVAL, timeout: 1s, healthy_after: 2, unhealthy_after: 3 }
     host: preserve
     slow_start: 1s
     deadline_header: x-deadline-ms
