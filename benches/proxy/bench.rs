@@ -279,7 +279,7 @@ fn first_line(error: &dyn std::error::Error) -> String {
 }
 
 /// Rounds of one worker and two; each is one for nine processes.
-const MOST_SCALINGS: usize = 15;
+const MOST_SCALINGS: usize = 10;
 
 /// Rounds of storms; each takes several times as long as others.
 const MOST_STORMS: usize = 10;

@@ -158,6 +158,8 @@ impl Contender {
     pub(crate) fn start(&self, setup: &Setup) -> Outcome<Running> {
         let address = free_address()?;
         let home = setup.scratch.join(format!("{}-{}", self.kind.name(), address.port()));
+        // Whoever had this port before is gone.
+        let _ = fs::remove_dir_all(&home);
         fs::create_dir(&home)?;
         let file = home.join(if self.kind == Kind::Sluice { "gateway.yaml" } else { "conf" });
         fs::write(&file, configuration::text(self.kind, setup, &home, address.port())?)?;

@@ -137,7 +137,7 @@ impl Workload {
             answer_bytes: upstream::CHUNKS * upstream::CHUNK,
             // The upstream takes its time over a stream, so more of them are needed to keep a proxy busy.
             connections: 64,
-            counted: (20, 80),
+            counted: (10, 40),
             ..GET_1K
         },
         Workload { key: "conn", title: "GET, a connection per request", visit: Visit::Fresh, ..GET_1K },

@@ -29,6 +29,7 @@ pub(super) fn text(setup: &Setup, home: &Path, port: u16) -> Outcome<String> {
     };
     let cache = if setup.face == Face::Cache {
         let folder = setup.memory.join(format!("nginx-{port}"));
+        let _ = fs::remove_dir_all(&folder);
         fs::create_dir(&folder)?;
         format!("proxy_cache_path {} {CACHE}", folder.display())
     } else {
