@@ -309,6 +309,11 @@ pub(crate) fn pinned<S: AsRef<OsStr>>(program: &Path, args: &[S], cores: &impl D
     command
 }
 
+/// This program as it was when it started, also if it was built anew since.
+pub(crate) fn own_program() -> PathBuf {
+    format!("/proc/{}/exe", std::process::id()).into()
+}
+
 /// Runs a pinned program to its end and returns what it printed; it is stopped if the benchmark is.
 pub(crate) fn run_pinned<S: AsRef<OsStr>>(program: &Path, args: &[S], core: usize) -> Outcome<String> {
     let mut child = pinned(program, args, &core).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;

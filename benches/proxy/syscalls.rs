@@ -18,7 +18,7 @@ pub(crate) type Calls = BTreeMap<String, f64>;
 pub(crate) type Counts = Vec<(&'static Workload, BTreeMap<Kind, Calls>)>;
 
 /// Workloads whose calls are counted.
-pub(crate) const WORKLOADS: [&str; 6] = ["1k", "post", "stream", "ws", "h2-1k", "tls-1k"];
+pub(crate) const WORKLOADS: [&str; 8] = ["1k", "post", "stream", "conn", "ws", "many", "h2-1k", "tls-1k"];
 
 /// The calls that one request of `workload` takes `contender`.
 pub(crate) fn per_request(

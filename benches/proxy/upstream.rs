@@ -6,7 +6,7 @@
 
 use crate::Outcome;
 use crate::client;
-use crate::process::{Group, now, pause};
+use crate::process::{Group, now, own_program, pause};
 use crate::websocket;
 use crate::workloads::{MANY_ROUTES, many_prefix};
 use bytes::{Bytes, BytesMut};
@@ -77,7 +77,7 @@ impl Upstream {
     pub(crate) fn start(scratch: &Path, core: usize) -> Outcome<Upstream> {
         let place = scratch.join("upstream.address");
         let args = [ARGUMENT.into(), place.clone().into_os_string()];
-        let mut group = Group::start(&std::env::current_exe()?, &args, core, &scratch.join("upstream.log"))?;
+        let mut group = Group::start(&own_program(), &args, core, &scratch.join("upstream.log"))?;
         let deadline = now() + Duration::from_secs(10);
         while now() < deadline && group.alive() {
             if let Some(address) = fs::read_to_string(&place).ok().and_then(|text| text.parse().ok()) {
