@@ -1064,12 +1064,12 @@ impl HeaderRules {
     /// Fields of the names in `remove` are taken out, those in `set` replace every field of the name.
     #[must_use]
     pub fn new(set: Vec<(String, Secret)>, remove: Vec<String>) -> Self {
-        let named = set.iter().map(|(name, _)| name.as_str()).chain(remove.iter().map(String::as_str));
-        let named: Vec<_> = named.collect();
+        let all: Vec<_> = set.iter().map(|(name, _)| name.as_str()).chain(remove.iter().map(String::as_str)).collect();
         let is_ours = |name: &&str| OUR_FIELDS.iter().any(|ours| reads_as(name.as_bytes(), ours.as_bytes()));
-        let (names, name_ours) = (Names::of(&named), named.iter().any(is_ours));
-        let lines = set.iter().map(|(name, value)| format!("{name}: {}\r\n", value.expose())).collect::<String>();
-        HeaderRules { set, remove, names, name_ours, lines: Secret::new(lines) }
+        let (names, name_ours) = (Names::of(&all), all.iter().any(is_ours));
+        let lines: Vec<_> = set.iter().flat_map(|(name, value)| [name, ": ", value.expose(), "\r\n"]).collect();
+        let lines = Secret::new(lines.concat());
+        HeaderRules { set, remove, names, name_ours, lines }
     }
 
     /// What replaces every field of the name; values may hold secrets.

@@ -32,8 +32,8 @@ impl Names {
 const fn place(name: &[u8]) -> usize {
     match name {
         [] => 0,
-        [first, .., last] => name.len() + 5 * folded(*first) + 11 * folded(*last) & 63,
-        [only] => 1 + 16 * folded(*only) & 63,
+        [first, .., last] => (name.len() + 5 * folded(*first) + 11 * folded(*last)) & 63,
+        [only] => (1 + 16 * folded(*only)) & 63,
     }
 }
 

@@ -87,12 +87,11 @@ fn request_fields(out: &mut Vec<u8>, onward: &Onward<'_>, version: Version) {
     // Whoever writes this field as well would set the provider's deadline.
     let deadline = provider.deadline_header.as_ref().map_or(&b""[..], String::as_bytes);
     for (known, name, value) in request.head.fields.iter() {
-        if passes_up(known, peer.trusted)
-            && !key_fields.contains(&Some(known))
-            && !(changes && is_changed(name, &request.head.fields, rules))
-            && !reads_as(name, deadline)
-            && !(plain && name.eq_ignore_ascii_case(b"accept-encoding"))
-        {
+        let is_kept_here = key_fields.contains(&Some(known))
+            || reads_as(name, deadline)
+            || (changes && is_changed(name, &request.head.fields, rules))
+            || (plain && name.eq_ignore_ascii_case(b"accept-encoding"));
+        if passes_up(known, peer.trusted) && !is_kept_here {
             encode::field(out, name, value);
         }
     }
