@@ -5,12 +5,14 @@
 //! costs some forty instructions; of these it costs one. [`crate::clock`] makes them.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::ops::{Add, AddAssign, Sub};
 use std::time::Duration;
 
-/// A moment: nanoseconds from a beginning long before this machine's.
+/// A moment: nanoseconds from a beginning long before this machine's. Never none at all, so that a moment that may be missing
+/// takes no more room.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Instant(u64);
+pub struct Instant(NonZeroU64);
 
 // === impl Instant ===
 
@@ -38,7 +40,7 @@ impl Instant {
     #[inline]
     #[must_use]
     pub fn nanoseconds_since(self, earlier: Instant) -> u64 {
-        self.0.saturating_sub(earlier.0)
+        self.0.get().saturating_sub(earlier.0.get())
     }
 
     /// The moment `span` later; `None` where that cannot be represented: some four hundred years from now.
@@ -51,7 +53,7 @@ impl Instant {
     /// The moment `span` earlier; `None` where that cannot be represented: some hundred years ago.
     #[must_use]
     pub fn checked_sub(self, span: Duration) -> Option<Instant> {
-        self.0.checked_sub(nanoseconds(span)?).map(Instant)
+        self.0.get().checked_sub(nanoseconds(span)?).and_then(NonZeroU64::new).map(Instant)
     }
 }
 
@@ -61,7 +63,7 @@ impl Add<Duration> for Instant {
     /// The moment `span` later, or the last there is.
     #[inline]
     fn add(self, span: Duration) -> Instant {
-        self.checked_add(span).unwrap_or(Instant(u64::MAX))
+        self.checked_add(span).unwrap_or(Instant(NonZeroU64::MAX))
     }
 }
 
@@ -78,7 +80,7 @@ impl Sub<Duration> for Instant {
     /// The moment `span` earlier, or the first there is.
     #[inline]
     fn sub(self, span: Duration) -> Instant {
-        self.checked_sub(span).unwrap_or(Instant(0))
+        self.checked_sub(span).unwrap_or(Instant(NonZeroU64::MIN))
     }
 }
 
@@ -94,7 +96,8 @@ impl Sub<Instant> for Instant {
 
 impl fmt::Debug for Instant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (after, before) = (self.0.saturating_sub(BEFORE), BEFORE.saturating_sub(self.0));
+        let (now, start) = (self.0.get(), BEFORE.get());
+        let (after, before) = (now.saturating_sub(start), start.saturating_sub(now));
         let sign = if before > 0 { "-" } else { "" };
         write!(f, "{sign}{:?}", Duration::from_nanos(after + before))
     }
@@ -107,7 +110,7 @@ fn nanoseconds(span: Duration) -> Option<u64> {
 
 /// What lies before the machine's own count, which begins at zero: a hundred and forty-six years, so that a moment before it
 /// is a number too.
-const BEFORE: u64 = 1 << 62;
+const BEFORE: NonZeroU64 = NonZeroU64::new(1 << 62).unwrap();
 
 #[cfg(test)]
 mod tests {

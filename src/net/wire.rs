@@ -434,6 +434,12 @@ impl Wire {
         self.sent == self.outbound.len()
     }
 
+    /// Gives back everything it does not need while nothing is to be read from it for a while.
+    pub fn rest(&mut self) {
+        self.inbound.rest();
+        self.shrink();
+    }
+
     /// Gives back what a large head or body needed, as far as nothing waits in it.
     pub fn shrink(&mut self) {
         self.inbound.shrink();

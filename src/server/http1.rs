@@ -59,22 +59,28 @@ pub(super) fn serve(begun: Option<Begun>) -> impl Future<Output = ()> + Send {
     // Taken apart out here: within, the whole would stay beside its parts for as long as the connection lives.
     let (mut connection, mut io) = begun.map_or((None, None), |begun| (Some(begun.connection), Some(begun.io)));
     async move {
-        let (Some(alive), Some(mut io)) = (connection.as_mut(), io.take()) else { return };
-        let by = alive.head_by();
-        let mut idle_until = by;
-        let mut head_by = Some(by);
-        while alive.wait(&io, idle_until).await {
+        let Some(by) = connection.as_ref().map(Connection::head_by) else { return };
+        let (mut is_first, mut idle_until) = (true, by);
+        let before = loop {
+            let (Some(alive), Some(quiet)) = (connection.as_mut(), io.as_ref()) else { return };
+            if !alive.wait(quiet, idle_until).await {
+                return;
+            }
+            let Some(readable) = io.take() else { return };
             // Only the first head has a deadline that began before its first byte.
-            let busy = Box::pin(alive.busy(io, head_by.take()));
-            io = match busy.await {
-                Left::Idle(idle) => idle,
-                Left::Http2(io, before) => {
-                    let Some(connection) = connection.take() else { return };
-                    return Box::pin(http2::serve(connection, io, before, by)).await;
+            let busy = Box::pin(alive.busy(readable, std::mem::take(&mut is_first).then_some(by)));
+            match busy.await {
+                Left::Idle(idle) => io = Some(idle),
+                Left::Http2(other, before) => {
+                    io = Some(other);
+                    break before;
                 }
                 Left::Over => return,
-            };
+            }
             idle_until = alive.idle_until(clock::now());
+        };
+        if let (Some(connection), Some(io)) = (connection.take(), io.take()) {
+            Box::pin(http2::serve(connection, io, before, by)).await;
         }
     }
 }
@@ -115,15 +121,15 @@ impl Connection {
     /// A draining gateway gives a quiet connection a last call: a request may be on its way. It will be answered, and told
     /// that the connection closes.
     async fn wait(&self, io: &Io, until: Instant) -> bool {
-        let port = self.place.port();
-        let mut closes = pin!(port.closes());
+        let mut closes = pin!(self.place.port().closes());
         let mut sleep = pin!(tokio::time::sleep_until(until.into()));
         let mut last_call = false;
-        poll_fn(|cx| {
+        // It owns what it works with, which would else stand beside it in every connection's task.
+        poll_fn(move |cx| {
             if let Poll::Ready(readable) = io.poll_read_ready(cx) {
                 return Poll::Ready(readable.is_ok());
             }
-            if !last_call && (port.is_closing() || closes.as_mut().poll(cx).is_ready()) {
+            if !last_call && (self.place.port().is_closing() || closes.as_mut().poll(cx).is_ready()) {
                 last_call = true;
                 sleep.as_mut().reset((clock::now() + LAST_CALL).into());
             }

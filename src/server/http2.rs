@@ -96,7 +96,7 @@ enum Ending {
 /// Serves a connection whose first bytes are HTTP/2's; `before` are those that were read already. The rest of the preface
 /// has to come until `by`.
 pub(super) async fn serve(mut connection: Connection, io: Io, before: Vec<u8>, by: Instant) {
-    connection.place.speaks("http2");
+    connection.place.speaks_http2();
     connection.place.is_reached_at(&io);
     let (stream, frames) = Frames::new(io, before, PREFACE_BYTES, clock::now());
     let listener = Arc::clone(&connection.listener);

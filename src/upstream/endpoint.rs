@@ -205,7 +205,7 @@ impl Endpoint {
         if keep.is_zero() || self.approach.is_private() || !connection.wire.is_quiet() {
             return;
         }
-        connection.wire.shrink();
+        connection.wire.rest();
         let place = &self.workers[worker];
         place.idle.lock().unwrap_or_else(PoisonError::into_inner).put(connection.wire, connection.born, now, keep);
         // Mostly it is, and a look costs less.
