@@ -48,6 +48,9 @@ pub(crate) struct Arguments {
     pub(crate) storm: bool,
     #[command(flatten)]
     pub(crate) settings: Settings,
+    /// Only Sluice: to give a build with instrumentation something to do, or to see one change
+    #[arg(long)]
+    pub(crate) alone: bool,
     /// The Sluice binary; by default the one cargo built beside this benchmark
     #[arg(long, value_name = "PATH")]
     pub(crate) sluice: Option<PathBuf>,
@@ -88,9 +91,12 @@ impl Arguments {
     /// What this run needs beside itself, from Debian.
     pub(crate) fn install_programs(&self) -> Outcome<()> {
         let wrk = self.scaling || self.rounds != Some(0) && self.workloads().iter().any(|workload| workload.by_wrk());
-        let mut wanted = vec!["nginx", "haproxy"];
-        let cache = self.workloads().iter().any(|workload| Kind::Varnish.has(workload.face));
-        wanted.extend(cache.then_some("varnish"));
+        let mut wanted = Vec::new();
+        if !self.alone {
+            wanted.extend(["nginx", "haproxy"]);
+            let cache = self.workloads().iter().any(|workload| Kind::Varnish.has(workload.face));
+            wanted.extend(cache.then_some("varnish"));
+        }
         wanted.extend(wrk.then_some("wrk"));
         wanted.extend(self.instructions.then_some("valgrind"));
         wanted.extend(self.syscalls.then_some("strace"));

@@ -78,7 +78,8 @@ impl Bench {
     /// Those whose programs run; whether they do the job, is seen when they are started for it.
     fn find_contenders(&mut self) -> Outcome<()> {
         let faces = self.arguments.workloads_by_face();
-        for kind in Kind::ALL.into_iter().filter(|kind| faces.keys().any(|face| kind.has(*face))) {
+        let kinds = if self.arguments.alone { &Kind::ALL[..1] } else { &Kind::ALL[..] };
+        for kind in kinds.iter().copied().filter(|kind| faces.keys().any(|face| kind.has(*face))) {
             let program = match kind {
                 Kind::Sluice => Ok(self.arguments.sluice_program()),
                 Kind::Nginx => tools::need("nginx"),
