@@ -30,4 +30,5 @@ pub mod store;
 pub mod admin;
 pub mod observe;
 pub mod cli;
+pub mod instant;
 pub mod clock;

@@ -4,6 +4,10 @@
 #![allow(missing_docs, reason = "nothing here is called by others")]
 #![allow(dead_code, unreachable_pub, reason = "the files under test are used in part")]
 
+mod instant {
+    pub(crate) use sluice::instant::Instant;
+}
+
 #[path = "../src/cache"]
 mod cache {
     pub mod sync {
@@ -19,10 +23,10 @@ use loom::future::block_on;
 use loom::sync::Arc;
 use loom::thread;
 use sluice::clock;
+use sluice::instant::Instant;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
-use std::time::Instant;
 
 fn now() -> Instant {
     static NOW: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();

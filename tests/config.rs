@@ -370,7 +370,7 @@ fn a_bomb_is_refused_before_it_costs_anything() {
     let begun = sluice::clock::now();
     let problems = load_text(&bomb).expect_err("a bomb");
     assert!(problems.problems[0].message.contains("more than 1000000 values"), "{problems}");
-    assert!(sluice::clock::now().duration_since(begun).as_millis() < 500, "it took too long");
+    assert!((sluice::clock::now() - begun).as_millis() < 500, "it took too long");
 }
 
 #[test]
@@ -397,7 +397,7 @@ fn ten_thousand_routes_load_quickly() {
     let begun = sluice::clock::now();
     assert_eq!(load_text(&text).unwrap_or_else(|problems| panic!("{problems}")).config.routes.len(), 10_000);
     // Unoptimised and beside other tests; a release build takes a twentieth of it.
-    assert!(sluice::clock::now().duration_since(begun).as_secs() < 5, "it took too long");
+    assert!((sluice::clock::now() - begun).as_secs() < 5, "it took too long");
 }
 
 #[test]

@@ -4,6 +4,10 @@
 #![allow(missing_docs, reason = "nothing here is called by others")]
 #![allow(dead_code, unreachable_pub, reason = "the file under test is used in part")]
 
+mod instant {
+    pub(crate) use sluice::instant::Instant;
+}
+
 mod policy {
     pub(crate) use sluice::policy::{flow, queue};
 }
@@ -21,11 +25,11 @@ use loom::sync::Arc;
 use loom::thread;
 use policy::queue::{Terms, Waiter};
 use sluice::clock;
+use sluice::instant::Instant;
 use sluice::policy::class::Class;
 use std::future::poll_fn;
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
 use upstream::line::{Aftermath, Line, Ousted, Owner, Permit, Place, Room, Supply};
 
 /// A provider: a room, and the lines to tell.

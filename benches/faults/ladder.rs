@@ -8,10 +8,11 @@ use crate::load::{Ended, Pace, Shape, Shot, Source, percentile};
 use crate::process::now;
 use crate::provider::{Behaviour, Provider};
 use crate::rows::{PATIENCE, PROVIDERS, SERVICE, Stage};
+use sluice::instant::Instant;
 use std::io::Result;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

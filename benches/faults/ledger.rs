@@ -1,8 +1,8 @@
 //! Which provider was sent what, what it did of it, and whose client had left by then.
 
+use sluice::instant::Instant;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 /// Shared by the providers of one contender and its clients.
 #[derive(Debug, Default)]

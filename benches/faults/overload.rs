@@ -7,10 +7,11 @@ use crate::load::{Clients, Ended, Pace, Shape, Shot, percentile};
 use crate::process::{Cores, now};
 use crate::provider::Provider;
 use crate::rows::{PROVIDERS, SERVICE};
+use sluice::instant::Instant;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// What overload came to for one contender.

@@ -3,12 +3,13 @@
 use crate::ledger::{Did, Ledger};
 use crate::process::now;
 use crate::timer;
+use sluice::instant::Instant;
 use socket2::SockRef;
 use std::future::pending;
 use std::io::Result;
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;

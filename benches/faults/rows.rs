@@ -7,10 +7,11 @@ use crate::ledger::{Duplicates, Ledger};
 use crate::load::{Pace, Shape, Shot, percentile};
 use crate::process::{Cores, now};
 use crate::provider::{Behaviour, Provider};
+use sluice::instant::Instant;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]

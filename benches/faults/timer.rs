@@ -5,8 +5,8 @@
 use crate::process::now;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use rustix::time::{timerfd_create, timerfd_settime};
+use sluice::instant::Instant;
 use std::io::Result;
-use std::time::Instant;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 

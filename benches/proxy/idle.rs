@@ -10,6 +10,7 @@ use crate::client::Client;
 use crate::contenders::{Contender, Kind, Running, Setup};
 use crate::process::pause;
 use crate::progress::Progress;
+use crate::table::{Table, plain, thousands};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -26,6 +27,17 @@ pub(crate) struct Idle {
     pub(crate) before: u64,
     /// With all of them idle.
     pub(crate) with: u64,
+    /// What it does while nobody is connected, and while all of them are and say nothing.
+    pub(crate) ticking: [Ticking; 2],
+}
+
+/// What a contender does while nobody asks anything of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ticking {
+    /// Microseconds of processor time in a second.
+    pub(crate) cpu: f64,
+    /// Times a second that one of its threads was woken.
+    pub(crate) wakeups: f64,
 }
 
 // === impl Idle ===
@@ -41,6 +53,8 @@ impl Idle {
         let small = warm(&contender.start(setup)?)?;
         let running = contender.start(&Setup { connections: setup.connections + connections, ..setup.clone() })?;
         let before = warm(&running)?;
+        progress.step(&format!("idle connections: watching {} without any", contender.kind.name()));
+        let without = watch(&running)?;
         let mut held = Vec::with_capacity(connections);
         for index in 0..connections {
             if index % 500 == 0 {
@@ -49,11 +63,13 @@ impl Idle {
             held.push(open(&running, index).map_err(|error| format!("connection {index}: {error}"))?);
         }
         let with = settled(&running)?;
+        progress.step(&format!("idle connections: watching {} with all", contender.kind.name()));
+        let ticking = [without, watch(&running)?];
         // The last reading only counts if nobody was sent away in the meantime.
         for index in [0, connections / 2, connections - 1] {
             held[index].ask("GET /1k", b"").map_err(|error| format!("connection {index} was not kept: {error}"))?;
         }
-        Ok(Idle { kind: contender.kind, connections, small, before, with })
+        Ok(Idle { kind: contender.kind, connections, small, before, with, ticking })
     }
 
     /// Bytes by which each connection made the contender grow.
@@ -91,6 +107,48 @@ fn warm(running: &Running) -> Outcome<u64> {
     settled(running)
 }
 
+/// What it does for a while by itself. What it still had to do after the last request is over by then.
+fn watch(running: &Running) -> Outcome<Ticking> {
+    let before = running.group.usage()?;
+    pause(Duration::from_secs(WATCHED.into()));
+    let after = running.group.usage()?;
+    let each = |before: u64, after: u64| after.saturating_sub(before) as f64 / f64::from(WATCHED);
+    let (cpu, wakeups) = (each(before.cpu_ns, after.cpu_ns) / 1000.0, each(before.switches, after.switches));
+    Ok(Ticking { cpu, wakeups })
+}
+
+/// All of it in one table.
+pub(crate) fn table(all: &[Idle]) -> Table {
+    let connections = all.first().map_or(0, |idle| idle.connections);
+    let title = format!(
+        "With {} idle keep-alive connections, each after one request: memory, and what goes on without and with them \
+         while nobody asks",
+        thousands(connections as f64)
+    );
+    let mebibytes = |kib: u64| plain(format!("{:.1}", kib as f64 / 1024.0));
+    let row = |idle: &Idle| {
+        let mut row = vec![plain("idle connections"), plain(idle.kind.name())];
+        row.extend([plain(thousands(idle.with_set_aside())), plain(thousands(idle.grown()))]);
+        row.extend([mebibytes(idle.small), mebibytes(idle.with)]);
+        row.extend(idle.ticking.map(|ticking| plain(thousands(ticking.cpu))));
+        row.extend(idle.ticking.map(|ticking| plain(format!("{:.1}", ticking.wakeups))));
+        row
+    };
+    let header = [
+        "workload",
+        "proxy",
+        "bytes each",
+        "of it grown",
+        "MiB without",
+        "MiB with",
+        "CPU µs/s without",
+        "with",
+        "wake-ups/s without",
+        "with",
+    ];
+    Table { title, header: header.map(str::to_owned).into(), rows: all.iter().map(row).collect() }
+}
+
 /// Memory once it has stopped moving.
 fn settled(running: &Running) -> Outcome<u64> {
     let mut last = running.group.usage()?.memory_kib;
@@ -104,6 +162,9 @@ fn settled(running: &Running) -> Outcome<u64> {
     }
     Ok(last)
 }
+
+/// Seconds that a contender is watched while nobody asks.
+const WATCHED: u32 = 10;
 
 /// Below the default limit of connections from one address.
 const CONNECTIONS_PER_SOURCE: usize = 500;

@@ -6,17 +6,13 @@
 //! by the difference in requests leaves start and stop out.
 
 use crate::Outcome;
-use crate::client::Client;
-use crate::contenders::{Contender, Running, Setup};
-use crate::load::{self, Order};
-use crate::process::pause;
+use crate::contenders::{Contender, Setup};
+use crate::counted;
 use crate::progress::Progress;
 use crate::tools;
-use crate::upstream;
 use crate::workloads::Workload;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 /// Instructions one request of `workload` costs `contender` in user space.
 pub(crate) fn per_request(
@@ -49,33 +45,8 @@ fn counted_run(contender: &Contender, workload: &'static Workload, setup: &Setup
         "--cache-sim=no".into(),
         format!("--cachegrind-out-file={}", folder.join("%p").display()),
     ];
-    let mut running = contender.start(&Setup { under, ..setup.clone() })?;
-    let missed = upstream::asked_for_kept(setup.upstream)?;
-    if workload.by_wrk() {
-        ask_many(&running, workload, requests)?;
-    } else {
-        let order = Order { connections: 1, ..Order::new(workload, running.address, 0, setup.scratch) };
-        load::exactly(&order, requests)?;
-    }
-    if upstream::asked_for_kept(setup.upstream)? != missed {
-        return Err("a request was no hit: the upstream was asked again".into());
-    }
-    // nginx without a master can miss a signal that comes while it is busy closing the last connection.
-    pause(SETTLE);
-    running.group.stop();
+    let running = counted::run(contender, workload, setup, under, requests)?;
     read_counts(&folder).map_err(|error| format!("{error}; it printed: {}", running.group.last_words()).into())
-}
-
-fn ask_many(running: &Running, workload: &Workload, requests: u32) -> Outcome<()> {
-    let mut client = Client::connect(running.address)?;
-    let (line, body) = (workload.request_line(), workload.body());
-    for _ in 0..requests {
-        let reply = client.ask_with(&line, workload.field, &body)?;
-        if reply.status != workload.status {
-            return Err(format!("{line} gave {}", reply.status).into());
-        }
-    }
-    Ok(())
 }
 
 /// The total of what cachegrind wrote when processes ended: Varnish forks, the others are one process.
@@ -88,6 +59,3 @@ fn read_counts(folder: &Path) -> Outcome<u64> {
     }
     if total > 0 { Ok(total) } else { Err("cachegrind left no count".into()) }
 }
-
-/// Long enough for an instrumented server to have nothing left to do.
-const SETTLE: Duration = Duration::from_millis(300);

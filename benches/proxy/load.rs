@@ -6,16 +6,18 @@
 //! what the counted requests cost, whole ones only, without opening or closing connections that last.
 
 use crate::Outcome;
-use crate::process::{Conversation, now};
+use crate::paced;
+use crate::process::{Conversation, now, own_program};
 use crate::wire::{Dialer, Line};
 use crate::workloads::{Visit, Workload};
+use sluice::instant::Instant;
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io::{BufRead, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The hidden argument; an [`Order`] follows it.
 pub(crate) const ARGUMENT: &str = "make-load";
@@ -100,14 +102,20 @@ impl Order {
 impl Load {
     /// Starts a load process on `core` and waits until its connections are open.
     pub(crate) fn start(order: &Order, core: usize) -> Outcome<Load> {
-        Load::begin(&std::env::current_exe()?, &order.words(), core)
+        Load::begin(&own_program(), &order.words(), core)
     }
 
     /// The same, for a load that is to give way to everything else on its core.
     pub(crate) fn start_yielding(order: &Order, core: usize) -> Outcome<Load> {
-        let mut words: Vec<OsString> = vec!["-n".into(), "19".into(), std::env::current_exe()?.into()];
+        let mut words: Vec<OsString> = vec!["-n".into(), "19".into(), own_program().into()];
         words.extend(order.words());
         Load::begin(Path::new("nice"), &words, core)
+    }
+
+    /// Starts a load process that asks at a fixed rate.
+    pub(crate) fn start_paced(address: SocketAddr, seconds: u32, core: usize) -> Outcome<Load> {
+        let words = [paced::ARGUMENT.into(), address.to_string().into(), seconds.to_string().into()];
+        Load::begin(&own_program(), &words, core)
     }
 
     fn begin(program: &Path, words: &[OsString], core: usize) -> Outcome<Load> {
@@ -292,7 +300,7 @@ impl Tally {
 }
 
 /// Said when all connections are open.
-const READY: &str = "ready";
+pub(crate) const READY: &str = "ready";
 
 /// Long enough for any answer, also of an instrumented server on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

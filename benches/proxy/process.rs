@@ -6,13 +6,15 @@
 
 use crate::Outcome;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use sluice::instant::Instant;
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What runs where: the contender alone on one core, everything that drives it on another.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +49,8 @@ pub(crate) struct Usage {
     pub(crate) cpu_ns: u64,
     /// Proportional set size, in KiB: pages shared inside the group are counted once.
     pub(crate) memory_kib: u64,
+    /// How often its threads left a processor to wait, or because others wanted it.
+    pub(crate) switches: u64,
 }
 
 /// What has to be undone if the benchmark is interrupted.
@@ -79,16 +83,21 @@ impl Cores {
 // === impl Group ===
 
 impl Group {
-    /// Starts `program` on `core` in a group of its own; what it prints goes to `log`.
-    pub(crate) fn start<S: AsRef<OsStr>>(program: &Path, args: &[S], core: usize, log: &Path) -> Outcome<Group> {
+    /// Starts `program` on `cores` (one, or a list as `taskset` takes it) in a group of its own; what it prints goes to `log`.
+    pub(crate) fn start<S: AsRef<OsStr>>(
+        program: &Path,
+        args: &[S],
+        cores: impl Display,
+        log: &Path,
+    ) -> Outcome<Group> {
         let file = File::create(log)?;
-        let child = pinned(program, args, core)
+        let child = pinned(program, args, &cores)
             .current_dir(log.parent().unwrap_or(Path::new("/")))
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()
-            .map_err(|error| format!("cannot start {} on core {core}: {error}", program.display()))?;
+            .map_err(|error| format!("cannot start {} on core {cores}: {error}", program.display()))?;
         let pid = Pid::from_child(&child);
         unfinished(|all| all.groups.push(pid));
         Ok(Group { child, pid, log: log.to_owned() })
@@ -113,6 +122,7 @@ impl Group {
         for process in members(self.pid)? {
             sum.cpu_ns += cpu_of(&process)?;
             sum.memory_kib += memory_of(&process)?;
+            sum.switches += switches_of(&process)?;
         }
         if sum.cpu_ns == 0 {
             return Err(format!("process {} is gone:\n{}", self.pid.as_raw_nonzero(), self.last_words()).into());
@@ -159,7 +169,7 @@ impl Drop for Group {
 impl Conversation {
     /// Starts `program` on `core`.
     pub(crate) fn start<S: AsRef<OsStr>>(program: &Path, args: &[S], core: usize) -> Outcome<Conversation> {
-        let mut child = pinned(program, args, core).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child = pinned(program, args, &core).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let pid = Pid::from_child(&child);
         unfinished(|all| all.groups.push(pid));
         let input = child.stdin.take();
@@ -271,6 +281,17 @@ fn cpu_of(process: &Path) -> Outcome<u64> {
     Ok(sum)
 }
 
+/// Context switches, summed over threads: each time that a thread goes to sleep is one.
+fn switches_of(process: &Path) -> Outcome<u64> {
+    let mut sum = 0;
+    for thread in fs::read_dir(process.join("task"))? {
+        let text = fs::read_to_string(thread?.path().join("status"))?;
+        let lines = text.lines().filter_map(|line| line.split_once("ctxt_switches:"));
+        sum += lines.filter_map(|(_, count)| count.trim().parse::<u64>().ok()).sum::<u64>();
+    }
+    Ok(sum)
+}
+
 fn memory_of(process: &Path) -> Outcome<u64> {
     let text = fs::read_to_string(process.join("smaps_rollup"))?;
     let field = text.lines().find_map(|line| line.strip_prefix("Pss:"));
@@ -279,18 +300,23 @@ fn memory_of(process: &Path) -> Outcome<u64> {
 
 // === small things ===
 
-/// A command that runs `program` on `core` and is told to end if this process does.
-pub(crate) fn pinned<S: AsRef<OsStr>>(program: &Path, args: &[S], core: usize) -> Command {
+/// A command that runs `program` on `cores` and is told to end if this process does.
+pub(crate) fn pinned<S: AsRef<OsStr>>(program: &Path, args: &[S], cores: &impl Display) -> Command {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "TERM", "taskset", "--cpu-list", &core.to_string()]);
+    command.args(["--pdeathsig", "TERM", "taskset", "--cpu-list", &cores.to_string()]);
     command.arg(program).args(args).process_group(0);
     command
 }
 
+/// This program as it was when it started, also if it was built anew since.
+pub(crate) fn own_program() -> PathBuf {
+    format!("/proc/{}/exe", std::process::id()).into()
+}
+
 /// Runs a pinned program to its end and returns what it printed; it is stopped if the benchmark is.
 pub(crate) fn run_pinned<S: AsRef<OsStr>>(program: &Path, args: &[S], core: usize) -> Outcome<String> {
-    let mut child = pinned(program, args, core).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut child = pinned(program, args, &core).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let pid = Pid::from_child(&child);
     unfinished(|all| all.groups.push(pid));
     let mut text = String::new();
@@ -317,7 +343,7 @@ fn parse_core_list(list: &str) -> Vec<usize> {
 /// The clock of the measurements.
 #[allow(clippy::disallowed_methods, reason = "a benchmark measures real time; nothing here is tested without waiting")]
 pub(crate) fn now() -> Instant {
-    Instant::now()
+    sluice::clock::now()
 }
 
 /// Waits without doing anything.

@@ -1,8 +1,8 @@
 //! What happens now, on standard error.
 
 use crate::process::now;
+use sluice::instant::Instant;
 use std::io::{IsTerminal, Write};
-use std::time::Instant;
 
 /// A line that is rewritten on a terminal; elsewhere one line a chapter.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use crate::progress::Progress;
 use crate::spread::{Spread, median_of};
 use crate::tools;
 use crate::upstream;
-use crate::workloads::{Face, Workload};
+use crate::workloads::{Face, MANY_ROUTES, Workload};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -145,8 +145,20 @@ impl<'a> Driver<'a> {
         Driver { scratch, upstream, core: cores.driver }
     }
 
+    /// Where the upstream is.
+    pub(crate) fn upstream(self) -> SocketAddr {
+        self.upstream
+    }
+
+    /// What a load at a fixed rate prints.
+    pub(crate) fn paced(self, address: SocketAddr, seconds: u32) -> Outcome<String> {
+        let mut load = Load::start_paced(address, seconds, self.core)?;
+        load.go()?;
+        load.figures()
+    }
+
     /// One round against one contender.
-    fn round(self, workload: &'static Workload, one: &Running, seconds: u32) -> Outcome<Sample> {
+    pub(crate) fn round(self, workload: &'static Workload, one: &Running, seconds: u32) -> Outcome<Sample> {
         let missed = upstream::asked_for_kept(self.upstream)?;
         let made = if workload.by_wrk() { self.wrk(workload, one, seconds) } else { self.own(workload, one, seconds) };
         let (before, printed, after) = made?;
@@ -214,7 +226,8 @@ impl<'a> Driver<'a> {
         process::run_pinned(&tools::need("wrk")?, &args, self.core)
     }
 
-    /// What wrk is told to send, and how to print its figures. It makes the request once: no Lua runs per request.
+    /// What wrk is told to send, and how to print its figures. It makes each request once: no Lua runs per request, but
+    /// to choose one where there are many.
     fn script(self, workload: &Workload) -> Outcome<PathBuf> {
         let mut text = String::from(PRINT_FIGURES);
         if workload.body_bytes > 0 {
@@ -222,6 +235,10 @@ impl<'a> Driver<'a> {
         }
         if let Some((name, value)) = workload.field.split_once(": ") {
             writeln!(text, "wrk.headers[{name:?}] = {value:?}")?;
+        }
+        if workload.face == Face::Many {
+            let list = (0..MANY_ROUTES).map(|at| format!("{:?}", workload.target(at))).collect::<Vec<_>>().join(", ");
+            writeln!(text, "local targets = {{ {list} }}\n{ASK_ALL}")?;
         }
         let file = self.scratch.join(format!("{}.lua", workload.key));
         fs::write(&file, text)?;
@@ -235,6 +252,18 @@ pub(crate) fn figure(printed: &str, name: &str) -> Option<f64> {
     line.split(' ').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
 }
 
+/// Makes the requests once, and gives one after the other.
+const ASK_ALL: &str = "\
+local requests, at = {}, 0
+init = function(args)
+  for index, target in ipairs(targets) do requests[index] = wrk.format(nil, target) end
+end
+request = function()
+  at = at % #requests + 1
+  return requests[at]
+end";
+
+/// What wrk found out.
 const PRINT_FIGURES: &str = "\
 done = function(summary, latency, requests)
   local errors = summary.errors

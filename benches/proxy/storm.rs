@@ -9,6 +9,8 @@ use crate::contenders::{Kind, Running};
 use crate::load::Order;
 use crate::progress::Progress;
 use crate::rounds::{Driver, Plan, figure};
+use crate::spread::median_of;
+use crate::table::{Table, plain, thousands};
 use crate::workloads::Workload;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -59,6 +61,34 @@ impl Storm {
         }
         storm
     }
+
+    /// The latency of those who were there before.
+    pub(crate) fn table(&self) -> Table {
+        let rounds = self.samples.values().map(Vec::len).max().unwrap_or(0);
+        let title = format!(
+            "Latency on established TLS connections, quiet and while {MANY} clients shake hands; medians of {rounds} rounds"
+        );
+        let row = |(kind, samples): (&Kind, &Vec<Sample>)| {
+            let middle = |of: fn(&Sample) -> f64| {
+                plain(thousands(median_of(samples.iter().map(of).collect()).unwrap_or(f64::NAN)))
+            };
+            let worst = samples.iter().map(|sample| sample.stormy[1]).fold(0.0, f64::max);
+            vec![
+                plain("handshake storm"),
+                plain(kind.name()),
+                middle(|sample| sample.quiet[0]),
+                middle(|sample| sample.quiet[1]),
+                middle(|sample| sample.stormy[0]),
+                middle(|sample| sample.stormy[1]),
+                plain(thousands(worst)),
+                middle(|sample| sample.handshakes),
+            ]
+        };
+        let header =
+            ["workload", "proxy", "quiet p50 µs", "quiet p99", "storm p50", "storm p99", "its worst", "handshakes/s"];
+        let rows = self.samples.iter().map(row).collect();
+        Table { title, header: header.map(str::to_owned).into(), rows }
+    }
 }
 
 fn storm_once(one: &Running, driver: Driver, seconds: u32, warnings: &mut Vec<String>) -> Outcome<Sample> {
@@ -92,7 +122,7 @@ fn storm_once(one: &Running, driver: Driver, seconds: u32, warnings: &mut Vec<St
 }
 
 /// Clients that shake hands at once.
-pub(crate) const MANY: u32 = 64;
+const MANY: u32 = 64;
 
 /// Clients whose latency is taken.
 const ASKING: u32 = 4;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 
-/// Cells in rows; the first two columns hold words, the others figures.
+/// Cells in rows; the first two columns hold words, the others figures, or words where all their cells are.
 pub(crate) struct Table {
     /// Above it.
     pub(crate) title: String,
@@ -88,7 +88,7 @@ impl Table {
         let widths: Vec<usize> = (0..self.header.len()).map(|column| self.width(column)).collect();
         let mut text = format!("{}\n", paint(&self.title, "1", colour));
         let header: Vec<String> =
-            self.header.iter().zip(&widths).enumerate().map(|(at, (cell, width))| pad(cell, at, *width)).collect();
+            self.header.iter().zip(&widths).enumerate().map(|(at, (cell, width))| self.pad(cell, at, *width)).collect();
         let _ = writeln!(text, "{}", paint(header.join("  ").trim_end(), "2", colour));
         let mut last = "";
         for row in &self.rows {
@@ -96,7 +96,7 @@ impl Table {
             for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
                 // A workload is named once, above its contenders' figures.
                 let shown = if at == 0 && cell.text == last { "" } else { &cell.text };
-                cells.push(paint(&pad(shown, at, *width), cell.tone.code(), colour));
+                cells.push(paint(&self.pad(shown, at, *width), cell.tone.code(), colour));
             }
             last = &row[0].text;
             let _ = writeln!(text, "{}", cells.join("  ").trim_end());
@@ -106,13 +106,24 @@ impl Table {
 
     /// For a README.
     pub(crate) fn markdown(&self) -> String {
-        let rule: Vec<&str> = (0..self.header.len()).map(|at| if at < WORDS { "---" } else { "---:" }).collect();
+        let rule: Vec<&str> =
+            (0..self.header.len()).map(|at| if self.has_words(at) { "---" } else { "---:" }).collect();
         let mut text = format!("{}:\n\n| {} |\n| {} |\n", self.title, self.header.join(" | "), rule.join(" | "));
         for row in &self.rows {
             let cells: Vec<&str> = row.iter().map(|cell| cell.text.as_str()).collect();
             let _ = writeln!(text, "| {} |", cells.join(" | "));
         }
         text
+    }
+
+    /// Whether a column is aligned left.
+    fn has_words(&self, column: usize) -> bool {
+        let mut cells = self.rows.iter().map(|row| row[column].text.as_str());
+        column < FIRST_WORDS || cells.all(|text| text.starts_with(char::is_alphabetic))
+    }
+
+    fn pad(&self, text: &str, column: usize, width: usize) -> String {
+        if self.has_words(column) { format!("{text:<width$}") } else { format!("{text:>width$}") }
     }
 
     fn width(&self, column: usize) -> usize {
@@ -167,13 +178,9 @@ pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-fn pad(text: &str, column: usize, width: usize) -> String {
-    if column < WORDS { format!("{text:<width$}") } else { format!("{text:>width$}") }
-}
-
 fn paint(text: &str, code: &str, colour: bool) -> String {
     if colour && !code.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
-/// Columns of words, aligned left.
-const WORDS: usize = 2;
+/// Columns of words that every table begins with.
+const FIRST_WORDS: usize = 2;

@@ -6,17 +6,20 @@
 
 use crate::Outcome;
 use crate::client;
-use crate::process::{Group, now, pause};
+use crate::process::{Group, now, own_program, pause};
+use crate::websocket;
+use crate::workloads::{MANY_ROUTES, many_prefix};
 use bytes::{Bytes, BytesMut};
 use std::collections::HashMap;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 
 /// The hidden argument; the file to write the address to follows it.
 pub(crate) const ARGUMENT: &str = "serve-upstream";
@@ -35,6 +38,9 @@ pub(crate) const KEPT_CONDITION: &str = "If-None-Match: \"kept\"";
 
 /// Answers with how often [`KEPT_PATH`] was asked for.
 const COUNT_PATH: &str = "/count";
+
+/// Becomes a WebSocket that sends every message back.
+pub(crate) const ECHO_PATH: &str = "/echo";
 
 /// Answers piece by piece.
 pub(crate) const STREAM_PATH: &str = "/stream";
@@ -71,7 +77,7 @@ impl Upstream {
     pub(crate) fn start(scratch: &Path, core: usize) -> Outcome<Upstream> {
         let place = scratch.join("upstream.address");
         let args = [ARGUMENT.into(), place.clone().into_os_string()];
-        let mut group = Group::start(&std::env::current_exe()?, &args, core, &scratch.join("upstream.log"))?;
+        let mut group = Group::start(&own_program(), &args, core, &scratch.join("upstream.log"))?;
         let deadline = now() + Duration::from_secs(10);
         while now() < deadline && group.alive() {
             if let Some(address) = fs::read_to_string(&place).ok().and_then(|text| text.parse().ok()) {
@@ -94,17 +100,52 @@ pub(crate) fn asked_for_kept(address: SocketAddr) -> Outcome<u64> {
 pub(crate) fn serve(place: &Path) -> Outcome<()> {
     let answers = Arc::new(answers());
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listeners = listen().await?;
         // Written aside and renamed, so that nobody reads half an address.
         let aside = place.with_extension("new");
-        fs::write(&aside, listener.local_addr()?.to_string())?;
+        fs::write(&aside, listeners[0].local_addr()?.to_string())?;
         fs::rename(&aside, place)?;
-        loop {
-            let (stream, _) = listener.accept().await?;
-            // A connection that fails is its peer's business: contenders are stopped while they hold some.
-            tokio::spawn(converse(stream, Arc::clone(&answers)));
+        let mut accepting: JoinSet<std::io::Result<()>> = JoinSet::new();
+        for listener in listeners {
+            let answers = Arc::clone(&answers);
+            accepting.spawn(async move {
+                loop {
+                    let (stream, _) = listener.accept().await?;
+                    // A connection that fails is its peer's business: contenders are stopped while they hold some.
+                    tokio::spawn(converse(stream, Arc::clone(&answers)));
+                }
+            });
+        }
+        match accepting.join_next().await {
+            Some(ended) => Ok(ended??),
+            None => Ok(()),
         }
     })
+}
+
+/// The `at`-th of the addresses that the upstream has with one `port`.
+pub(crate) fn address(port: u16, at: usize) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::new(127, 0, 0, 1 + at as u8), port))
+}
+
+/// Listens on all its addresses with one port that is free at each.
+async fn listen() -> std::io::Result<Vec<TcpListener>> {
+    let mut problem = None;
+    for _ in 0..PORTS_TRIED {
+        let first = TcpListener::bind(address(0, 0)).await?;
+        let port = first.local_addr()?.port();
+        let mut all = vec![first];
+        for at in 1..ADDRESSES {
+            match TcpListener::bind(address(port, at)).await {
+                Ok(listener) => all.push(listener),
+                Err(error) => problem = Some(error),
+            }
+        }
+        if all.len() == ADDRESSES {
+            return Ok(all);
+        }
+    }
+    Err(problem.unwrap_or_else(|| std::io::ErrorKind::AddrInUse.into()))
 }
 
 async fn converse(mut stream: TcpStream, answers: Arc<HashMap<String, Answer>>) -> std::io::Result<()> {
@@ -128,6 +169,10 @@ async fn converse(mut stream: TcpStream, answers: Arc<HashMap<String, Answer>>) 
         }
         if request.path == HEAD_PATH {
             stream.write_all(&whole_answer("200 OK", &buffer[..request.head])).await?;
+        } else if request.path == ECHO_PATH {
+            stream.write_all(websocket::AGREES.as_bytes()).await?;
+            buffer.drain(..whole);
+            return echo(stream, buffer).await;
         } else if request.path == COUNT_PATH {
             let count = KEPT_COUNT.load(Ordering::Relaxed).to_string();
             stream.write_all(&whole_answer("200 OK", count.as_bytes())).await?;
@@ -136,6 +181,19 @@ async fn converse(mut stream: TcpStream, answers: Arc<HashMap<String, Answer>>) 
             send(&mut stream, answers.get(&request.path).unwrap_or(&answers["missing"])).await?;
         }
         buffer.drain(..whole);
+    }
+}
+
+/// Sends every message back, until the client leaves.
+async fn echo(mut stream: TcpStream, mut buffer: Vec<u8>) -> std::io::Result<()> {
+    loop {
+        while let Some((payload, taken)) = websocket::read(&buffer)? {
+            buffer.drain(..taken);
+            stream.write_all(&websocket::answer(&payload)).await?;
+        }
+        if stream.read_buf(&mut buffer).await? == 0 {
+            return Ok(());
+        }
     }
 }
 
@@ -213,15 +271,20 @@ fn parse(buffer: &[u8]) -> Option<Request> {
 fn answers() -> HashMap<String, Answer> {
     let text = |size| whole_answer("200 OK", &filling(size));
     let whole = |bytes| Answer::Whole(Arc::new(bytes));
-    HashMap::from([
-        ("/1k".into(), whole(text(1024))),
+    let small = whole(text(1024));
+    let mut all: HashMap<String, Answer> =
+        (0..MANY_ROUTES).map(|at| (format!("{}/1k", many_prefix(at)), small.clone())).collect();
+    all.extend([
+        ("/1k".into(), small),
+        (HEALTH_PATH.into(), whole(text(2))),
         ("/100k".into(), whole(text(100 * 1024))),
         ("/10m".into(), whole(text(10 * 1024 * 1024))),
         (KEPT_PATH.into(), whole(kept_answer())),
         ("/post".into(), whole(text(16))),
         (STREAM_PATH.into(), Answer::Pieces(Arc::new(stream_pieces()))),
         ("missing".into(), whole(whole_answer("404 Not Found", b"no such path\n"))),
-    ])
+    ]);
+    all
 }
 
 fn whole_answer(status: &str, body: &[u8]) -> Vec<u8> {
@@ -256,6 +319,15 @@ fn filling(size: usize) -> Vec<u8> {
 
 /// Fields an ordinary service sends.
 const FIELDS: &str = "Date: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-Type: text/plain\r\nCache-Control: no-store\r\n";
+
+/// Where contenders ask whether it is well.
+const HEALTH_PATH: &str = "/healthz";
+
+/// Loopback addresses it has, all with the same port; contenders take them for so many providers.
+pub(crate) const ADDRESSES: usize = 100;
+
+/// Ports tried until one is free at all addresses; hardly ever more than one is needed.
+const PORTS_TRIED: usize = 20;
 
 /// Requests for [`KEPT_PATH`] so far.
 static KEPT_COUNT: AtomicU64 = AtomicU64::new(0);

@@ -1,4 +1,4 @@
-//! A client for what wrk cannot do: HTTP/2, TLS with and without resumption, and a connection per request.
+//! A client for what wrk cannot do: HTTP/2, WebSocket, TLS with and without resumption, and a connection per request.
 //!
 //! What two ends of a TLS connection agree on is left to this client alone, so that every contender does the same work:
 //! TLS 1.3, `TLS_AES_128_GCM_SHA256`, X25519, and one signature algorithm for each kind of key.
@@ -7,6 +7,7 @@ use crate::Outcome;
 use crate::certificates::{Key, NAME};
 use crate::client::Reply;
 use crate::process::now;
+use crate::websocket;
 use crate::workloads::{Face, Protocol, Visit, Workload};
 use bytes::Bytes;
 use http::{Method, Request, Version};
@@ -37,6 +38,7 @@ pub(crate) struct Dialer {
 pub(crate) enum Line {
     Http1(Http1),
     Http2(h2::client::SendRequest<Bytes>),
+    WebSocket(Http1),
 }
 
 pub(crate) struct Http1 {
@@ -60,7 +62,7 @@ impl Dialer {
     pub(crate) fn new(workload: &'static Workload, address: SocketAddr, scratch: &Path) -> Outcome<Dialer> {
         let tls = match workload.face {
             Face::Tls(key) => Some(Arc::new(tls_config(workload, key, scratch)?).into()),
-            Face::Http1 | Face::Cache | Face::Http2 | Face::Grpc => None,
+            Face::Http1 | Face::Many | Face::Cache | Face::Http2 | Face::Grpc => None,
         };
         Ok(Dialer { address, workload, tls, opened: Cell::new(0) })
     }
@@ -101,8 +103,14 @@ impl Dialer {
     }
 
     async fn begin(&self, stream: Box<dyn Stream>) -> Outcome<Line> {
+        let http1 = |stream| Http1 { stream, read: Vec::with_capacity(READ) };
         match self.workload.protocol {
-            Protocol::Http1 => Ok(Line::Http1(Http1 { stream, read: Vec::with_capacity(READ) })),
+            Protocol::Http1 => Ok(Line::Http1(http1(stream))),
+            Protocol::WebSocket => {
+                let mut line = http1(stream);
+                line.upgrade(self.workload.path).await?;
+                Ok(Line::WebSocket(line))
+            }
             Protocol::Http2 => {
                 let (sender, connection) = h2::client::handshake(stream).await?;
                 // Its end is seen by whoever asks next.
@@ -134,6 +142,7 @@ impl Dialer {
         match line {
             Line::Http1(line) => self.ask_http1(line, path).await,
             Line::Http2(sender) => self.ask_http2(sender, path).await,
+            Line::WebSocket(line) => line.echo(&vec![b'x'; self.workload.answer_bytes]).await,
         }
     }
 
@@ -189,7 +198,7 @@ impl Line {
     /// Another way to ask over the same connection; `None` where only one can ask at a time.
     pub(crate) fn share(&self) -> Option<Line> {
         match self {
-            Line::Http1(_) => None,
+            Line::Http1(_) | Line::WebSocket(_) => None,
             Line::Http2(sender) => Some(Line::Http2(sender.clone())),
         }
     }
@@ -198,14 +207,45 @@ impl Line {
 // === impl Http1 ===
 
 impl Http1 {
-    /// Reads a reply whose body has a length.
-    async fn reply(&mut self) -> Outcome<Reply> {
-        let head = loop {
-            match memchr::memmem::find(&self.read, b"\r\n\r\n") {
-                Some(end) => break end + 4,
+    /// Makes a WebSocket of it.
+    async fn upgrade(&mut self, path: &str) -> Outcome<()> {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {NAME}\r\n{}\r\n", websocket::ASKS);
+        self.stream.write_all(head.as_bytes()).await?;
+        let head = self.head().await?;
+        let text = String::from_utf8_lossy(&self.read[..head]).into_owned();
+        self.read.drain(..head);
+        if text.contains(" 101 ") { Ok(()) } else { Err(format!("no WebSocket came of it: {text}").into()) }
+    }
+
+    /// Sends a message and waits for its echo.
+    async fn echo(&mut self, payload: &[u8]) -> Outcome<Reply> {
+        self.stream.write_all(&websocket::question(payload)).await?;
+        let (body, taken) = loop {
+            match websocket::read(&self.read)? {
+                Some(whole) => break whole,
                 None => self.more().await?,
             }
         };
+        self.read.drain(..taken);
+        if body != payload {
+            return Err("the echo says something else".into());
+        }
+        Ok(Reply { status: 200, fields: Vec::new(), body, body_took: Duration::ZERO })
+    }
+
+    /// Reads until a head is whole; its length.
+    async fn head(&mut self) -> Outcome<usize> {
+        loop {
+            match memchr::memmem::find(&self.read, b"\r\n\r\n") {
+                Some(end) => return Ok(end + 4),
+                None => self.more().await?,
+            }
+        }
+    }
+
+    /// Reads a reply whose body has a length.
+    async fn reply(&mut self) -> Outcome<Reply> {
+        let head = self.head().await?;
         let head_came = now();
         let text = String::from_utf8_lossy(&self.read[..head]).into_owned();
         let status = text.split(' ').nth(1).and_then(|code| code.parse().ok());
@@ -265,7 +305,7 @@ fn tls_config(workload: &Workload, key: Key, scratch: &Path) -> Outcome<ClientCo
 
 fn alpn(protocol: Protocol) -> &'static [u8] {
     match protocol {
-        Protocol::Http1 => b"http/1.1",
+        Protocol::Http1 | Protocol::WebSocket => b"http/1.1",
         Protocol::Http2 => b"h2",
     }
 }

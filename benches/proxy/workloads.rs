@@ -41,6 +41,8 @@ pub(crate) struct Workload {
 pub(crate) enum Face {
     /// Cleartext HTTP/1 on both sides.
     Http1,
+    /// The same with many routes and many providers.
+    Many,
     /// The same with a cache between them.
     Cache,
     /// Cleartext HTTP/2 from clients, HTTP/1 to the upstream.
@@ -58,6 +60,8 @@ pub(crate) enum Protocol {
     Http1,
     /// HTTP/2; without TLS by prior knowledge.
     Http2,
+    /// HTTP/1.1, upgraded; a message and its echo are what elsewhere is a request.
+    WebSocket,
 }
 
 /// How long a client's connection lasts.
@@ -65,7 +69,7 @@ pub(crate) enum Protocol {
 pub(crate) enum Visit {
     /// For all its requests.
     Stay,
-    /// For one request, after a full handshake.
+    /// For one request, after a full handshake where there is TLS.
     Fresh,
     /// For one request, after a handshake resumed from a ticket of the connection before.
     Again,
@@ -76,7 +80,7 @@ pub(crate) enum Visit {
 pub(crate) struct Choice(Vec<&'static Workload>);
 
 /// What most workloads are like.
-const GET_1K: Workload = Workload {
+pub(crate) const GET_1K: Workload = Workload {
     key: "1k",
     title: "GET, 1 KiB answer",
     face: Face::Http1,
@@ -133,7 +137,23 @@ impl Workload {
             answer_bytes: upstream::CHUNKS * upstream::CHUNK,
             // The upstream takes its time over a stream, so more of them are needed to keep a proxy busy.
             connections: 64,
-            counted: (20, 80),
+            counted: (10, 40),
+            ..GET_1K
+        },
+        Workload { key: "conn", title: "GET, a connection per request", visit: Visit::Fresh, ..GET_1K },
+        Workload {
+            key: "ws",
+            title: "WebSocket, echo of 64 bytes",
+            protocol: Protocol::WebSocket,
+            path: upstream::ECHO_PATH,
+            answer_bytes: 64,
+            ..GET_1K
+        },
+        Workload {
+            key: "many",
+            title: "GET, 1,000 routes, 100 providers",
+            face: Face::Many,
+            path: MANY_PATH,
             ..GET_1K
         },
         Workload {
@@ -206,9 +226,17 @@ impl Workload {
         Workload::ALL.iter().filter(move |workload| workload.face == face)
     }
 
-    /// Method and target.
-    pub(crate) fn request_line(&self) -> String {
-        format!("{} {}", self.method(), self.path)
+    /// Method and target of one of its requests; they differ where there are many routes.
+    pub(crate) fn request_line(&self, at: usize) -> String {
+        format!("{} {}", self.method(), self.target(at))
+    }
+
+    /// The target of one of its requests.
+    pub(crate) fn target(&self, at: usize) -> String {
+        match self.face {
+            Face::Many => format!("{}{}", many_prefix(at % MANY_ROUTES), GET_1K.path),
+            _ => self.path.to_owned(),
+        }
     }
 
     /// The method alone.
@@ -223,7 +251,8 @@ impl Workload {
 
     /// Whether wrk makes these requests; it speaks HTTP/1 only, and keeps its connections.
     pub(crate) fn by_wrk(&self) -> bool {
-        matches!(self.face, Face::Http1 | Face::Cache)
+        let clear = matches!(self.face, Face::Http1 | Face::Many | Face::Cache);
+        clear && self.protocol == Protocol::Http1 && self.visit == Visit::Stay
     }
 }
 
@@ -234,6 +263,7 @@ impl Face {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Face::Http1 => "HTTP/1",
+            Face::Many => "HTTP/1 with many routes",
             Face::Cache => "HTTP/1 with a cache",
             Face::Http2 => "HTTP/2",
             Face::Grpc => "HTTP/2 to HTTP/2",
@@ -251,10 +281,14 @@ impl Face {
 // === impl Choice ===
 
 impl Choice {
-    /// What all `choices` name together, each once and in the usual order; everything if there is none.
+    /// What all `choices` name together, each once and in the usual order; without any all but those of RSA, of which
+    /// nobody makes new ones.
     pub(crate) fn all_of(choices: &[Choice]) -> Vec<&'static Workload> {
-        let chosen = |workload: &&Workload| choices.iter().any(|Choice(some)| some.contains(workload));
-        Workload::ALL.iter().filter(|workload| choices.is_empty() || chosen(workload)).collect()
+        let chosen = |workload: &&Workload| match choices {
+            [] => workload.face != Face::Tls(Key::Rsa),
+            some => some.iter().any(|Choice(some)| some.contains(workload)),
+        };
+        Workload::ALL.iter().filter(chosen).collect()
     }
 }
 
@@ -273,3 +307,16 @@ impl FromStr for Choice {
         Ok(Choice(found))
     }
 }
+
+// === many routes ===
+
+/// What the paths of the `at`-th of many routes begin with.
+pub(crate) fn many_prefix(at: usize) -> String {
+    format!("/team-{:02}/service-{:03}", at % 40, at)
+}
+
+/// Routes of [`Face::Many`], beside those that are always there.
+pub(crate) const MANY_ROUTES: usize = 1000;
+
+/// The target of its first request, as [`many_prefix`] has it.
+const MANY_PATH: &str = "/team-00/service-000/1k";

@@ -10,7 +10,8 @@ use sluice::http1::fields::Fields;
 use sluice::policy::freshness::ranges::{Portion, portion};
 use sluice::policy::freshness::validators::{conditions, is_not_modified, selected, updated};
 use sluice::policy::freshness::{Asked, Rules, Terms, Times, Use, invalidation};
-use std::time::{Duration, Instant, SystemTime};
+use sluice::instant::Instant;
+use std::time::{Duration, SystemTime};
 
 fuzz_target!(|input: &[u8]| {
     let Some((seconds, rest)) = input.split_first_chunk::<8>() else { return };

@@ -1,4 +1,5 @@
-//! Heads of requests and answers: found at the same place however the bytes are split, and, where accepted, harmless.
+//! Heads of requests and answers: found at the same place however the bytes are split, read as httparse reads them, and,
+//! where accepted, harmless.
 //!
 //! Input: one byte that says how the rest is split, then the bytes.
 #![no_main]
@@ -27,7 +28,45 @@ fuzz_target!(|input: &[u8]| {
         judge_request(head, request);
         judge_answer(head, answer);
     });
+    compare(bytes, found.ok().flatten());
 });
+
+/// What httparse makes of the head that ends at `end` is what we make of it, in one step or in two. Where no end is found,
+/// nothing is accepted.
+fn compare(bytes: &[u8], end: Option<usize>) {
+    let (mut request, mut answer) = (RequestHead::default(), ResponseHead::default());
+    let whole = &bytes[..end.unwrap_or(0)];
+    let accepted = end.filter(|_| request.parse(whole, 100).is_ok());
+    let mut slots = [httparse::EMPTY_HEADER; 100];
+    let mut reference = httparse::Request::new(&mut slots);
+    let complete = reference.parse(whole) == Ok(httparse::Status::Complete(whole.len()));
+    assert_eq!(accepted.is_some(), complete, "one reader accepts the request");
+    assert_eq!(RequestHead::default().read_front(bytes, bytes.len(), 100), accepted, "read otherwise in one step");
+    if complete {
+        let line = (request.method(), request.target(), request.version == Version::Http11);
+        let path = reference.path.unwrap_or_default().as_bytes();
+        assert_eq!(line, (reference.method.unwrap_or_default(), path, reference.version == Some(1)));
+        same_fields(&request.fields, reference.headers);
+    }
+    let accepted = end.filter(|_| answer.parse(whole, 100).is_ok());
+    let mut slots = [httparse::EMPTY_HEADER; 100];
+    let mut reference = httparse::Response::new(&mut slots);
+    let complete = reference.parse(whole) == Ok(httparse::Status::Complete(whole.len()))
+        && reference.code.is_some_and(|status| (100..=599).contains(&status));
+    assert_eq!(accepted.is_some(), complete, "one reader accepts the answer");
+    assert_eq!(ResponseHead::default().read_front(bytes, bytes.len(), 100), accepted, "read otherwise in one step");
+    if complete {
+        let line = (Some(answer.status), answer.reason(), answer.version == Version::Http11);
+        let reason = reference.reason.unwrap_or_default().as_bytes();
+        assert_eq!(line, (reference.code, reason, reference.version == Some(1)));
+        same_fields(&answer.fields, reference.headers);
+    }
+}
+
+fn same_fields(own: &Fields, others: &[httparse::Header<'_>]) {
+    let own = own.iter().map(|(_, name, value)| (name, value));
+    assert!(own.eq(others.iter().map(|field| (field.name.as_bytes(), field.value))), "the fields differ");
+}
 
 fn find_growing(bytes: &[u8], stride: usize) -> Result<Option<usize>, sluice::http1::head::HeadError> {
     let mut scan = Scan::default();

@@ -1,6 +1,7 @@
 //! What the admin listener may know and do: plain values, so that its views never see live types.
 
 use crate::config;
+use crate::instant::Instant;
 use crate::observe::{Exposition, Metrics};
 use crate::overrides::{self, Shown};
 use crate::policy::circuit::{self, Circuit};
@@ -11,7 +12,7 @@ use crate::policy::overrides::{Setting, Target};
 use serde_json::Value;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 /// The gateway, as operators reach it.
 pub trait Control: Send + Sync + 'static {

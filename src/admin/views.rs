@@ -5,6 +5,7 @@ use super::control::{
     BalanceView, CircuitView, ConfigStatus, Counts, DegradationView, Dependency, ProviderView, QueueView, Readiness,
     Reloaded, RetryView, WaitingView,
 };
+use crate::instant::Instant;
 use crate::observe::timestamp;
 use crate::overrides::Shown;
 use crate::policy::circuit::{self, State};
@@ -12,7 +13,7 @@ use crate::policy::class::Class;
 use crate::policy::degrade::{Forced, Totals};
 use crate::policy::ladder::Kind;
 use serde_json::{Map, Value, json};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 pub(super) fn readiness(readiness: &Readiness, verbose: bool) -> Value {
     let status = match readiness {
@@ -221,10 +222,7 @@ fn seconds(span: Option<Duration>) -> Option<f64> {
 
 /// What the wall clock says at `instant`, if it says `at` now.
 fn wall(instant: Instant, now: Instant, at: SystemTime) -> SystemTime {
-    let then = match instant.checked_duration_since(now) {
-        Some(ahead) => at.checked_add(ahead),
-        None => at.checked_sub(now.saturating_duration_since(instant)),
-    };
+    let then = if instant >= now { at.checked_add(instant - now) } else { at.checked_sub(now - instant) };
     then.unwrap_or(at)
 }
 

@@ -2,12 +2,13 @@
 
 use super::store::{Head, Stored};
 use crate::http1::fields::Fields;
+use crate::instant::Instant;
 use crate::policy::freshness::Asked;
 use crate::policy::freshness::ranges::{Portion, portion};
 use crate::policy::freshness::validators::{is_for_not_modified, is_not_modified};
 use bytes::Bytes;
 use std::ops::Range;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 /// An answer made of a kept reply.
 #[derive(Debug)]

@@ -15,12 +15,13 @@
 //! a thousand such clients would hold a thousand bodies: once all pieces take more than there may be, nothing more is kept.
 
 use super::sync::{Arc, Mutex, MutexGuard};
+use crate::instant::Instant;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What bodies that are coming in may hold together, and what there is of all bodies.
 #[derive(Debug)]

@@ -1,10 +1,11 @@
 use super::body::{Cut, Filling, PIECE, PIECE_COST, Reader, Room, SLOW_READER, Space, Unwanted, WINDOW};
 use crate::clock;
+use crate::instant::Instant;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const ROOM: u64 = 1 << 20;
 /// A piece four of which fill the window.

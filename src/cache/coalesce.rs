@@ -10,12 +10,13 @@
 //! Wakers are called when neither is.
 
 use super::sync::{Arc, Mutex, MutexGuard};
+use crate::instant::Instant;
 use std::collections::hash_map::{Entry, RandomState};
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::{OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The requests that are under way for others, by their keys.
 #[derive(Debug)]

@@ -1,8 +1,9 @@
 use super::super::key::Parts;
 use super::*;
 use crate::clock;
+use crate::instant::Instant;
 use proptest::prelude::*;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 type Lines<'a> = &'a [(&'a str, &'a str)];
 

@@ -260,10 +260,10 @@ impl<'a> Case<'a> {
             page.line("upgrade", "asked for; if the provider answers 101, bytes pass both ways");
         }
         let back = &route.rewrite.response_headers;
-        if !back.set.is_empty() || !back.remove.is_empty() {
+        if !back.set().is_empty() || !back.remove().is_empty() {
             page.line("way back", "");
-            page.names("  sets", back.set.iter().map(|(name, _)| name.clone()));
-            page.names("  removes", back.remove.iter().cloned());
+            page.names("  sets", back.set().iter().map(|(name, _)| name.clone()));
+            page.names("  removes", back.remove().iter().cloned());
         }
         for member in &pool.members {
             self.provider(number, self.config.provider(member.provider), page);
@@ -396,8 +396,8 @@ impl<'a> Case<'a> {
         page.line("  host", if secret { MASK } else { &host });
         let rules = [&route.rewrite.headers, &provider.headers];
         let added: Vec<String> =
-            rules.iter().flat_map(|rules| rules.set.iter().map(|(name, _)| name.clone())).collect();
-        let removed: Vec<String> = rules.iter().flat_map(|rules| rules.remove.iter().cloned()).collect();
+            rules.iter().flat_map(|rules| rules.set().iter().map(|(name, _)| name.clone())).collect();
+        let removed: Vec<String> = rules.iter().flat_map(|rules| rules.remove().iter().cloned()).collect();
         let ours = |name: &String| !added.contains(name) && !removed.contains(name) && name != "host";
         page.names("  sets", added.iter().cloned());
         page.names("  removes", removed.iter().cloned());

@@ -4,10 +4,11 @@
 //! blocking socket, so that it starts fast and needs no runtime.
 
 use crate::clock;
+use crate::instant::Instant;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Why the gateway does not count as well; each says what to do.
 #[derive(Debug)]

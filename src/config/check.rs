@@ -358,7 +358,7 @@ pub(super) fn has_name(own: &Reader<'_>, url: &ProviderUrl, cx: &mut Context<'_>
 pub(super) fn deadline_header(own: &Reader<'_>, name: Option<&str>, headers: &HeaderRules, cx: &mut Context<'_>) {
     let (Some(name), Some(entry)) = (name, own.entry("deadline_header")) else { return };
     framing(name, entry.node.span, &own.at.key("deadline_header"), "host:", cx);
-    if headers.remove.iter().chain(headers.set.iter().map(|(name, _)| name)).any(|other| other == name) {
+    if headers.remove().iter().chain(headers.set().iter().map(|(name, _)| name)).any(|other| other == name) {
         refuse(own, "deadline_header", "`headers` sets or removes this field as well", "remove one of them", cx);
     }
 }

@@ -408,10 +408,8 @@ fn provider(name: &str, reader: &Reader<'_>, own: &Reader<'_>, cx: &mut Context<
     let deadline_header = reader.text("deadline_header").and_then(|text| scalar::header_name(text).ok());
     check::deadline_header(own, deadline_header.as_deref(), &headers, cx);
     let (timeouts, connections, tls) = (reader.child("timeouts"), reader.child("connections"), reader.child("tls"));
-    let url = url.unwrap_or_else(|| ProviderUrl {
-        scheme: Scheme::Http,
-        address: ProviderAddress::Tcp { host: "?".into(), port: 80 },
-        prefix: String::new(),
+    let url = url.unwrap_or_else(|| {
+        ProviderUrl::new(Scheme::Http, ProviderAddress::Tcp { host: "?".into(), port: 80 }, String::new())
     });
     check::repeats(reader, "protocols", cx);
     Provider {
@@ -995,7 +993,7 @@ fn rules(reader: &Reader<'_>, [sets, removes]: [&'static str; 2], host: &str, cx
         }
         remove.push(name);
     }
-    HeaderRules { set, remove }
+    HeaderRules::new(set, remove)
 }
 
 /// Fields with their names in lower case and their values; each name once.

@@ -418,8 +418,8 @@ fn rung(rung: &Rung, config: &Config, path: &str, secrets: &mut Map<String, Valu
 fn reduced(reduced: &Reduced, config: &Config, path: &str, secrets: &mut Map<String, Value>) -> Value {
     let (headers, json) = (&reduced.headers, &reduced.json);
     let mut dump = json!({
-        "set_headers": fields(&headers.set, &format!("{path}.set_headers"), secrets),
-        "remove_headers": headers.remove,
+        "set_headers": fields(headers.set(), &format!("{path}.set_headers"), secrets),
+        "remove_headers": headers.remove(),
     });
     if let Some(index) = reduced.pool {
         dump["pool"] = pool_name(index, config);
@@ -547,7 +547,7 @@ fn rewrite(rewrite: &Rewrite, path: &str, secrets: &mut Map<String, Value>) -> V
 }
 
 fn header_rules(rules: &HeaderRules, path: &str, secrets: &mut Map<String, Value>) -> Value {
-    json!({ "set": fields(&rules.set, &format!("{path}.set"), secrets), "remove": rules.remove })
+    json!({ "set": fields(rules.set(), &format!("{path}.set"), secrets), "remove": rules.remove() })
 }
 
 fn fields(fields: &[(String, Secret)], path: &str, secrets: &mut Map<String, Value>) -> Value {

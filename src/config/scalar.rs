@@ -375,7 +375,7 @@ pub(super) fn provider_url(text: &str) -> Result<ProviderUrl, Fault> {
     }
     let (host, port) = authority_parts(authority).map_err(|inner| Fault { help: inner.help, ..fault() })?;
     let port = port.unwrap_or(scheme.default_port());
-    Ok(ProviderUrl { scheme, address: ProviderAddress::Tcp { host, port }, prefix: url_prefix(path)? })
+    Ok(ProviderUrl::new(scheme, ProviderAddress::Tcp { host, port }, url_prefix(path)?))
 }
 
 /// What follows `http://unix:`: the socket's path, and a prefix after a colon.
@@ -396,7 +396,7 @@ fn socket_url(scheme: Scheme, place: &str) -> Result<ProviderUrl, Fault> {
         Some(Cow::Borrowed("write `unix:/run/sluice.sock`")) => inner.help("write `http://unix:/run/app.sock`"),
         _ => inner,
     })?;
-    Ok(ProviderUrl { scheme, address: ProviderAddress::Unix(path), prefix: url_prefix(prefix)? })
+    Ok(ProviderUrl::new(scheme, ProviderAddress::Unix(path), url_prefix(prefix)?))
 }
 
 /// The path of a provider's URL without the `/` at its end.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 /// Text that prints as `***` wherever it could leak: `Debug`, `Display`, serialisation.
 ///
 /// [`Secret::expose`] is the one way to the text, so that a search for it lists every place that handles secrets.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Secret(Box<str>);
 
 // === impl Secret ===

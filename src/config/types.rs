@@ -4,6 +4,8 @@
 //! counters, circuits) is kept elsewhere and outlives any of these.
 
 use super::secret::{Secret, SecretBytes};
+use crate::http1::fields::reads_as;
+use crate::http1::names::Names;
 use crate::policy::class::Class;
 use crate::policy::{circuit, degrade, freshness, ladder, queue, retry};
 use std::net::{IpAddr, SocketAddr};
@@ -357,6 +359,8 @@ pub struct ProviderUrl {
     pub address: ProviderAddress,
     /// Prefix laid before every path: empty, or `/v1` (never ending in `/`).
     pub prefix: String,
+    /// See [`ProviderUrl::authority`].
+    authority: String,
 }
 
 /// How a provider is spoken to.
@@ -444,13 +448,40 @@ pub struct ProviderConnections {
     pub ping: Option<Duration>,
 }
 
+/// The fields that the gateway writes itself, into requests or into answers, wherever the configuration does not say otherwise.
+pub const OUR_FIELDS: [&str; 19] = [
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "forwarded",
+    "x-request-id",
+    "traceparent",
+    "accept-encoding",
+    "via",
+    "age",
+    "date",
+    "upgrade",
+    "te",
+    "connection",
+    "content-length",
+    "transfer-encoding",
+    "proxy-status",
+    "cache-status",
+    "sluice-degraded",
+    "cache-control",
+];
+
 /// Fields to set and to remove. Names are in lower case.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct HeaderRules {
-    /// Replaces every field of the name; values may hold secrets.
-    pub set: Vec<(String, Secret)>,
-    /// Removed before `set`.
-    pub remove: Vec<String>,
+    set: Vec<(String, Secret)>,
+    remove: Vec<String>,
+    /// The names in both.
+    names: Names,
+    /// One of them is among [`OUR_FIELDS`].
+    name_ours: bool,
+    /// The field lines of `set`, as they are written.
+    lines: Secret,
 }
 
 /// Providers that can stand in for each other.
@@ -959,14 +990,18 @@ impl Scheme {
 // === impl ProviderUrl ===
 
 impl ProviderUrl {
+    /// A URL of these parts.
+    #[must_use]
+    pub fn new(scheme: Scheme, address: ProviderAddress, prefix: String) -> Self {
+        let authority = authority(scheme, &address);
+        ProviderUrl { scheme, address, prefix, authority }
+    }
+
     /// The host as `Host`, DNS and certificates know it: a name or an IP literal without brackets; `localhost` for a
     /// socket on this machine, which has no name.
     #[must_use]
     pub fn host(&self) -> &str {
-        match &self.address {
-            ProviderAddress::Tcp { host, .. } => host,
-            ProviderAddress::Unix(_) => "localhost",
-        }
+        self.address.host()
     }
 
     /// The port; `None` for a socket on this machine.
@@ -978,16 +1013,19 @@ impl ProviderUrl {
         }
     }
 
-    /// Appends what `Host` is for it: IPv6 in brackets, and the port unless it is the scheme's own.
-    pub fn write_authority(&self, out: &mut Vec<u8>) {
-        let ipv6 = self.host().contains(':');
-        out.extend_from_slice(if ipv6 { b"[" } else { b"" });
-        out.extend_from_slice(self.host().as_bytes());
-        out.extend_from_slice(if ipv6 { b"]" } else { b"" });
-        if let Some(port) = self.port().filter(|port| *port != self.scheme.default_port()) {
-            out.push(b':');
-            out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
-        }
+    /// What `Host` is for it: IPv6 in brackets, and the port unless it is the scheme's own.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+}
+
+fn authority(scheme: Scheme, address: &ProviderAddress) -> String {
+    let host = address.host();
+    let bracketed = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    match address {
+        ProviderAddress::Tcp { port, .. } if *port != scheme.default_port() => format!("{bracketed}:{port}"),
+        ProviderAddress::Tcp { .. } | ProviderAddress::Unix(_) => bracketed,
     }
 }
 
@@ -1000,6 +1038,15 @@ impl std::fmt::Display for ProviderUrl {
 }
 
 // === impl ProviderAddress ===
+
+impl ProviderAddress {
+    fn host(&self) -> &str {
+        match self {
+            ProviderAddress::Tcp { host, .. } => host,
+            ProviderAddress::Unix(_) => "localhost",
+        }
+    }
+}
 
 impl std::fmt::Display for ProviderAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -1014,6 +1061,51 @@ impl std::fmt::Display for ProviderAddress {
 // === impl HeaderRules ===
 
 impl HeaderRules {
+    /// Fields of the names in `remove` are taken out, those in `set` replace every field of the name.
+    #[must_use]
+    pub fn new(set: Vec<(String, Secret)>, remove: Vec<String>) -> Self {
+        let all: Vec<_> = set.iter().map(|(name, _)| name.as_str()).chain(remove.iter().map(String::as_str)).collect();
+        let is_ours = |name: &&str| OUR_FIELDS.iter().any(|ours| reads_as(name.as_bytes(), ours.as_bytes()));
+        let (names, name_ours) = (Names::of(&all), all.iter().any(is_ours));
+        let lines: Vec<_> = set.iter().flat_map(|(name, value)| [name, ": ", value.expose(), "\r\n"]).collect();
+        let lines = Secret::new(lines.concat());
+        HeaderRules { set, remove, names, name_ours, lines }
+    }
+
+    /// What replaces every field of the name; values may hold secrets.
+    #[must_use]
+    pub fn set(&self) -> &[(String, Secret)] {
+        &self.set
+    }
+
+    /// The same as field lines, each with its line end.
+    #[must_use]
+    #[inline]
+    pub fn lines(&self) -> &[u8] {
+        self.lines.expose().as_bytes()
+    }
+
+    /// What is removed before any is set.
+    #[must_use]
+    pub fn remove(&self) -> &[String] {
+        &self.remove
+    }
+
+    /// Whether a field of this name is removed or replaced: one whose name may be read as a name in either.
+    #[must_use]
+    #[inline]
+    pub fn name(&self, name: &[u8]) -> bool {
+        self.names.may_hold(name)
+            && self.remove.iter().chain(self.set.iter().map(|(set, _)| set)).any(|own| reads_as(name, own.as_bytes()))
+    }
+
+    /// Whether [`HeaderRules::name`] holds for one of [`OUR_FIELDS`].
+    #[must_use]
+    #[inline]
+    pub fn name_ours(&self) -> bool {
+        self.name_ours
+    }
+
     /// Whether they change nothing.
     #[must_use]
     #[inline]

@@ -5,13 +5,14 @@ use crate::admin::{
 };
 use crate::clock;
 use crate::config::{self, Action, BalanceRule, Config};
+use crate::instant::Instant;
 use crate::observe::Metrics;
 use crate::observe::metrics::ProviderFigures;
 use crate::upstream::degrade;
 use crate::upstream::pool::{self, Member, Pool, Provider};
 use crate::upstream::registry::Registry;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 /// One configuration, what is alive of it, and when it is looked at.
 pub(super) struct Figures {

@@ -124,21 +124,32 @@ fn line_end(buf: &[u8], max: usize) -> Result<Option<usize>, FramingError> {
 /// The size in a chunk size line: 1 to 15 hexadecimal digits, then nothing or an extension. Extensions are dropped, as
 /// RFC 9112 §7.1.1 asks of whoever does not know them; one with a control character is refused.
 fn chunk_size(line: &[u8]) -> Result<u64, FramingError> {
-    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-    if digits == 0 {
-        return Err("a chunk size is not a hexadecimal number");
+    let (mut size, mut digits) = (0, 0);
+    for byte in line {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            b'A'..=b'F' => byte - b'A' + 10,
+            _ => break,
+        };
+        size = size << 4 | u64::from(digit);
+        digits += 1;
     }
-    if digits > 15 {
-        return Err("a chunk size is too large");
+    match digits {
+        0 => return Err("a chunk size is not a hexadecimal number"),
+        1..=15 if digits == line.len() => return Ok(size),
+        1..=15 => {}
+        _ => return Err("a chunk size is too large"),
     }
     // RFC 9112 §7.1.1 has us bear blanks before an extension. Nothing else is a blank, a bare CR least of all.
     let blanks = line[digits..].iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
     let extension = &line[digits + blanks..];
     let harmless = extension.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f));
-    if !(line.len() == digits || (extension.first() == Some(&b';') && harmless)) {
-        return Err("a chunk size is followed by something that is not an extension");
+    if extension.first() == Some(&b';') && harmless {
+        Ok(size)
+    } else {
+        Err("a chunk size is followed by something that is not an extension")
     }
-    Ok(line[..digits].iter().fold(0, |sum, byte| sum << 4 | u64::from((*byte as char).to_digit(16).unwrap_or(0))))
 }
 
 /// Bytes of a chunk size line with its extensions; more is an error. Extensions are rare and short; a long one is an attack

@@ -111,7 +111,7 @@ fn hexadecimal(out: &mut Vec<u8>, number: usize) {
 }
 
 /// Lower-case hexadecimal digits.
-pub const HEX: &[u8; 16] = b"0123456789abcdef";
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
 #[cfg(test)]
 mod tests {

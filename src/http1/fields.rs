@@ -3,6 +3,9 @@
 //! A `HeaderMap` would hash and allocate per field and lose order and case; a proxy mostly copies fields through. The list
 //! keeps what was received byte for byte, and a bit set answers "is there one?" for the names in [`Known`] without a search.
 
+use super::line::{self, Plain};
+use std::ops::Range;
+
 /// Fields the proxy itself reads or replaces. Everything else is [`Known::Other`] and passes through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -101,7 +104,8 @@ impl Fields {
 
     /// The values of every field of this name, in order.
     pub fn values(&self, known: Known) -> impl Iterator<Item = &[u8]> {
-        self.list.iter().filter(move |field| field.known == known).map(|field| self.value(field))
+        let list = if self.has(known) { &self.list[..] } else { &[] };
+        list.iter().filter(move |field| field.known == known).map(|field| self.value(field))
     }
 
     /// The values of every field called `name` (any case), in order; slower than [`Fields::values`].
@@ -120,7 +124,7 @@ impl Fields {
         self.bytes.extend_from_slice(name);
         let value_at = self.bytes.len();
         self.bytes.extend_from_slice(value);
-        self.note(name_at, name.len(), value_at, value.len());
+        self.note(recognise(name), name_at..value_at, value_at..self.bytes.len());
     }
 
     /// Whether the comma-separated list in the fields of this name has `token` (any case), as `Connection: close` has.
@@ -145,15 +149,15 @@ impl Fields {
     }
 
     /// Keeps bytes of a head that belong to no field, and says where.
-    pub(super) fn lay(&mut self, bytes: &[u8]) -> std::ops::Range<usize> {
+    pub(super) fn lay(&mut self, bytes: &[u8]) -> Range<usize> {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
         start..self.bytes.len()
     }
 
-    /// Takes over the bytes of a head; spans noted afterwards refer to it.
+    /// Takes over the bytes of a head, to which the spans noted before refer.
     pub(super) fn adopt(&mut self, head: &[u8]) {
-        self.clear();
+        self.bytes.clear();
         self.bytes.extend_from_slice(head);
     }
 
@@ -162,16 +166,15 @@ impl Fields {
         &self.bytes
     }
 
-    /// Adds a field that stands in the adopted bytes.
+    /// Adds a field of which it is known what it is and where it will stand in the bytes.
     #[inline]
-    pub(super) fn note(&mut self, name_at: usize, name_len: usize, value_at: usize, value_len: usize) {
-        let known = recognise(&self.bytes[name_at..name_at + name_len]);
+    pub(super) fn note(&mut self, known: Known, name: Range<usize>, value: Range<usize>) {
         self.present |= 1 << known as u8;
         self.list.push(Field {
-            name_at: name_at as u32,
-            value_at: value_at as u32,
-            value_len: value_len as u32,
-            name_len: name_len as u16,
+            name_at: name.start as u32,
+            value_at: value.start as u32,
+            value_len: value.len() as u32,
+            name_len: name.len() as u16,
             known,
         });
     }
@@ -196,21 +199,51 @@ pub fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 
-/// Which of the fields we know this is. The length picks at most three candidates, so most names cost one comparison or none.
-#[inline]
-fn recognise(name: &[u8]) -> Known {
-    for (candidate, known) in candidates(name.len()) {
-        if name.eq_ignore_ascii_case(candidate) {
-            return *known;
+/// Which of the fields we know this is. The length picks at most three candidates and the first letter, which is the same
+/// however a name is spelled, leaves one: so most names cost one comparison or none.
+pub(super) fn recognise(name: &[u8]) -> Known {
+    let begins_as = |other: &[u8]| name.first().is_some_and(|first| first.eq_ignore_ascii_case(&other[0]));
+    for candidate in candidates(name.len()) {
+        if begins_as(candidate.lower) {
+            if is_token(name, candidate.lower) {
+                return candidate.known;
+            }
+            if reads_as(name, candidate.lower) {
+                return Known::Disguised;
+            }
         }
     }
-    let family = name.get(..FAMILY.len()).filter(|_| name.len() > FAMILY.len());
-    if family.is_some_and(|front| front.eq_ignore_ascii_case(FAMILY)) {
+    if name.len() <= FAMILY.len() || !begins_as(FAMILY) {
+        return Known::Other;
+    }
+    match &name[..FAMILY.len()] {
+        front if front.eq_ignore_ascii_case(FAMILY) => Known::XForwarded,
+        front if reads_as(front, FAMILY) => Known::Disguised,
+        _ => Known::Other,
+    }
+}
+
+/// The same for a name without signs that could disguise it.
+#[inline]
+pub(super) fn recognise_plain(name: Plain) -> Known {
+    let Plain { len, words: [front, back] } = name;
+    for candidate in candidates(len) {
+        if candidate.words == [front, back] {
+            return candidate.known;
+        }
+    }
+    let [family, rest] = line::words(FAMILY);
+    if front == family && back & u64::from(u32::MAX) == rest && len > FAMILY.len() {
         return Known::XForwarded;
     }
-    let disguised = candidates(name.len()).iter().any(|(candidate, _)| reads_as(name, candidate));
-    let disguised = disguised || family.is_some_and(|front| reads_as(front, FAMILY));
-    if disguised { Known::Disguised } else { Known::Other }
+    Known::Other
+}
+
+/// Whether a name is `lower`, which is in lower case, in any case of its own. A name has no control characters, so setting the
+/// bit by which the cases of a letter differ makes nothing else the same.
+#[inline]
+fn is_token(name: &[u8], lower: &[u8]) -> bool {
+    name.len() == lower.len() && name.iter().zip(lower).all(|(byte, lower)| byte | 0x20 == *lower)
 }
 
 /// Whether a CGI-style server takes two field names for the same. It gives its program `HTTP_X_REAL_IP` for `X-Real-IP` and
@@ -226,35 +259,53 @@ pub fn reads_as(name: &[u8], other: &[u8]) -> bool {
 /// What every name of the `X-Forwarded-*` family begins with.
 const FAMILY: &[u8] = b"x-forwarded-";
 
-/// The names of this length, in lower case.
-#[inline]
-fn candidates(len: usize) -> &'static [(&'static [u8], Known)] {
-    match len {
-        2 => &[(b"te", Known::Te)],
-        3 => &[(b"via", Known::Via)],
-        4 => &[(b"host", Known::Host), (b"date", Known::Date)],
-        5 => &[(b"proxy", Known::Disguised)],
-        6 => &[(b"expect", Known::Expect)],
-        7 => &[(b"upgrade", Known::Upgrade), (b"trailer", Known::Trailer)],
-        8 => &[(b"priority", Known::Priority)],
-        9 => &[(b"forwarded", Known::Forwarded), (b"x-real-ip", Known::XRealIp), (b"x-api-key", Known::XApiKey)],
-        10 => {
-            &[(b"connection", Known::Connection), (b"keep-alive", Known::KeepAlive), (b"tracestate", Known::Tracestate)]
-        }
-        11 => &[(b"traceparent", Known::Traceparent)],
-        12 => &[(b"x-request-id", Known::XRequestId)],
-        13 => &[(b"authorization", Known::Authorization)],
-        14 => &[
-            (b"content-length", Known::ContentLength),
-            (b"http2-settings", Known::Http2Settings),
-            (b"sluice-timeout", Known::SluiceTimeout),
-        ],
-        15 => &[(b"x-forwarded-for", Known::XForwardedFor), (b"sluice-attempts", Known::SluiceAttempts)],
-        16 => &[(b"proxy-connection", Known::ProxyConnection), (b"x-forwarded-host", Known::XForwardedHost)],
-        17 => &[(b"transfer-encoding", Known::TransferEncoding), (b"x-forwarded-proto", Known::XForwardedProto)],
-        _ => &[],
-    }
+/// A name that means something to us.
+struct Name {
+    lower: &'static [u8],
+    /// Of a name of up to 16 bytes, all of it.
+    words: [u64; 2],
+    known: Known,
 }
+
+const fn name(lower: &'static [u8], known: Known) -> Name {
+    Name { lower, words: line::words(lower), known }
+}
+
+/// The names of this length.
+#[inline]
+fn candidates(len: usize) -> &'static [Name] {
+    NAMES.get(len).copied().unwrap_or(&[])
+}
+
+/// By length.
+static NAMES: [&[Name]; 18] = [
+    &[],
+    &[],
+    &[name(b"te", Known::Te)],
+    &[name(b"via", Known::Via)],
+    &[name(b"host", Known::Host), name(b"date", Known::Date)],
+    &[name(b"proxy", Known::Disguised)],
+    &[name(b"expect", Known::Expect)],
+    &[name(b"upgrade", Known::Upgrade), name(b"trailer", Known::Trailer)],
+    &[name(b"priority", Known::Priority)],
+    &[name(b"forwarded", Known::Forwarded), name(b"x-real-ip", Known::XRealIp), name(b"x-api-key", Known::XApiKey)],
+    &[
+        name(b"connection", Known::Connection),
+        name(b"keep-alive", Known::KeepAlive),
+        name(b"tracestate", Known::Tracestate),
+    ],
+    &[name(b"traceparent", Known::Traceparent)],
+    &[name(b"x-request-id", Known::XRequestId)],
+    &[name(b"authorization", Known::Authorization)],
+    &[
+        name(b"content-length", Known::ContentLength),
+        name(b"http2-settings", Known::Http2Settings),
+        name(b"sluice-timeout", Known::SluiceTimeout),
+    ],
+    &[name(b"x-forwarded-for", Known::XForwardedFor), name(b"sluice-attempts", Known::SluiceAttempts)],
+    &[name(b"proxy-connection", Known::ProxyConnection), name(b"x-forwarded-host", Known::XForwardedHost)],
+    &[name(b"transfer-encoding", Known::TransferEncoding), name(b"x-forwarded-proto", Known::XForwardedProto)],
+];
 
 #[cfg(test)]
 mod tests {
@@ -290,6 +341,23 @@ mod tests {
             let mut fields = Fields::default();
             fields.push(name.as_bytes(), b"1");
             assert!(!fields.has(Known::Disguised), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_name_stands_at_its_length_and_plain_ones_are_known_by_their_words_too() {
+        for (len, names) in NAMES.iter().enumerate() {
+            for name in *names {
+                assert_eq!(name.lower.len(), len);
+                assert_eq!(recognise(name.lower), name.known);
+            }
+        }
+        let others = [&b"x-forwarded-"[..], b"x-forwarded-a", b"x-forwardedx-a", b"hos", b"hosts", b"hose", b"a"];
+        for lower in
+            NAMES.iter().copied().flatten().map(|name| name.lower).chain(others).filter(|name| name.len() <= 16)
+        {
+            let plain = Plain { len: lower.len(), words: line::words(lower) };
+            assert_eq!(recognise_plain(plain), recognise(lower), "{lower:?}");
         }
     }
 

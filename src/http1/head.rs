@@ -1,10 +1,12 @@
 //! Finding the end of a head, and parsing it.
 //!
-//! Two passes, each over bytes that are in cache. [`Scan`] finds the empty line and refuses a bare LF; it remembers where it
-//! stopped, so that a head which arrives byte by byte costs linear time. Then httparse reads the head once, complete.
+//! Most heads come whole and are right: those are read in one pass, which finds their end on the way (`read_front`). Whatever
+//! else comes is for [`Scan`] to judge first: it finds the empty line and refuses a bare LF, and remembers where it stopped,
+//! so that a head which arrives byte by byte costs linear time. The head it finds is read by the same code (`parse`), and
+//! what is wrong with it is then said.
 
-use super::fields::Fields;
-use std::mem::MaybeUninit;
+use super::fields::{Fields, recognise, recognise_plain};
+use super::line::{plain_name, target_end, token_end, value_end};
 use std::ops::Range;
 
 /// Where the search for the end of a head stands.
@@ -55,6 +57,21 @@ pub struct ResponseHead {
     reason: Range<usize>,
 }
 
+/// Why a head cannot be read.
+enum Fault {
+    /// The bytes end before it does.
+    Cut,
+    Bad(&'static str),
+    TooManyFields,
+}
+
+/// Whether the names of all fields are short enough to be noted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Names {
+    Fit,
+    TooLong,
+}
+
 /// Why a head is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeadError {
@@ -89,6 +106,11 @@ impl Scan {
         self.seen = buf.len();
         Ok(None)
     }
+
+    /// Whether nothing of the head has been looked at.
+    pub fn is_new(&self) -> bool {
+        self.seen == 0
+    }
 }
 
 // === impl RequestHead ===
@@ -108,31 +130,55 @@ impl RequestHead {
     /// # Errors
     /// See [`HeadError`].
     pub fn parse(&mut self, bytes: &[u8], max: usize) -> Result<(), HeadError> {
-        // The spans of the head before this one mean nothing in these bytes.
+        let refused = match self.read(bytes, max) {
+            Ok((end, names)) if end == bytes.len() => match names.fit() {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            },
+            // Whoever set up a balancer, and not yet the listener behind it, looks for these words.
+            Err(Fault::Bad(_) | Fault::TooManyFields) if bytes.starts_with(b"PROXY ") => {
+                HeadError::Malformed(UNEXPECTED_PROXY)
+            }
+            Ok(_) => HeadError::Malformed(CUT),
+            Err(fault) => fault.explain(CUT),
+        };
         self.clear();
-        self.read(bytes, max).inspect_err(|_| self.clear())
+        Err(refused)
     }
 
-    fn read(&mut self, bytes: &[u8], max: usize) -> Result<(), HeadError> {
-        self.fields.adopt(bytes);
-        let mut inline = [const { MaybeUninit::uninit() }; INLINE_FIELDS];
-        let mut larger = Vec::new();
-        let slots = slots(&mut inline, &mut larger, bytes, max);
-        let mut request = httparse::Request::new(&mut []);
-        match request.parse_with_uninit_headers(bytes, slots) {
-            Ok(httparse::Status::Complete(len)) if len == bytes.len() => {}
-            Ok(_) => return Err(HeadError::Malformed("the head ends in the middle of a line")),
-            // Whoever set up a balancer, and not yet the listener behind it, looks for these words.
-            Err(_) if bytes.starts_with(b"PROXY ") => return Err(HeadError::Malformed(UNEXPECTED_PROXY)),
-            Err(error) => return Err(explain(error)),
+    /// Parses the head at the front of `bytes`, if it is whole within `len` bytes and nothing is wrong with it, and says how
+    /// long it is. Anything may stand behind those bytes: the more there is, the less has to be looked at byte by byte.
+    pub fn read_front(&mut self, bytes: &[u8], len: usize, max: usize) -> Option<usize> {
+        match self.read(bytes, max) {
+            // Every byte up to the end was looked at, and no other.
+            Ok((end, Names::Fit)) if end <= len => Some(end),
+            _ => {
+                self.clear();
+                None
+            }
         }
-        let (Some(method), Some(target)) = (request.method, request.path) else {
-            return Err(HeadError::Malformed("the request line is incomplete"));
-        };
-        self.method = span(bytes, method.as_bytes());
-        self.target = span(bytes, target.as_bytes());
-        self.version = version(request.version);
-        note_all(&mut self.fields, bytes, request.headers)
+    }
+
+    /// Reads a head and says where it ends.
+    #[inline]
+    fn read(&mut self, bytes: &[u8], max: usize) -> Result<(usize, Names), Fault> {
+        // The spans of the head before this one mean nothing in these bytes.
+        self.clear();
+        let method = if bytes.starts_with(b"GET ") { 3 } else { method_end(bytes)? };
+        let start = method + 1;
+        let end = target_end(bytes, start);
+        match bytes.get(end) {
+            Some(b' ') if end > start && is_text(&bytes[start..end]) => {}
+            Some(_) => return Err(Fault::Bad(REQUEST_LINE)),
+            None => return Err(Fault::Cut),
+        }
+        self.version = version(bytes, end + 1)?;
+        let (at, last) = line_break(bytes, end + 1 + VERSION_BYTES, LINE_END)?;
+        let read = read_fields(&mut self.fields, bytes, at, last, max)?;
+        self.method = 0..method;
+        self.target = start..end;
+        self.fields.adopt(&bytes[..read.0]);
+        Ok(read)
     }
 
     /// Begins a head that came in HTTP/2, already taken apart; its fields are pushed one by one.
@@ -161,7 +207,12 @@ impl RequestHead {
 
     /// The method as written.
     pub fn method(&self) -> &str {
-        std::str::from_utf8(&self.fields.bytes()[self.method.clone()]).unwrap_or("")
+        match &self.fields.bytes()[self.method.clone()] {
+            // Asked several times for each request, and mostly this.
+            b"GET" => "GET",
+            b"POST" => "POST",
+            other => str::from_utf8(other).unwrap_or(""),
+        }
     }
 
     /// The request-target as written.
@@ -187,29 +238,62 @@ impl ResponseHead {
     /// # Errors
     /// See [`HeadError`]; a status outside 100 to 599 is malformed (RFC 9110 §15).
     pub fn parse(&mut self, bytes: &[u8], max: usize) -> Result<(), HeadError> {
+        let refused = match self.read(bytes, max) {
+            Ok((end, _)) if end != bytes.len() => HeadError::Malformed(CUT),
+            Ok(_) if !self.has_valid_status() => HeadError::Malformed("the status is not between 100 and 599"),
+            Ok((_, names)) => match names.fit() {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            },
+            Err(fault) => fault.explain(CUT),
+        };
         self.clear();
-        self.read(bytes, max).inspect_err(|_| self.clear())
+        Err(refused)
     }
 
-    fn read(&mut self, bytes: &[u8], max: usize) -> Result<(), HeadError> {
-        self.fields.adopt(bytes);
-        let mut inline = [const { MaybeUninit::uninit() }; INLINE_FIELDS];
-        let mut larger = Vec::new();
-        let slots = slots(&mut inline, &mut larger, bytes, max);
-        let mut response = httparse::Response::new(&mut []);
-        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, bytes, slots);
-        match parsed {
-            Ok(httparse::Status::Complete(len)) if len == bytes.len() => {}
-            Ok(_) => return Err(HeadError::Malformed("the head ends in the middle of a line")),
-            Err(error) => return Err(explain(error)),
+    /// Parses the head at the front of `bytes`, if it is whole within `len` bytes and nothing is wrong with it, and says how
+    /// long it is. Anything may stand behind those bytes.
+    pub fn read_front(&mut self, bytes: &[u8], len: usize, max: usize) -> Option<usize> {
+        match self.read(bytes, max) {
+            Ok((end, Names::Fit)) if end <= len && self.has_valid_status() => Some(end),
+            _ => {
+                self.clear();
+                None
+            }
         }
-        self.status = response.code.unwrap_or(0);
-        if !(100..=599).contains(&self.status) {
-            return Err(HeadError::Malformed("the status is not between 100 and 599"));
+    }
+
+    /// Reads a head and says where it ends.
+    #[inline]
+    fn read(&mut self, bytes: &[u8], max: usize) -> Result<(usize, Names), Fault> {
+        self.clear();
+        let Some((line, _)) = bytes.split_first_chunk::<STATUS_LINE_BYTES>() else {
+            return Err(cut_status_line(bytes));
+        };
+        self.version = version(line, 0).map_err(|fault| leading_break(bytes).unwrap_or(fault))?;
+        let [.., b' ', hundreds, tens, ones, behind] = *line else { return Err(Fault::Bad(VERSION)) };
+        for digit in [hundreds, tens, ones] {
+            if !digit.is_ascii_digit() {
+                return Err(Fault::Bad(STATUS_LINE));
+            }
+            self.status = self.status * 10 + u16::from(digit - b'0');
         }
-        self.reason = response.reason.map_or(0..0, |reason| span(bytes, reason.as_bytes()));
-        self.version = version(response.version);
-        note_all(&mut self.fields, bytes, response.headers)
+        let start = match behind {
+            b' ' => STATUS_LINE_BYTES,
+            b'\r' => STATUS_LINE_BYTES - 1,
+            _ => return Err(Fault::Bad(STATUS_LINE)),
+        };
+        let end = value_end(bytes, start);
+        let (at, last) = line_break(bytes, end, STATUS_LINE)?;
+        let read = read_fields(&mut self.fields, bytes, at, last, max)?;
+        // Nobody knows what bytes beyond ASCII mean in a reason, so that it is dropped.
+        self.reason = if bytes[start..end].is_ascii() { start..end } else { 0..0 };
+        self.fields.adopt(&bytes[..read.0]);
+        Ok(read)
+    }
+
+    fn has_valid_status(&self) -> bool {
+        (100..=599).contains(&self.status)
     }
 
     /// Begins a head that came in HTTP/2, already taken apart; its fields are pushed one by one.
@@ -233,82 +317,192 @@ impl ResponseHead {
     }
 }
 
-/// Parses a trailer section: field lines up to and including the empty line.
+// === impl Fault ===
+
+impl Fault {
+    /// What is wrong, in words an operator can act on; `cut` is said of what is not whole.
+    fn explain(self, cut: &'static str) -> HeadError {
+        match self {
+            Fault::Cut => HeadError::Malformed(cut),
+            Fault::Bad(why) => HeadError::Malformed(why),
+            Fault::TooManyFields => HeadError::TooManyFields,
+        }
+    }
+}
+
+// === impl Names ===
+
+impl Names {
+    fn fit(self) -> Result<(), HeadError> {
+        match self {
+            Names::Fit => Ok(()),
+            Names::TooLong => Err(HeadError::Malformed("a field name is longer than 64 KiB")),
+        }
+    }
+}
+
+/// Parses a trailer section: field lines up to and including the empty line. What is refused leaves no fields behind.
 ///
 /// # Errors
 /// See [`HeadError`].
 pub fn parse_trailers(bytes: &[u8], fields: &mut Fields) -> Result<(), HeadError> {
-    fields.adopt(bytes);
-    let mut slots = [httparse::EMPTY_HEADER; TRAILER_FIELDS];
-    match httparse::parse_headers(bytes, &mut slots) {
-        Ok(httparse::Status::Complete((len, headers))) if len == bytes.len() => note_all(fields, bytes, headers),
-        Ok(_) => Err(HeadError::Malformed("the trailer section ends in the middle of a line")),
-        Err(error) => Err(explain(error)),
-    }
+    fields.clear();
+    let empty = bytes.starts_with(b"\r\n");
+    let refused = match read_fields(fields, bytes, if empty { 2 } else { 0 }, empty, TRAILER_FIELDS) {
+        Ok((end, names)) if end == bytes.len() => match names.fit() {
+            Ok(()) => {
+                fields.adopt(bytes);
+                return Ok(());
+            }
+            Err(error) => error,
+        },
+        Ok(_) => HeadError::Malformed(CUT_TRAILERS),
+        Err(fault) => fault.explain(CUT_TRAILERS),
+    };
+    fields.clear();
+    Err(refused)
 }
 
-/// Room for the fields of `bytes`, at most `max`: on the stack where that is enough.
-fn slots<'s, T: Copy>(
-    inline: &'s mut [MaybeUninit<T>],
-    larger: &'s mut Vec<MaybeUninit<T>>,
+/// Reads field lines from `at` on, up to and including the empty line, and says where that ends; if it was the `last` line
+/// that ended at `at`, there are none. The fields are noted where they stand in `bytes`.
+#[inline]
+fn read_fields(
+    fields: &mut Fields,
     bytes: &[u8],
+    mut at: usize,
+    mut last: bool,
     max: usize,
-) -> &'s mut [MaybeUninit<T>] {
-    // A field is a line at least; where many are allowed, few come all the same.
-    let needed = if max <= inline.len() { max } else { max.min(memchr::memchr_iter(b'\n', bytes).count()) };
-    if needed <= inline.len() {
-        return &mut inline[..needed];
-    }
-    larger.resize(needed, MaybeUninit::uninit());
-    larger
-}
-
-/// Writes down where each parsed field stands.
-fn note_all(fields: &mut Fields, bytes: &[u8], headers: &[httparse::Header<'_>]) -> Result<(), HeadError> {
-    for header in headers {
-        let name = span(bytes, header.name.as_bytes());
-        // A field keeps its name's length in 16 bits; cut short, a name would be another one.
-        if name.len() > usize::from(u16::MAX) {
-            return Err(HeadError::Malformed("a field name is longer than 64 KiB"));
+) -> Result<(usize, Names), Fault> {
+    let mut names = Names::Fit;
+    while !last {
+        let (name_end, known) = if let Some(name) = plain_name(bytes, at) {
+            (at + name.len, recognise_plain(name))
+        } else {
+            let end = field_name_end(bytes, at)?;
+            // A field keeps its name's length in 16 bits; cut short, a name would be another one.
+            if end - at > usize::from(u16::MAX) {
+                names = Names::TooLong;
+            }
+            (end, recognise(&bytes[at..end]))
+        };
+        let mut start = name_end + 1;
+        while matches!(bytes.get(start), Some(b' ' | b'\t')) {
+            start += 1;
         }
-        let value = span(bytes, header.value);
-        fields.note(name.start, name.len(), value.start, value.len());
+        let end = value_end(bytes, start);
+        let next;
+        (next, last) = line_break(bytes, end, FIELD_VALUE)?;
+        if fields.len() >= max {
+            return Err(Fault::TooManyFields);
+        }
+        let mut value = &bytes[start..end];
+        while let [rest @ .., b' ' | b'\t'] = value {
+            value = rest;
+        }
+        fields.note(known, at..name_end, start..start + value.len());
+        at = next;
     }
-    Ok(())
+    Ok((at, names))
 }
 
-/// Where `part`, a slice of `whole`, stands in it. An empty part may point anywhere.
-fn span(whole: &[u8], part: &[u8]) -> Range<usize> {
-    if part.is_empty() {
-        return 0..0;
+/// The end of a field name that begins at `at`: where its colon is.
+#[inline(never)]
+fn field_name_end(bytes: &[u8], at: usize) -> Result<usize, Fault> {
+    let end = token_end(bytes, at);
+    match bytes.get(end) {
+        Some(b':') if end > at => Ok(end),
+        Some(b'\r') if end == at => Err(leading_break(&bytes[at..]).unwrap_or(Fault::Bad(FIELD_NAME))),
+        Some(_) => Err(Fault::Bad(FIELD_NAME)),
+        None => Err(Fault::Cut),
     }
-    let start = part.as_ptr() as usize - whole.as_ptr() as usize;
-    start..start + part.len()
 }
 
-fn version(minor: Option<u8>) -> Version {
-    if minor == Some(0) { Version::Http10 } else { Version::Http11 }
+/// Takes the line break at `at`; says where the next line begins, and whether it was empty and has been taken too. What is
+/// there instead is `wrong`.
+#[inline]
+fn line_break(bytes: &[u8], at: usize, wrong: &'static str) -> Result<(usize, bool), Fault> {
+    let rest = bytes.get(at..).unwrap_or_default();
+    match rest.first_chunk().map(|four| u32::from_le_bytes(*four)) {
+        Some(LAST_BREAK) => Ok((at + 4, true)),
+        Some(four) if four & 0xffff == LAST_BREAK & 0xffff => Ok((at + 2, false)),
+        _ => match rest {
+            [b'\r', b'\n', ..] => Ok((at + 2, false)),
+            [] | [b'\r'] => Err(Fault::Cut),
+            _ => Err(Fault::Bad(wrong)),
+        },
+    }
 }
 
-/// What is wrong, in words an operator can act on.
-fn explain(error: httparse::Error) -> HeadError {
-    HeadError::Malformed(match error {
-        httparse::Error::HeaderName => "a field name is not a token, or has space before its colon",
-        httparse::Error::HeaderValue => "a field value has a control character, a bare CR, or is folded",
-        httparse::Error::NewLine => "a line does not end in CR LF",
-        httparse::Error::Status => "the status line is not valid",
-        httparse::Error::Token => "the request line is not `METHOD target HTTP/1.1`",
-        httparse::Error::TooManyHeaders => return HeadError::TooManyFields,
-        httparse::Error::Version => "the version is not HTTP/1.0 or HTTP/1.1",
-    })
+/// What is wrong with a line that begins with a CR and should not.
+#[cold]
+fn leading_break(line: &[u8]) -> Option<Fault> {
+    match line {
+        [b'\r'] | [b'\r', b'\n', ..] => Some(Fault::Cut),
+        [b'\r', ..] => Some(Fault::Bad(LINE_END)),
+        _ => None,
+    }
 }
+
+/// The end of the method at the front.
+#[inline(never)]
+fn method_end(bytes: &[u8]) -> Result<usize, Fault> {
+    let end = token_end(bytes, 0);
+    match bytes.get(end) {
+        Some(b' ') if end > 0 => Ok(end),
+        Some(_) => Err(leading_break(bytes).unwrap_or(Fault::Bad(REQUEST_LINE))),
+        None => Err(Fault::Cut),
+    }
+}
+
+/// Whether a target is text; only then it has a place in logs.
+#[inline]
+fn is_text(target: &[u8]) -> bool {
+    target.is_ascii() || str::from_utf8(target).is_ok()
+}
+
+#[inline]
+fn version(bytes: &[u8], at: usize) -> Result<Version, Fault> {
+    let rest = bytes.get(at..).unwrap_or_default();
+    match rest.first_chunk::<VERSION_BYTES>() {
+        Some(b"HTTP/1.1") => Ok(Version::Http11),
+        Some(b"HTTP/1.0") => Ok(Version::Http10),
+        None if b"HTTP/1.".starts_with(rest) => Err(Fault::Cut),
+        _ => Err(Fault::Bad(VERSION)),
+    }
+}
+
+/// What is wrong with a status line that is too short to be one.
+#[cold]
+fn cut_status_line(bytes: &[u8]) -> Fault {
+    match (version(bytes, 0), bytes.get(VERSION_BYTES)) {
+        (Err(fault), _) => leading_break(bytes).unwrap_or(fault),
+        (Ok(_), None | Some(b' ')) => Fault::Cut,
+        (Ok(_), Some(_)) => Fault::Bad(VERSION),
+    }
+}
+
+// What is wrong, in words an operator can act on.
+const CUT: &str = "the head ends in the middle of a line";
+const CUT_TRAILERS: &str = "the trailer section ends in the middle of a line";
+const FIELD_NAME: &str = "a field name is not a token, or has space before its colon";
+const FIELD_VALUE: &str = "a field value has a control character, a bare CR, or is folded";
+const LINE_END: &str = "a line does not end in CR LF";
+const STATUS_LINE: &str = "the status line is not valid";
+const REQUEST_LINE: &str = "the request line is not `METHOD target HTTP/1.1`";
+const VERSION: &str = "the version is not HTTP/1.0 or HTTP/1.1";
 
 /// What is said of a PROXY header that nobody took off the connection.
 const UNEXPECTED_PROXY: &str =
     "it begins with a PROXY header, which is read with proxy_protocol and from trusted_proxies only";
 
-/// Fields whose slots live on the stack while a head is parsed; a higher limit uses the heap.
-const INLINE_FIELDS: usize = 100;
+/// Two line breaks, of which the second ends an empty line.
+const LAST_BREAK: u32 = u32::from_le_bytes(*b"\r\n\r\n");
+
+/// Bytes of a version: `HTTP/1.1`.
+const VERSION_BYTES: usize = 8;
+
+/// Bytes of a status line up to what follows the status.
+const STATUS_LINE_BYTES: usize = VERSION_BYTES + 5;
 
 /// Fields in a trailer section; more is malformed.
 const TRAILER_FIELDS: usize = 64;

@@ -5,10 +5,14 @@
 //! room): a bare LF, two lengths, a length beside a transfer coding, folded lines.
 
 pub mod head;
+mod line;
 pub mod fields;
+pub mod names;
 pub mod target;
 pub mod framing;
 pub mod chunked;
 pub mod encode;
+#[cfg(test)]
+mod head_tests;
 #[cfg(test)]
 mod tests;

@@ -84,13 +84,11 @@ pub fn host(value: &[u8]) -> Result<HostPort<'_>, &'static str> {
 }
 
 fn host_and_port(value: &[u8]) -> Result<HostPort<'_>, &'static str> {
-    let text = str::from_utf8(value).map_err(|_| BAD_HOST)?;
-    if text.is_empty() {
-        return Ok(HostPort { host: Cow::Borrowed(""), port: None });
+    match value {
+        [] => Ok(HostPort { host: Cow::Borrowed(""), port: None }),
+        [b'[', ..] => ipv6(value),
+        _ => name_or_ipv4(value).ok_or_else(|| why_no_name(value)),
     }
-    let (name, port) = split_port(text)?;
-    let host = if name.starts_with('[') { ipv6(name)? } else { name_or_ipv4(name)? };
-    Ok(HostPort { host, port })
 }
 
 /// Whether `byte` may stand bare in a path.
@@ -98,6 +96,13 @@ fn host_and_port(value: &[u8]) -> Result<HostPort<'_>, &'static str> {
 #[must_use]
 pub fn is_path_byte(byte: u8) -> bool {
     PLACES[byte as usize] & PATH != 0
+}
+
+/// Whether `byte` may stand bare in a path and means nothing there but itself: no `/` and no `%`.
+#[inline]
+#[must_use]
+pub fn is_segment_byte(byte: u8) -> bool {
+    PLACES[byte as usize] & SEGMENT != 0
 }
 
 /// Whether `byte` may stand bare in a query.
@@ -206,54 +211,72 @@ fn checked_query(query: &[u8]) -> Result<&str, &'static str> {
     }
 }
 
-/// Cuts at the colon before the port, which is never one inside brackets. `host:` is allowed and means no port.
-fn split_port(text: &str) -> Result<(&str, Option<u16>), &'static str> {
-    let from = if text.starts_with('[') {
-        text.find(']').ok_or(BAD_HOST)? + 1
-    } else {
-        // A host is too short for a search that is made for long texts.
-        text.bytes().position(|byte| byte == b':').unwrap_or(text.len())
+fn ipv6(value: &[u8]) -> Result<HostPort<'_>, &'static str> {
+    let text = str::from_utf8(value).map_err(|_| BAD_HOST)?;
+    let (bracketed, rest) = text.split_at(text.find(']').ok_or(BAD_HOST)? + 1);
+    let port = match rest.as_bytes() {
+        [] => None,
+        [b':', digits @ ..] => port(digits).ok_or(BAD_PORT)?,
+        _ => return Err(BAD_HOST),
     };
-    let (name, rest) = text.split_at(from);
-    let digits = match rest.strip_prefix(':') {
-        None if rest.is_empty() => return Ok((name, None)),
-        None => return Err(BAD_HOST),
-        Some("") => return Ok((name, None)),
-        Some(digits) => digits,
-    };
-    // `parse` would take a sign and any number of leading zeros.
-    if digits.len() > PORT_DIGITS_MAX || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(BAD_PORT);
-    }
-    Ok((name, Some(digits.parse().map_err(|_| BAD_PORT)?)))
-}
-
-fn ipv6(bracketed: &str) -> Result<Cow<'_, str>, &'static str> {
-    let inner = bracketed.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).ok_or(BAD_HOST)?;
-    let address: Ipv6Addr = inner.parse().map_err(|_| "the host is not an IPv6 address")?;
+    let address: Ipv6Addr = bracketed[1..bracketed.len() - 1].parse().map_err(|_| "the host is not an IPv6 address")?;
     let spelling = format!("[{address}]");
-    Ok(if spelling == bracketed { Cow::Borrowed(bracketed) } else { Cow::Owned(spelling) })
+    let host = if spelling == bracketed { Cow::Borrowed(bracketed) } else { Cow::Owned(spelling) };
+    Ok(HostPort { host, port })
 }
 
-fn name_or_ipv4(text: &str) -> Result<Cow<'_, str>, &'static str> {
-    let name = text.strip_suffix('.').unwrap_or(text);
-    if name.is_empty() || name.len() > NAME_BYTES_MAX {
-        return Err(BAD_HOST);
-    }
+/// A host that is no IPv6 address, and its port, in one pass over the bytes.
+fn name_or_ipv4(value: &[u8]) -> Option<HostPort<'_>> {
     let mut upper = false;
     let mut previous = b'.';
-    for &byte in name.as_bytes() {
-        let empty_label = previous == b'.' && byte == b'.';
-        if PLACES[byte as usize] & NAME == 0 || empty_label {
-            return Err(BAD_HOST);
+    let mut end = 0;
+    for &byte in value {
+        if PLACES[byte as usize] & NAME == 0 {
+            break;
+        }
+        if byte == b'.' && previous == b'.' {
+            return None;
         }
         upper |= byte.is_ascii_uppercase();
         previous = byte;
+        end += 1;
     }
-    if previous == b'.' {
-        return Err(BAD_HOST);
+    let port = match &value[end..] {
+        [] => None,
+        [b':', digits @ ..] => port(digits)?,
+        _ => return None,
+    };
+    let name = value[..end].strip_suffix(b".").unwrap_or(&value[..end]);
+    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+        return None;
     }
-    Ok(if upper { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) })
+    let name = str::from_utf8(name).ok()?;
+    let host = if upper { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) };
+    Some(HostPort { host, port })
+}
+
+#[cold]
+fn why_no_name(value: &[u8]) -> &'static str {
+    let digits = value.iter().position(|byte| *byte == b':').map(|colon| &value[colon + 1..]);
+    if str::from_utf8(value).is_ok() && digits.is_some_and(|digits| port(digits).is_none()) {
+        BAD_PORT
+    } else {
+        BAD_HOST
+    }
+}
+
+/// A port. `host:` is allowed and means none. `parse` would take a sign and any number of leading zeros.
+#[expect(clippy::option_option, reason = "a port, none, or a refusal")]
+fn port(digits: &[u8]) -> Option<Option<u16>> {
+    if digits.is_empty() {
+        return Some(None);
+    }
+    if digits.len() > PORT_DIGITS_MAX {
+        return None;
+    }
+    let number =
+        digits.iter().try_fold(0_u32, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + u32::from(byte - b'0')));
+    number.and_then(|number| u16::try_from(number).ok()).map(Some)
 }
 
 /// For each byte, the places where it may stand bare.
@@ -263,6 +286,13 @@ const fn places() -> [u8; 256] {
     mark(&mut places, RESERVED, PATH | QUERY);
     mark(&mut places, LEFT_BARE_BY_BROWSERS, PATH | QUERY);
     mark(&mut places, b"?`{}\\", QUERY);
+    let mut byte = 0;
+    while byte < places.len() {
+        if places[byte] & PATH != 0 && byte != b'/' as usize && byte != b'%' as usize {
+            places[byte] |= SEGMENT;
+        }
+        byte += 1;
+    }
     places
 }
 
@@ -287,6 +317,8 @@ const LEFT_BARE_BY_BROWSERS: &[u8] = b"|^[]";
 const PATH: u8 = 1;
 const QUERY: u8 = 2;
 const NAME: u8 = 4;
+/// As in a path, but neither the slash nor the sign that begins an encoding.
+const SEGMENT: u8 = 8;
 
 /// Bytes of a host name: DNS carries 253 (RFC 1035 §2.3.4). A longer one is refused; it bounds the search for a route.
 const NAME_BYTES_MAX: usize = 253;

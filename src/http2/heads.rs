@@ -3,15 +3,14 @@
 use crate::http1::encode;
 use crate::http1::fields::{Fields, Known};
 use crate::http1::head::{HeadError, RequestHead, ResponseHead};
-use bytes::Bytes;
 use h2::ext::Protocol;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, StatusCode, request, response};
 
 /// Fills `head` with a request that came in HTTP/2; `ends` where its frame said that nothing follows.
 ///
 /// The authority becomes Host, crumbs of Cookie become one field (RFC 9113 §8.2.3), and the extended CONNECT that opens a
-/// WebSocket becomes the GET with `Upgrade` that it stands for (RFC 8441 §5); `key` is what that one needs of randomness.
+/// WebSocket becomes the GET with `Upgrade` that it stands for (RFC 8441 §5); `key` draws what that one needs of randomness.
 ///
 /// # Errors
 /// What HTTP/2 does not allow in a request, or more than `max` fields.
@@ -20,7 +19,7 @@ pub fn request(
     parts: &request::Parts,
     ends: bool,
     max: usize,
-    key: u128,
+    key: impl FnOnce() -> u128,
 ) -> Result<(), HeadError> {
     let protocol = parts.extensions.get::<Protocol>();
     let method = if protocol.is_some() { "GET" } else { parts.method.as_str() };
@@ -40,22 +39,14 @@ pub fn request(
     if parts.uri.scheme_str().is_some_and(|scheme| !scheme.starts_with(|first: char| first.is_ascii_alphabetic())) {
         return Err(HeadError::Malformed(":scheme is no scheme"));
     }
-    fields_are_valid(&parts.headers).map_err(HeadError::Malformed)?;
-    host(&mut head.fields, parts)?;
-    for (name, value) in &parts.headers {
-        let ours = protocol.is_some() && *name == header::SEC_WEBSOCKET_KEY;
-        if *name != header::HOST && *name != header::COOKIE && !ours {
-            head.fields.push(name.as_str().as_bytes(), value.as_bytes());
-        }
-    }
-    cookie(&mut head.fields, &parts.headers);
+    fields(&mut head.fields, parts, protocol.is_some())?;
     match protocol.map(Protocol::as_str) {
         None => connection_is_not_named(&head.fields),
         Some("websocket") => {
             connection_is_not_named(&head.fields)?;
             head.fields.push(b"upgrade", b"websocket");
             head.fields.push(b"connection", b"upgrade");
-            head.fields.push(b"sec-websocket-key", websocket_key(key).as_bytes());
+            head.fields.push(b"sec-websocket-key", websocket_key(key()).as_bytes());
             Ok(())
         }
         Some(_) => Err(HeadError::Malformed("the only protocol that a stream can be switched to is websocket")),
@@ -77,53 +68,67 @@ pub fn list_size(parts: &request::Parts) -> usize {
     pseudo.chain(fields).sum()
 }
 
-/// The authority is the Host; where a Host came as well, both have to agree (RFC 9113 §8.3.1).
-fn host(fields: &mut Fields, parts: &request::Parts) -> Result<(), HeadError> {
+/// The fields of a request, Host first. The authority is the Host; where a Host came as well, both have to agree (RFC 9113
+/// §8.3.1).
+fn fields(fields: &mut Fields, parts: &request::Parts, opens_websocket: bool) -> Result<(), HeadError> {
     let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
-    let mut hosts = parts.headers.get_all(header::HOST).iter().map(HeaderValue::as_bytes);
-    let (host, another) = (hosts.next(), hosts.next());
-    if another.is_some() {
-        return Err(HeadError::Malformed("Host is given more than once"));
+    if let Some(authority) = authority {
+        fields.push(b"host", authority);
     }
-    if let (Some(authority), Some(host)) = (authority, host)
-        && !authority.eq_ignore_ascii_case(host)
-    {
-        return Err(HeadError::Malformed(":authority names another host than Host"));
+    let (mut hosts, mut cookie) = (0, Vec::new());
+    for (name, value) in &parts.headers {
+        let (text, value) = (name.as_str().as_bytes(), value.as_bytes());
+        is_valid(name, value).map_err(HeadError::Malformed)?;
+        if *name == header::HOST {
+            hosts += 1;
+            match authority {
+                _ if hosts > 1 => return Err(HeadError::Malformed("Host is given more than once")),
+                Some(authority) if !authority.eq_ignore_ascii_case(value) => {
+                    return Err(HeadError::Malformed(":authority names another host than Host"));
+                }
+                Some(_) => {}
+                None => fields.push(text, value),
+            }
+        } else if *name == header::COOKIE {
+            // An empty crumb says nothing, and at the end it would leave a blank there, which HTTP/2 does not allow.
+            if !cookie.is_empty() && !value.is_empty() {
+                cookie.extend_from_slice(b"; ");
+            }
+            cookie.extend_from_slice(value);
+        } else if !(opens_websocket && *name == header::SEC_WEBSOCKET_KEY) {
+            fields.push(text, value);
+        }
     }
-    match authority.or(host) {
-        Some(value) => fields.push(b"host", value),
-        None => return Err(HeadError::Malformed("neither :authority nor Host is there")),
+    if authority.is_none() && hosts == 0 {
+        return Err(HeadError::Malformed("neither :authority nor Host is there"));
+    }
+    if !cookie.is_empty() {
+        fields.push(b"cookie", &cookie);
     }
     Ok(())
 }
 
-fn cookie(fields: &mut Fields, headers: &HeaderMap) {
-    // An empty crumb says nothing, and at the end it would leave a blank there, which HTTP/2 does not allow.
-    let crumbs = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
-    let mut crumbs = crumbs.filter(|crumb| !crumb.is_empty());
-    let Some(first) = crumbs.next() else { return };
-    let mut cookie = first.to_vec();
-    for crumb in crumbs {
-        cookie.extend_from_slice(b"; ");
-        cookie.extend_from_slice(crumb);
-    }
-    fields.push(b"cookie", &cookie);
-}
-
 /// What the library lets pass of RFC 9113 §8.1.1 and §8.2.1: space around a value, a quotation mark in a name, and an empty
 /// `Content-Length`, which it reads as 0.
-fn fields_are_valid(fields: &HeaderMap) -> Result<(), &'static str> {
+fn is_valid(name: &HeaderName, value: &[u8]) -> Result<(), &'static str> {
     let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    for (name, value) in fields {
-        if is_space(value.as_bytes().first()) || is_space(value.as_bytes().last()) {
-            return Err("a field value begins or ends with white space");
-        }
-        if name.as_str().contains('"') {
-            return Err("a field name is not a token");
-        }
-        if value.is_empty() && *name == header::CONTENT_LENGTH {
-            return Err("Content-Length is empty");
-        }
+    if is_space(value.first()) || is_space(value.last()) {
+        return Err("a field value begins or ends with white space");
+    }
+    if name.as_str().bytes().any(|byte| byte == b'"') {
+        return Err("a field name is not a token");
+    }
+    if value.is_empty() && *name == header::CONTENT_LENGTH {
+        return Err("Content-Length is empty");
+    }
+    Ok(())
+}
+
+/// Adds the fields of an answer, or trailers.
+fn push_all(fields: &mut Fields, map: &HeaderMap) -> Result<(), &'static str> {
+    for (name, value) in map {
+        is_valid(name, value.as_bytes())?;
+        fields.push(name.as_str().as_bytes(), value.as_bytes());
     }
     Ok(())
 }
@@ -168,10 +173,7 @@ pub fn answer(
     }
     let opened = asked.filter(|_| parts.status.is_success());
     head.begin(if opened.is_some() { 101 } else { parts.status.as_u16() }, ends);
-    fields_are_valid(&parts.headers).map_err(HeadError::Malformed)?;
-    for (name, value) in &parts.headers {
-        head.fields.push(name.as_str().as_bytes(), value.as_bytes());
-    }
+    push_all(&mut head.fields, &parts.headers).map_err(HeadError::Malformed)?;
     connection_is_not_named(&head.fields)?;
     if let Some(key) = opened {
         head.fields.push(b"upgrade", b"websocket");
@@ -181,49 +183,13 @@ pub fn answer(
     Ok(())
 }
 
-/// What field lines say, as HTTP/2 takes it: `name: value` and CR LF each, as [`encode::field`] writes them.
-pub fn fields(lines: Vec<u8>) -> HeaderMap {
-    let lines = Bytes::from(lines);
-    let mut map = HeaderMap::with_capacity(FIELDS_EXPECTED);
-    let mut start = 0;
-    for end in memchr::memchr_iter(b'\n', &lines) {
-        let line = &lines[start..end - 1];
-        if let Some(colon) = memchr::memchr(b':', line) {
-            let value = lines.slice(start + colon + 2..end - 1);
-            // Both were checked where they came from; what HTTP/2 cannot say all the same is left out.
-            if let (Ok(name), Ok(value)) =
-                (HeaderName::from_bytes(&line[..colon]), HeaderValue::from_maybe_shared(value))
-            {
-                let value = if is_unlike_the_next(&name) { unindexed(value) } else { value };
-                let _: Result<bool, _> = map.try_append(name, value);
-            }
-        }
-        start = end + 1;
-    }
-    map
-}
-
-/// Whether a field's value is that of one message only, or a secret: it would push out of the compression table what comes
-/// again, or let it be guessed (RFC 7541 §7.1.3).
-fn is_unlike_the_next(name: &HeaderName) -> bool {
-    matches!(name.as_str(), "x-request-id" | "traceparent") || *name == header::AUTHORIZATION
-}
-
-fn unindexed(mut value: HeaderValue) -> HeaderValue {
-    value.set_sensitive(true);
-    value
-}
-
 /// The trailers that came.
 ///
 /// # Errors
 /// What is wrong with them.
 pub fn trailers(map: &HeaderMap) -> Result<Fields, &'static str> {
-    fields_are_valid(map)?;
     let mut fields = Fields::default();
-    for (name, value) in map {
-        fields.push(name.as_str().as_bytes(), value.as_bytes());
-    }
+    push_all(&mut fields, map)?;
     Ok(fields)
 }
 
@@ -231,7 +197,7 @@ pub fn trailers(map: &HeaderMap) -> Result<Fields, &'static str> {
 pub fn trailer_map(fields: &Fields) -> HeaderMap {
     let mut lines = Vec::new();
     encode::trailers(&mut lines, fields);
-    self::fields(lines)
+    super::lines::map(&lines)
 }
 
 /// Takes the fields out of an opening handshake that a WebSocket in HTTP/2 does without (RFC 8441 §5).
@@ -271,9 +237,6 @@ fn base64(bytes: &[u8]) -> String {
 /// What each entry of a list of fields counts beside its bytes (RFC 9113 §6.5.2).
 const ENTRY_OVERHEAD: usize = 32;
 
-/// Room made for the fields of a head before they are counted.
-const FIELDS_EXPECTED: usize = 16;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -282,7 +245,7 @@ mod tests {
     fn parsed(request: Request<()>) -> Result<RequestHead, HeadError> {
         let mut head = RequestHead::default();
         let (parts, ()) = request.into_parts();
-        super::request(&mut head, &parts, true, 100, 7).map(|()| head)
+        super::request(&mut head, &parts, true, 100, || 7).map(|()| head)
     }
 
     fn get(fields: &[(&str, &str)]) -> Request<()> {
@@ -340,16 +303,5 @@ mod tests {
     fn a_key_is_answered_as_the_standard_shows() {
         assert_eq!(websocket_accept(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert_eq!(websocket_key(0).len(), 24);
-    }
-
-    #[test]
-    fn field_lines_become_fields() {
-        let mut lines = Vec::new();
-        encode::field(&mut lines, b"X-One", b"a: b");
-        encode::field(&mut lines, b"set-cookie", b"1");
-        encode::field(&mut lines, b"Set-Cookie", b"");
-        let map = fields(lines);
-        assert_eq!(map["x-one"], "a: b");
-        assert_eq!(map.get_all("set-cookie").iter().count(), 2);
     }
 }

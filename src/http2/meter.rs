@@ -13,8 +13,8 @@
 //! The library answers nearly every broken frame with PROTOCOL_ERROR. What RFC 9113 gives a code of its own, and what can be
 //! seen at a frame's head, is therefore judged here.
 
+use crate::instant::Instant;
 use h2::Reason;
-use std::time::Instant;
 
 /// The account of one connection, and where in the peer's frames it stands.
 #[derive(Debug)]

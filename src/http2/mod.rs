@@ -5,5 +5,6 @@
 //! behind a connection knows one kind of head; what leaves has been written as field lines, and is read from those.
 
 pub mod heads;
+pub mod lines;
 pub mod fault;
 pub mod meter;

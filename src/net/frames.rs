@@ -7,14 +7,15 @@
 use super::io::Io;
 use crate::clock;
 use crate::http2::meter::Meter;
+use crate::instant::Instant;
 use bytes::{Buf, Bytes};
 use h2::Reason;
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A stream whose frames are metered, for the library.
@@ -40,6 +41,8 @@ struct Line {
     meter: Meter,
     /// Frames are gathered until the driver flushes.
     gathers: bool,
+    /// All that has come was read in this turn: the next is announced by a wake-up.
+    dry: bool,
     held: Vec<u8>,
     /// How much of what is held was written.
     sent: usize,
@@ -70,6 +73,7 @@ impl Frames {
             before: before.into(),
             meter: Meter::new(preface, now),
             gathers: false,
+            dry: false,
             held: Vec::new(),
             sent: 0,
             unflushed: false,
@@ -89,8 +93,13 @@ impl AsyncRead for Frames {
         }
         let mut line = self.0.line();
         let start = buf.filled().len();
+        if line.dry {
+            return Poll::Pending;
+        }
         if line.before.is_empty() {
-            ready!(Pin::new(&mut line.io).poll_read(cx, buf))?;
+            let read = Pin::new(&mut line.io).poll_read(cx, buf);
+            line.dry = line.gathers && read.is_pending();
+            ready!(read)?;
         } else {
             let len = line.before.len().min(buf.remaining());
             buf.put_slice(&line.before[..len]);
@@ -165,7 +174,10 @@ impl Line {
     fn take(&mut self, bufs: &[io::IoSlice<'_>], gauge: &Gauge, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let len = bufs.iter().map(|buf| buf.len()).sum::<usize>();
         let held = self.held.len() - self.sent;
-        let taken = if self.gathers && held + len <= GATHER_BYTES {
+        let taken = if self.gathers && len <= GATHERED_BYTES && held + len <= GATHER_BYTES {
+            if self.held.capacity() == 0 {
+                self.held = SPARE.take();
+            }
             for buf in bufs {
                 self.held.extend_from_slice(buf);
             }
@@ -206,8 +218,7 @@ impl Line {
                 self.sent += written;
                 continue;
             }
-            self.held.clear();
-            self.sent = 0;
+            self.let_go();
             if written > held || bufs.is_empty() {
                 return Poll::Ready(Ok(written - held));
             }
@@ -217,9 +228,6 @@ impl Line {
     fn poll_flush(&mut self, gauge: &Gauge, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.held.is_empty() {
             ready!(self.poll_write_out(&[], gauge, cx))?;
-            if self.held.capacity() > GATHER_BYTES {
-                self.held = Vec::new();
-            }
         }
         if !self.unflushed {
             return Poll::Ready(Ok(()));
@@ -228,6 +236,16 @@ impl Line {
         self.unflushed = flushed.is_pending();
         gauge.set(BLOCKED, flushed.is_pending());
         flushed
+    }
+
+    /// Everything that was held is written: whoever gathers next has the memory.
+    fn let_go(&mut self) {
+        self.sent = 0;
+        if self.held.capacity() > 0 {
+            let mut spare = std::mem::take(&mut self.held);
+            spare.clear();
+            SPARE.set(spare);
+        }
     }
 
     fn poll_drop_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -244,9 +262,15 @@ impl Line {
 // === impl Handle ===
 
 impl Handle {
-    /// From now on frames are gathered until [`Handle::poll_flush`].
+    /// From now on frames are gathered until [`Handle::poll_flush`], and what comes is looked for once in each turn; see
+    /// [`Handle::begin_turn`].
     pub fn gather(&self) {
         self.0.line().gathers = true;
+    }
+
+    /// The task that drives the connection was woken: there may be more to read.
+    pub fn begin_turn(&self) {
+        self.0.line().dry = false;
     }
 
     /// Writes out what was gathered.
@@ -316,8 +340,16 @@ impl Gauge {
     }
 }
 
+thread_local! {
+    /// Where this worker's connections gather, one after the other: one that holds nothing needs none.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// Bytes of frames that are gathered; beyond it they are written at once.
-const GATHER_BYTES: usize = 16 * 1024;
+const GATHER_BYTES: usize = 64 * 1024;
+
+/// Bytes that are worth a copy: more at once are written where they lie, behind what was gathered.
+const GATHERED_BYTES: usize = 4 * 1024;
 
 /// Slices of one write.
 const SLICES: usize = 16;

@@ -3,11 +3,12 @@
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::RecvFlags;
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -100,6 +101,18 @@ impl Io {
             Io::TlsClient(stream) => stream.get_ref().1.wants_read(),
         };
         if is_waiting { self.socket().poll_read_ready(cx) } else { Poll::Ready(Ok(())) }
+    }
+
+    /// Whether nothing can be read now, not even the end of the stream. Takes a byte where there is one.
+    pub fn is_silent(&mut self) -> bool {
+        let mut byte = [0];
+        if let Io::Plain(socket) = self {
+            return socket.try_take(&mut byte).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        // Not a matter of the task's budget: "used up" would look like silence.
+        let read = pin!(tokio::task::unconstrained(poll_fn(|cx| self.poll_read(cx, &mut byte)))).poll(&mut cx);
+        read.is_pending()
     }
 
     /// Whether the peer has ended the stream, also where bytes that it sent before are unread: asks the kernel, since reading
@@ -303,6 +316,23 @@ impl Socket {
         self.receive(buf, RecvFlags::empty()).await
     }
 
+    /// Takes what has arrived, if anything has; 0 is the peer's end of stream.
+    fn try_take(&self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.try_read(buf),
+            Socket::Unix(stream) => stream.try_read(buf),
+        }
+    }
+
+    /// Writes some of `buf`, if the kernel takes any now.
+    #[inline]
+    fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.try_write(buf),
+            Socket::Unix(stream) => stream.try_write(buf),
+        }
+    }
+
     async fn receive(&self, buf: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
         loop {
             self.readable().await?;
@@ -371,7 +401,15 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     #[inline]
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
+        let socket = self.get_mut();
+        // What is short mostly fits, and then nobody has to be noted down who is woken when it does.
+        if buf.len() <= SHORT {
+            match socket.try_write(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+        match socket {
             Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Socket::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
         }
@@ -413,3 +451,7 @@ fn has_hung_up(socket: impl AsFd) -> bool {
     // Where the question fails, a later read will tell.
     rustix::event::poll(&mut asked, Some(&at_once)).is_ok_and(|count| count > 0)
 }
+
+/// Bytes that are written without asking first. Of a longer piece often only a part is taken, and the runtime's own way then
+/// knows that the rest has to wait.
+const SHORT: usize = 16 * 1024;

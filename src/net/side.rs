@@ -4,7 +4,7 @@ use super::inside::Inside;
 use super::io::Socket;
 use super::pump::Source;
 use super::stream::Stream;
-use super::wire::{HeadReadError, ReadError, Wire};
+use super::wire::{HeadFound, HeadReadError, ReadError, Wire};
 use crate::http1::fields::Fields;
 use crate::http1::framing::{FramingError, Length};
 use crate::http1::head::ResponseHead;
@@ -64,8 +64,11 @@ impl Side<'_> {
     ) -> Poll<Result<usize, HeadReadError>> {
         match self {
             Side::Http1(wire) => {
-                let len = ready!(wire.poll_head(cx, bytes))?;
-                head.parse(wire.head(len), fields).map_err(HeadReadError::Malformed)?;
+                let found = ready!(wire.poll_read_head(cx, bytes, |front, len| head.read_front(front, len, fields)))?;
+                let len = found.len();
+                if found == HeadFound::Unread(len) {
+                    head.parse(wire.head(len), fields).map_err(HeadReadError::Malformed)?;
+                }
                 wire.use_head(len);
                 Poll::Ready(Ok(len))
             }

@@ -9,7 +9,7 @@ use crate::http1::fields::Fields;
 use crate::http1::framing::Length;
 use crate::http1::head::{HeadError, ResponseHead};
 use crate::http2::fault::{Broke, judge};
-use crate::http2::heads;
+use crate::http2::{heads, lines};
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::server::SendResponse;
@@ -30,6 +30,10 @@ pub struct Stream {
     /// More of our body may be sent.
     open: bool,
     receiving: Receiving,
+    /// The request that came ended with its head.
+    bodiless: bool,
+    /// Nothing of our body was sent yet to a provider, who has not seen the stream: no room is granted before it has.
+    unopened: bool,
     /// Received and not used yet.
     piece: Bytes,
     trailers: Option<Fields>,
@@ -75,9 +79,9 @@ enum Reading {
 // === impl Stream ===
 
 impl Stream {
-    /// A request that came.
-    pub fn of_client(respond: SendResponse<Bytes>, body: RecvStream) -> Self {
-        Stream { respond: Some(respond), ..Stream::new(Receiving::Body(body)) }
+    /// A request that came; `ends` where it has no body and no trailers.
+    pub fn of_client(respond: SendResponse<Bytes>, body: RecvStream, ends: bool) -> Self {
+        Stream { respond: Some(respond), bodiless: ends, ..Stream::new(Receiving::Body(body)) }
     }
 
     /// A request that was sent; `open` where its body follows. `key` is that of a WebSocket's opening handshake, on which
@@ -86,6 +90,7 @@ impl Stream {
         Stream {
             send: Some(body),
             open,
+            unopened: open,
             key: key.map(Into::into),
             touched: true,
             ..Stream::new(Receiving::Head(answer))
@@ -98,6 +103,8 @@ impl Stream {
             send: None,
             open: false,
             receiving,
+            bodiless: false,
+            unopened: false,
             piece: Bytes::new(),
             trailers: None,
             reading: Reading::Nothing,
@@ -190,6 +197,11 @@ impl Stream {
         Poll::Ready(Ok(()))
     }
 
+    /// Whether nothing follows the head that came.
+    pub fn has_heard_all(&self) -> bool {
+        self.bodiless
+    }
+
     /// Ready once the peer has sent all of its body: what is left is dropped, up to `max` bytes. False where it did not end
     /// well, or is longer.
     pub fn poll_drain(&mut self, cx: &mut Context<'_>, max: u64) -> Poll<bool> {
@@ -275,6 +287,9 @@ impl Stream {
 
     /// Where the field lines of a head are written to; see [`Stream::send_head`].
     pub fn out(&mut self) -> &mut Vec<u8> {
+        if self.scratch.capacity() == 0 {
+            self.scratch.reserve(HEAD_EXPECTED);
+        }
         &mut self.scratch
     }
 
@@ -310,7 +325,7 @@ impl Stream {
     fn take_head(&mut self, status: u16) -> Response<()> {
         let mut answer = Response::new(());
         *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        *answer.headers_mut() = heads::fields(std::mem::take(&mut self.scratch));
+        *answer.headers_mut() = lines::map(&std::mem::take(&mut self.scratch));
         answer
     }
 
@@ -380,6 +395,10 @@ impl Stream {
         let Some(send) = self.send.as_mut().filter(|_| self.open) else {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         };
+        if std::mem::take(&mut self.unopened) {
+            // Goes with the head, or waits behind it.
+            return Poll::Ready(Ok(wanted.min(OPENING_BYTES)));
+        }
         let wanted = wanted.min(SEND_BYTES);
         send.reserve_capacity(wanted);
         let mut room = send.capacity();
@@ -473,5 +492,11 @@ fn read_error(error: &h2::Error) -> ReadError {
     }
 }
 
+/// Bytes of a request's body that go to the library with its head, before a provider has granted any room.
+const OPENING_BYTES: usize = 16 * 1024;
+
 /// Bytes handed to the library at once. It bounds what a stream that is slow at the other end holds of ours.
 pub const SEND_BYTES: usize = 64 * 1024;
+
+/// Room made for the field lines of a head before they are written.
+const HEAD_EXPECTED: usize = 512;

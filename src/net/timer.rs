@@ -4,10 +4,10 @@
 //! the deadlines are worth, so this one is only reset when a deadline is *earlier* than what is armed. Where it fires early
 //! it is armed again for the deadline that counts by then.
 
+use crate::instant::Instant;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
-use std::time::Instant;
 use tokio::time::{Sleep, sleep_until};
 
 /// A timer owned by one task.
@@ -30,12 +30,6 @@ impl Timer {
             Some(armed) if armed <= deadline && armed > now => Poll::Pending,
             _ => self.arm(cx, deadline),
         }
-    }
-
-    /// Another task will ask from now on.
-    pub fn hand_on(&mut self) {
-        // The next question then leaves that task's waker, whatever is armed.
-        self.armed = None;
     }
 
     #[cold]

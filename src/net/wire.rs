@@ -6,10 +6,8 @@ use crate::http1::encode::{self, Encoder};
 use crate::http1::fields::Fields;
 use crate::http1::framing::{Decoder, FramingError, Length, Next};
 use crate::http1::head::{HeadError, Scan};
-use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 /// A stream with its read and write buffers and the framing of the body each way.
 #[derive(Debug)]
@@ -46,6 +44,15 @@ pub enum ReadError {
     Io(io::Error),
 }
 
+/// A whole head at the front, and how long it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadFound {
+    /// It has been read.
+    Read(usize),
+    /// It has to be read, or something is wrong with it.
+    Unread(usize),
+}
+
 /// Why no head came.
 #[derive(Debug)]
 pub enum HeadReadError {
@@ -62,6 +69,17 @@ pub enum HeadReadError {
     Io(io::Error),
     /// The peer says that it did nothing with the request.
     Refused,
+}
+
+// === impl HeadFound ===
+
+impl HeadFound {
+    /// How long it is.
+    #[allow(clippy::len_without_is_empty, reason = "a head is never empty")]
+    pub fn len(self) -> usize {
+        let (HeadFound::Read(len) | HeadFound::Unread(len)) = self;
+        len
+    }
 }
 
 // === impl Wire ===
@@ -179,11 +197,31 @@ impl Wire {
     /// # Errors
     /// See [`HeadReadError`].
     pub fn poll_head(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<usize, HeadReadError>> {
+        let found = ready!(self.poll_read_head(cx, max, |_, _| None))?;
+        Poll::Ready(Ok(found.len()))
+    }
+
+    /// The same; but the first bytes that come are given to `read`, once: mostly that is a whole head and nothing is wrong with
+    /// it, so that it need not be searched for its end before it is read. `read` is told how many of its bytes count.
+    ///
+    /// # Errors
+    /// See [`HeadReadError`].
+    pub fn poll_read_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        max: usize,
+        mut read: impl FnMut(&[u8], usize) -> Option<usize>,
+    ) -> Poll<Result<HeadFound, HeadReadError>> {
         loop {
             let filled = self.inbound.filled();
             if !filled.is_empty() {
+                if self.scan.is_new()
+                    && let Some(len) = read(self.inbound.with_slack(), filled.len().min(max))
+                {
+                    return Poll::Ready(Ok(HeadFound::Read(len)));
+                }
                 match self.scan.find(filled).map_err(HeadReadError::Malformed)? {
-                    Some(len) if len <= max => return Poll::Ready(Ok(len)),
+                    Some(len) if len <= max => return Poll::Ready(Ok(HeadFound::Unread(len))),
                     None if filled.len() < max => {}
                     _ => return Poll::Ready(Err(HeadReadError::TooLong)),
                 }
@@ -282,12 +320,7 @@ impl Wire {
 
     /// Whether the stream is open and silent. Bytes that nobody asked for, an end or an error all make it useless.
     pub fn is_quiet(&mut self) -> bool {
-        let mut byte = [0];
-        let mut cx = Context::from_waker(Waker::noop());
-        let io = &mut self.io;
-        // Not a matter of the task's budget: "used up" would look like silence.
-        let read = pin!(tokio::task::unconstrained(poll_fn(|cx| io.poll_read(cx, &mut byte)))).poll(&mut cx);
-        read.is_pending() && !self.has_unread() && !self.ended
+        !self.has_unread() && !self.ended && self.io.is_silent()
     }
 
     /// Ready when the peer has gone. What it sends meanwhile (a pipelined request) is kept, up to a bound; beyond that the
@@ -401,6 +434,12 @@ impl Wire {
         self.sent == self.outbound.len()
     }
 
+    /// Gives back everything it does not need while nothing is to be read from it for a while.
+    pub fn rest(&mut self) {
+        self.inbound.rest();
+        self.shrink();
+    }
+
     /// Gives back what a large head or body needed, as far as nothing waits in it.
     pub fn shrink(&mut self) {
         self.inbound.shrink();
@@ -456,6 +495,8 @@ const CHUNK_BYTES: usize = 64 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::{Future, poll_fn};
+    use std::pin::pin;
     use tokio::io::AsyncWriteExt;
     use tokio::net::{TcpListener, TcpStream};
 

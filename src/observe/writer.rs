@@ -8,11 +8,12 @@
 
 use super::metrics::Metrics;
 use crate::clock;
+use crate::instant::Instant;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The producers' end. Dropping it lets the thread write what is queued and end.
 #[derive(Debug)]

@@ -121,6 +121,8 @@ impl Balance {
     pub fn choose(&self, field: &(impl Field + ?Sized), key: Option<u64>, draw: u64) -> Option<usize> {
         match &self.0 {
             _ if field.is_empty() => None,
+            // Nobody has to be chosen.
+            _ if field.len() == 1 => field.look(0).map(|_| 0),
             Rule::InTurn(order) => order.next(field, draw).map(|(index, _)| index),
             Rule::LeastConnections(order) => least_connections(order, field, draw),
             Rule::PeakEwma => peak_ewma(field, draw),
@@ -351,11 +353,12 @@ const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 mod tests {
     use super::*;
     use crate::clock;
+    use crate::instant::Instant;
     use crate::policy::load::PeakEwma;
     use proptest::prelude::*;
     use std::cell::RefCell;
     use std::collections::BTreeMap;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     const ALGORITHMS: [Algorithm; 5] = [
         Algorithm::RoundRobin,

@@ -9,7 +9,8 @@
 //! Nothing is done when a request comes: it is counted anyway, and the budget looks at the counter when it is asked. How
 //! many came in the last ten seconds is then an average that forgets at that pace.
 
-use std::time::{Duration, Instant};
+use crate::instant::Instant;
+use std::time::Duration;
 
 /// Tokens for retries. A hedge's budget is another one.
 ///

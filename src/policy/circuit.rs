@@ -22,9 +22,10 @@
 //! an open one whose wait is over.
 
 use super::window::{Counts, SPAN_MAX, Window};
+use crate::instant::Instant;
 use std::collections::VecDeque;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// When a circuit opens and how it closes again.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -9,11 +9,12 @@
 //! seconds or in milliseconds since 1970. Nothing that a provider writes can do more than set a wait, and every wait is capped
 //! by the caller (`limits.max_cooldown`).
 
+use crate::instant::Instant;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 /// Until when one provider is left alone. It never shortens.
 ///

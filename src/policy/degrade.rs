@@ -13,10 +13,11 @@
 //! From the first cause to the end of the last it is one [`Spell`], told once when it begins and once when it is over.
 
 use super::ladder::{Kind, Trigger};
+use crate::instant::Instant;
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::{Add, Sub};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Levels of the three measures; `None` is no level.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

@@ -4,7 +4,8 @@
 //! moment and then none for a whole service time. So what counts is how many were served in how long, over *periods* that are
 //! long enough to hold several such rounds, and never one gap by itself. Time in which nobody waited does not count.
 
-use std::time::{Duration, Instant};
+use crate::instant::Instant;
+use std::time::Duration;
 
 /// How fast one line moves while somebody waits in it.
 #[derive(Debug, Clone, Default)]

@@ -36,9 +36,10 @@ mod rfc9111_tests;
 mod rfc9213_tests;
 
 use crate::http1::fields::{Fields, elements};
+use crate::instant::Instant;
 use directives::{Ask, Reply, Span};
 use ranges::Part;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 use validators::Tag;
 use vary::Vary;
 

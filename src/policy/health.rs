@@ -4,7 +4,8 @@
 //! luck: it takes a few in a row to change an opinion. There is no opinion before the first check, which therefore decides
 //! at once; until it has, the provider is taken for well, as one without checks is.
 
-use std::time::{Duration, Instant};
+use crate::instant::Instant;
+use std::time::Duration;
 
 /// How many checks it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -276,6 +276,12 @@ impl Ladder {
 // === impl Walk ===
 
 impl Walk {
+    /// Begins on the ordinary way.
+    #[must_use]
+    pub fn ordinary() -> Self {
+        Walk { at: None, first: true, below: 0 }
+    }
+
     /// Begins on the ordinary way, or on the rung `degraded` or the first one below it that can answer.
     #[must_use]
     pub fn begin(ladder: &Ladder, degraded: Option<usize>, so: &So<'_>) -> Self {

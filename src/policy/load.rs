@@ -3,9 +3,10 @@
 //! All of it is recent, small and of fixed size, and is shared between threads without a lock. Where two threads meet,
 //! one observation may be lost or land in the neighbouring second; none of these figures is a count that has to add up.
 
+use crate::instant::Instant;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Recent latency that believes bad news at once and good news slowly: a longer time than it holds replaces it, shorter
 /// ones are averaged in with a time constant of [`LATENCY_DECAY`] (Finagle's Peak EWMA).
@@ -82,7 +83,7 @@ impl PeakEwma {
     }
 
     fn tick(&self, now: Instant) -> u64 {
-        (now.saturating_duration_since(self.base).as_millis() / TICK.as_millis()) as u64 & TICK_MASK
+        (now.nanoseconds_since(self.base) / TICK.as_nanos() as u64) & TICK_MASK
     }
 }
 
@@ -144,7 +145,7 @@ impl Quantiles {
 
     /// Makes the generation of `now` the current one, emptying what is too old, and gives its histogram.
     fn turn(&self, now: Instant) -> usize {
-        let generation = (now.saturating_duration_since(self.base).as_nanos() / GENERATION.as_nanos()) as u64;
+        let generation = now.nanoseconds_since(self.base) / GENERATION.as_nanos() as u64;
         let before = self.generation.load(Ordering::Relaxed);
         let passed = generation.saturating_sub(before);
         let histogram = |generation: u64| (generation & 1) as usize;
@@ -244,7 +245,7 @@ impl Utilisation {
     }
 
     fn nanos(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.base).as_nanos() as u64
+        now.nanoseconds_since(self.base)
     }
 }
 

@@ -10,8 +10,9 @@
 //! for good, and 1,000 a second could not be kept by timers at all. The price: more than `burst` may go at once where the
 //! interval is shorter than that. The rate itself is never exceeded.
 
+use crate::instant::Instant;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How many attempts, in what time, and how many of them at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

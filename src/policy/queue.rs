@@ -37,13 +37,13 @@ mod slab;
 mod tests;
 
 use super::class::Class;
+use crate::instant::Instant;
 use ranking::Ranking;
 use slab::Slab;
 use std::cmp::{Ordering, Reverse};
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::BuildHasherDefault;
-use std::time::Instant;
 
 /// How many may wait, and how classes share the turns.
 #[derive(Debug, Clone, Copy, PartialEq)]

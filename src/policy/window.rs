@@ -7,7 +7,8 @@
 //!
 //! Time that goes backwards (threads read the clock before they take a lock) counts as the latest seen.
 
-use std::time::{Duration, Instant};
+use crate::instant::Instant;
+use std::time::Duration;
 
 /// Successes and failures within the span before now.
 #[derive(Debug, Clone)]
@@ -88,7 +89,7 @@ fn slot(number: u64) -> usize {
 
 /// Nanoseconds from `start` to `now`, none if it is earlier. They fit for five hundred years.
 fn nanoseconds(start: Instant, now: Instant) -> u64 {
-    now.saturating_duration_since(start).as_nanos() as u64
+    now.nanoseconds_since(start)
 }
 
 /// Buckets of a window: what it forgets at once is a tenth of it.

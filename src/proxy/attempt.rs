@@ -9,6 +9,7 @@ use crate::config::Scheme;
 use crate::http1::framing::Length;
 use crate::http1::head::ResponseHead;
 use crate::http2::fault::Broke;
+use crate::instant::Instant;
 use crate::net::proxy_header::Announce;
 use crate::net::side::Side;
 use crate::net::stream::Stream;
@@ -22,7 +23,7 @@ use crate::upstream::pool::{Probe, Provider};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a client's connection lends to an attempt.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct Lent<'a> {
     pub answer: &'a mut ResponseHead,
     /// The task's timer.
     pub timer: &'a mut Timer,
+    /// Another, for a second attempt beside the first.
+    pub hedge_timer: &'a mut Timer,
     /// What was read of the request's body.
     pub replay: Replay,
     /// A provider's 100 was passed on: the client sends its body.
@@ -54,8 +57,8 @@ pub struct Lent<'a> {
 pub enum Sent {
     /// On a connection of its own.
     Http1(Connection),
-    /// As a stream of a shared connection, with its place there.
-    Http2(Stream, Seat),
+    /// As a stream of a shared connection, with its place there. Boxed, so that the other is not moved as if it were as large.
+    Http2(Box<Stream>, Seat),
 }
 
 /// Why an attempt brought no complete answer.
@@ -154,7 +157,7 @@ pub fn begin(hand: Hand, terms: &Terms<'_>, onward: &Onward<'_>, trailers: bool)
     let key = request.upgrade.then(|| request.head.fields.named(b"sec-websocket-key").next()).flatten();
     let mut stream = Stream::to_provider(answer, body, !bodiless, key);
     stream.begin_answer(request.length, trailers);
-    Ok(Sent::Http2(stream, seat))
+    Ok(Sent::Http2(Box::new(stream), seat))
 }
 
 /// Goes on to the end, and keeps the connection where it is fit for another exchange. `scouted`: the request is sent, and the
@@ -178,7 +181,7 @@ pub async fn finish(
 /// Runs the exchange to its end.
 async fn exchange(provider: Side<'_>, lent: &mut Lent<'_>, terms: &Terms<'_>, scouted: bool) -> Result<Ended, Failed> {
     let Lent { client, replay, answer, now, probe, .. } = lent;
-    let mut exchange = Exchange::new(client.lend(), replay, provider, answer, *terms, *now);
+    let mut exchange = Exchange::new(client.lend(), replay, provider, answer, terms, *now);
     if scouted {
         exchange.go_on();
     }

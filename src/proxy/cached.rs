@@ -26,6 +26,7 @@ use crate::config;
 use crate::http1::fields::{Fields, Known};
 use crate::http1::framing::Length;
 use crate::http1::head::ResponseHead;
+use crate::instant::Instant;
 use crate::policy::class::Class;
 use crate::policy::freshness::{Asked, Method, Terms, Times, Use, invalidation};
 use crate::policy::ladder::{Kind, Trigger};
@@ -38,7 +39,7 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 /// A request and what a cache sees in it.
 #[derive(Debug)]
@@ -268,7 +269,10 @@ impl<'a> Question<'a> {
             && let Some(failure) = failure(&Refused::new(Refusal::NoProvider, "No provider is in service."))
             && let Some(stored) = look.in_place_of(&failure)
         {
-            self.refresh(&look, lent.now);
+            // Only a probe that could be made is begun: otherwise each of these would be refused one in the background.
+            if self.pool.may_be_probed(lent.now) {
+                self.refresh(&look, lent.now);
+            }
             return self.stale(stored, &failure, lent, record).await;
         }
         self.join(&look, lent, record).await
@@ -283,13 +287,13 @@ impl<'a> Question<'a> {
         }
         // Varying replies send a request on once for each kind that is under way just then.
         for _ in 0..FLIGHTS {
-            let (reply, collapsed) = match self.cache.flights.join(&flight, clock::now()) {
+            let reply = match self.cache.flights.join(&flight, clock::now()) {
                 Joined::Alone => break,
-                Joined::Published(reply) => (reply, true),
+                Joined::Published(reply) => reply,
                 Joined::Lead(leader) => return self.lead(leader, false, lent, record).await,
                 Joined::Follow(follower) => match self.follow(follower, lent).await? {
                     Some(Followed::Alone) => break,
-                    Some(Followed::Published(reply)) => (reply, true),
+                    Some(Followed::Published(reply)) => reply,
                     Some(Followed::Lead(leader)) => return self.lead(leader, true, lent, record).await,
                     None => return self.late(look, lent, record).await,
                 },
@@ -326,7 +330,7 @@ impl<'a> Question<'a> {
             };
             record.cache = Some("collapsed");
             self.count("collapsed");
-            let done = Forwarded { why: look.why, status: None, stored: false, collapsed };
+            let done = Forwarded { why: look.why, status: None, stored: false, collapsed: true };
             return self.give_reply(&reply, reader, Done::Forwarded(done), (None, None), lent).await;
         }
         self.alone(look, lent, record).await

@@ -19,7 +19,9 @@ use super::{Stop, is_drainable, verdict, waiting};
 use crate::clock;
 use crate::config::{self, HedgeAfter, Listener};
 use crate::http1::framing::Length;
+use crate::instant::Instant;
 use crate::net::side::Side;
+use crate::net::timer::Timer;
 use crate::policy::ladder::Trigger;
 use crate::policy::outcome::Outcome;
 use crate::policy::retry::{self, Again, Methods, Skip, So};
@@ -33,7 +35,7 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A request that is to be sent to a pool.
 #[derive(Debug, Clone, Copy)]
@@ -270,7 +272,7 @@ impl<'a> Trip<'a> {
             record.goes_on();
         }
         if self.is_retry() {
-            if let Ok(Leasing::Now(lease)) = self.pool.lease(&self.ask(lent.now, Wait::Elsewhere, &label)) {
+            if let Some(lease) = self.pool.take(&self.ask(lent.now, Wait::Elsewhere, &label)) {
                 return Ok(Ok(lease));
             }
             // Who is left has failed already or has no room: waiting a little may help with either.
@@ -280,9 +282,13 @@ impl<'a> Trip<'a> {
             }
             Box::pin(waiting::watching(tokio::time::sleep(pause), lent)).await?;
         }
+        let ask = self.ask(lent.now, Wait::Queue, &label);
+        if let Some(lease) = self.pool.take(&ask) {
+            return Ok(Ok(lease));
+        }
         // What is there for it answers sooner than a circuit that may be probed.
         let wait = if self.has_fallback(lent) { Wait::Queue } else { Wait::QueueForProbe };
-        match self.pool.lease(&self.ask(lent.now, wait, &label)) {
+        match self.pool.queue(&Ask { wait, ..ask }) {
             Ok(Leasing::Now(lease)) => Ok(Ok(lease)),
             Ok(Leasing::Wait(place)) => {
                 let since = lent.now;
@@ -351,6 +357,9 @@ impl<'a> Trip<'a> {
     /// The time in which the client was awaited is nobody else's.
     fn was_awaited(&mut self, lent: &mut Lent<'_>) {
         let awaited = std::mem::take(&mut lent.awaited);
+        if awaited.is_zero() {
+            return;
+        }
         self.deadline = clock::after(self.deadline, awaited);
         self.whole = clock::after(self.whole, awaited);
     }
@@ -406,7 +415,9 @@ impl<'a> Trip<'a> {
     ) -> Result<(Lease, Result<Ended, Failed>), Stop> {
         let begun = OnceLock::new();
         lent.probe = lease.take_probe();
-        let Pair { ended, scouted, mut beside } = self.both(&lease, after, &begun, lent, record).await;
+        let mut alarm = std::mem::take(lent.hedge_timer);
+        let Pair { ended, scouted, mut beside } = self.both(&lease, (after, &mut alarm), &begun, lent, record).await;
+        *lent.hedge_timer = alarm;
         lease.put_back(lent.probe.take());
         lent.now = clock::now();
         self.was_awaited(lent);
@@ -436,14 +447,13 @@ impl<'a> Trip<'a> {
     async fn both(
         &self,
         lease: &Lease,
-        after: Duration,
+        (after, alarm): (Duration, &mut Timer),
         begun: &OnceLock<(Arc<Provider>, Instant)>,
         lent: &mut Lent<'_>,
         record: &mut Record<'_>,
     ) -> Pair {
         let (committed, second_failed, relied) = <(AtomicBool, AtomicBool, AtomicBool)>::default();
         let (body, worker) = (lent.replay.copy(), lent.worker);
-        let tried = [&self.tried[..], &[lease.provider.id()]].concat();
         let is_good = |scout: &Scout| !self.errand.route.retry.on.include(retry::Ended::Status(scout.answer.status));
         let elsewhere = |status, whole, awaited| {
             let failed = second_failed.load(Ordering::Relaxed);
@@ -458,7 +468,7 @@ impl<'a> Trip<'a> {
             }
             Ok(None)
         };
-        let mut second = pin!(Some(self.second(after, &tried, &body, worker, begun)));
+        let mut second = pin!(Some(self.second(after, alarm, lease.provider.id(), &body, worker, begun)));
         let Pair { ended, scouted, beside } = {
             let (mut terms, onward) = self.terms(&lease.provider, lease.since, &elsewhere);
             terms.committed = Some(&committed);
@@ -498,17 +508,20 @@ impl<'a> Trip<'a> {
     async fn second(
         &self,
         after: Duration,
-        tried: &[ProviderId],
+        alarm: &mut Timer,
+        first: ProviderId,
         body: &[u8],
         worker: usize,
         begun: &OnceLock<(Arc<Provider>, Instant)>,
     ) -> Scouted {
-        tokio::time::sleep(after).await;
+        let due = clock::after(clock::now(), after);
+        poll_fn(|cx| alarm.poll(cx, due, clock::now())).await;
         let now = clock::now();
         let affordable = self.retry.hedge.is_some_and(|hedge| self.pool.spending().hedge(hedge.budget, now));
         let label = || self.errand.label();
-        let ask = Ask { tried, again: true, ..self.ask(now, Wait::Hedge, &label) };
-        let Some(Leasing::Now(lease)) = affordable.then(|| self.pool.lease(&ask).ok()).flatten() else {
+        let tried = [&self.tried[..], &[first]].concat();
+        let ask = Ask { tried: &tried, again: true, ..self.ask(now, Wait::Hedge, &label) };
+        let Some(lease) = affordable.then(|| self.pool.take(&ask)).flatten() else {
             if affordable {
                 self.pool.spending().unspent_hedge();
             }
@@ -585,6 +598,7 @@ impl<'a> Trip<'a> {
         let (errand, provider) = (self.errand, &provider.config);
         let route = &errand.route.config;
         let (request, rewrite) = self.sent();
+        let left = self.deadline.saturating_duration_since(since);
         let terms = Terms {
             request,
             identity: errand.identity,
@@ -595,7 +609,7 @@ impl<'a> Trip<'a> {
             closing: errand.closing,
             deadline: self.deadline,
             // Less by what came before: a client's own time, a wait in the queue, another attempt.
-            full: self.deadline.saturating_duration_since(since) >= self.longest / 10 * 9,
+            full: left.as_nanos() * 10 >= self.longest.as_nanos() * 9,
             attempt_deadline: clock::after(since, self.retry.attempt_timeout),
             trail: &self.trail,
             seen: errand.seen,
@@ -616,7 +630,7 @@ impl<'a> Trip<'a> {
             peer: errand.peer,
             identity: errand.identity,
             key_fields: errand.caller.key_fields,
-            left: self.deadline.saturating_duration_since(since),
+            left,
             plain: self.opened.is_some(),
         };
         (terms, onward)

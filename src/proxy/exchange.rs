@@ -16,6 +16,7 @@ use crate::http1::fields::{CONNECTION_OPTIONS, Known, elements};
 use crate::http1::framing::{self, Length};
 use crate::http1::head::{HeadError, ResponseHead, Version};
 use crate::http2::heads;
+use crate::instant::Instant;
 use crate::net::pump::{Flow, Pump};
 use crate::net::side::Side;
 use crate::net::timer::Timer;
@@ -26,7 +27,7 @@ use crate::upstream::pool::Probe;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What an exchange has to keep to.
 #[derive(Clone, Copy)]
@@ -184,7 +185,7 @@ pub struct Exchange<'a> {
     replay: &'a mut Replay,
     provider: Side<'a>,
     answer: &'a mut ResponseHead,
-    terms: Terms<'a>,
+    terms: &'a Terms<'a>,
     up: Up,
     up_pump: Pump,
     down_pump: Pump,
@@ -287,7 +288,7 @@ impl<'a> Exchange<'a> {
         replay: &'a mut Replay,
         provider: Side<'a>,
         answer: &'a mut ResponseHead,
-        terms: Terms<'a>,
+        terms: &'a Terms<'a>,
         now: Instant,
     ) -> Self {
         replay.rewind();
@@ -355,7 +356,7 @@ impl<'a> Exchange<'a> {
             // What the client still has is for the provider that is asked next: more than can be kept would be lost.
             return Ok(());
         }
-        let Terms { request, rewrite, headers, .. } = self.terms;
+        let Terms { request, rewrite, headers, .. } = *self.terms;
         // Many servers lay trailers over fields: what may not come in a head may not come behind it.
         let withheld = |name: &[u8]| forward::is_changed(name, &request.head.fields, [&rewrite.headers, headers]);
         let mut upload = Upload::new(&mut self.client, self.replay);
@@ -400,7 +401,7 @@ impl<'a> Exchange<'a> {
                 if !self.is_whole(len, cx)? && clock::now() < until {
                     return Ok(false);
                 }
-                self.commit()?;
+                self.commit(Length::Exact(len as u64));
             }
             Phase::Head | Phase::Scouted | Phase::Body { .. } | Phase::Tunnel => {}
         }
@@ -543,26 +544,26 @@ impl<'a> Exchange<'a> {
                 let len = bytes as usize;
                 // Mostly it came with its head.
                 if self.is_whole(len, cx)? {
-                    return self.commit();
+                    self.commit(length);
+                } else {
+                    self.phase = Phase::Hold { len, until: clock::after(clock::now(), self.terms.commit.within) };
                 }
-                self.phase = Phase::Hold { len, until: clock::after(clock::now(), self.terms.commit.within) };
-                Ok(())
             }
-            _ => self.commit(),
+            _ => self.commit(length),
         }
+        Ok(())
     }
 
-    /// Writes the final head towards the client.
-    fn commit(&mut self) -> Result<(), Broken> {
+    /// Writes the final head of an answer whose body is this long towards the client.
+    fn commit(&mut self, length: Length) {
         if let Some(opened) = self.terms.opened {
             // The head is there; the body goes on behind the comments.
             self.keep_alive = opened.keep_alive && !self.terms.closing.load(Ordering::Relaxed);
             self.note_committed();
             self.phase = Phase::Body { on_client: false };
-            return Ok(());
+            return;
         }
         let request = self.terms.request;
-        let length = self.answer_length()?;
         let onward = match (length, request.head.version) {
             (Length::Chunked, Version::Http10) => Length::Close,
             (Length::Close, Version::Http11 | Version::Http2) => Length::Chunked,
@@ -578,7 +579,6 @@ impl<'a> Exchange<'a> {
         self.write_head(onward, false);
         self.client.begin_answer(onward, self.provider.may_trail());
         self.phase = Phase::Body { on_client: false };
-        Ok(())
     }
 
     /// How the body of the final answer ends.

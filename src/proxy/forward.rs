@@ -3,14 +3,16 @@
 use super::frame::Request;
 use super::identity::{Identity, Peer};
 use super::{ladder, respond, rewrite};
-use crate::config::{HeaderRules, HostRule, Provider, Rewrite};
+use crate::config::{HeaderRules, HostRule, OUR_FIELDS, Provider, Rewrite};
 use crate::http1::encode;
 use crate::http1::fields::{Fields, Known, elements, reads_as};
 use crate::http1::framing::Length;
 use crate::http1::head::{ResponseHead, Version};
-use crate::http2::heads;
+use crate::http2::{heads, lines};
 use crate::net::side::Side;
 use crate::policy::ladder::Kind;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, Uri};
 use std::time::Duration;
 
 /// Everything that shapes a request on its way to one provider.
@@ -56,16 +58,18 @@ pub fn request_parts(onward: &Onward<'_>) -> Result<http::Request<()>, http::Err
     authority(&mut host, onward);
     request_fields(&mut lines, onward, Version::Http2);
     let upgrade = onward.request.upgrade;
-    let scheme = if onward.provider.url.scheme.is_tls() { "https" } else { "http" };
-    let uri = http::Uri::builder().scheme(scheme).authority(host).path_and_query(path).build()?;
-    let method = if upgrade { "CONNECT" } else { onward.request.method };
-    let mut request = http::Request::builder().method(method).uri(uri).body(())?;
-    let mut fields = heads::fields(lines);
+    let mut uri = http::uri::Parts::default();
+    uri.scheme = Some(if onward.provider.url.scheme.is_tls() { Scheme::HTTPS } else { Scheme::HTTP });
+    uri.authority = Some(Authority::from_maybe_shared(host)?);
+    uri.path_and_query = Some(PathAndQuery::from_maybe_shared(path)?);
+    let mut request = http::Request::new(());
+    *request.method_mut() = if upgrade { Method::CONNECT } else { onward.request.method.parse()? };
+    *request.uri_mut() = Uri::from_parts(uri)?;
+    *request.headers_mut() = lines::map(&lines);
     if upgrade {
-        heads::drop_upgrade(&mut fields);
+        heads::drop_upgrade(request.headers_mut());
         request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
     }
-    *request.headers_mut() = fields;
     Ok(request)
 }
 
@@ -81,15 +85,13 @@ fn request_fields(out: &mut Vec<u8>, onward: &Onward<'_>, version: Version) {
     let rules = [&rewrite.headers, &provider.headers];
     let changes = changes_any(&request.head.fields, rules);
     // Whoever writes this field as well would set the provider's deadline.
-    let is_deadline = |name: &[u8]| provider.deadline_header.as_ref().is_some_and(|own| reads_as(name, own.as_bytes()));
+    let deadline = provider.deadline_header.as_ref().map_or(&b""[..], String::as_bytes);
     for (known, name, value) in request.head.fields.iter() {
-        if is_deadline(name) || (plain && name.eq_ignore_ascii_case(b"accept-encoding")) {
-            continue;
-        }
-        if passes_up(known, peer.trusted)
-            && !key_fields.contains(&Some(known))
-            && !(changes && is_changed(name, &request.head.fields, rules))
-        {
+        let is_kept_here = key_fields.contains(&Some(known))
+            || reads_as(name, deadline)
+            || (changes && is_changed(name, &request.head.fields, rules))
+            || (plain && name.eq_ignore_ascii_case(b"accept-encoding"));
+        if passes_up(known, peer.trusted) && !is_kept_here {
             encode::field(out, name, value);
         }
     }
@@ -112,11 +114,12 @@ fn request_fields(out: &mut Vec<u8>, onward: &Onward<'_>, version: Version) {
     }
     via(out, &request.head.fields, request.head.version);
     drop_named(out, ours, rules);
-    if let Some(name) = &provider.deadline_header {
-        encode::field(out, name.as_bytes(), itoa::Buffer::new().format(left.as_millis()).as_bytes());
+    if !deadline.is_empty() {
+        let milliseconds = left.as_secs() * 1000 + u64::from(left.subsec_millis());
+        encode::field(out, deadline, itoa::Buffer::new().format(milliseconds).as_bytes());
     }
-    set_fields(out, &rewrite.headers);
-    set_fields(out, &provider.headers);
+    out.extend_from_slice(rewrite.headers.lines());
+    out.extend_from_slice(provider.headers.lines());
 }
 
 /// The field that tells a body's length, where that version needs one.
@@ -204,7 +207,7 @@ fn answer_fields<'f>(
         length_field(out, back.length, back.version);
     }
     via(out, fields, version);
-    encode::field(out, b"x-request-id", back.identity.request_id());
+    back.identity.write_request_id(out);
     if let Some(trail) = back.trail {
         encode::field(out, b"proxy-status", trail.as_bytes());
     }
@@ -215,7 +218,7 @@ fn answer_fields<'f>(
         ladder::mark(out, rung);
     }
     drop_named(out, ours, rules);
-    set_fields(out, &back.rewrite.response_headers);
+    out.extend_from_slice(back.rewrite.response_headers.lines());
     end_head(out, back.version);
 }
 
@@ -243,9 +246,10 @@ pub fn status_line(out: &mut Vec<u8>, version: Version, status: u16, reason: &[u
     if version == Version::Http2 {
         return;
     }
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
-    out.push(b' ');
+    let digit = |place: u16| b'0' + (status / place % 10) as u8;
+    let mut line = *b"HTTP/1.1 000 ";
+    line[9..12].copy_from_slice(&[digit(100), digit(10), digit(1)]);
+    out.extend_from_slice(&line);
     out.extend_from_slice(reason);
     out.extend_from_slice(b"\r\n");
 }
@@ -305,10 +309,7 @@ pub fn is_changed<const N: usize>(name: &[u8], fields: &Fields, rules: [&HeaderR
 
 #[inline]
 fn is_named<const N: usize>(name: &[u8], rules: [&HeaderRules; N]) -> bool {
-    rules.iter().any(|rules| {
-        let removed = rules.remove.iter().any(|removed| reads_as(name, removed.as_bytes()));
-        removed || rules.set.iter().any(|(set, _)| reads_as(name, set.as_bytes()))
-    })
+    rules.iter().any(|rules| rules.name(name))
 }
 
 /// Whether [`is_changed`] can hold for any field: mostly not, and asked once instead of for each.
@@ -320,19 +321,30 @@ fn changes_any<const N: usize>(fields: &Fields, rules: [&HeaderRules; N]) -> boo
 /// Takes out again, of the field lines from `start` on, what the configuration removes or sets: its word is the last, also
 /// on what we write ourselves.
 fn drop_named<const N: usize>(out: &mut Vec<u8>, start: usize, rules: [&HeaderRules; N]) {
-    if rules.iter().all(|rules| rules.is_empty()) {
+    if !rules.iter().any(|rules| rules.name_ours()) {
+        debug_assert!(
+            split(&out[start..]).all(|line| OUR_FIELDS.iter().any(|ours| ours.as_bytes() == name_of(line))),
+            "a field that we write is missing in OUR_FIELDS"
+        );
         return;
     }
-    let stays = |line: &&[u8]| !is_named(line.split(|byte| *byte == b':').next().unwrap_or_default(), rules);
-    let is_line_feed = |byte: &u8| *byte == b'\n';
-    // Rules for other fields are common, and cost no copy.
-    if out[start..].split_inclusive(is_line_feed).all(|line| stays(&line)) {
+    let stays = |line: &&[u8]| !is_named(name_of(line), rules);
+    // Rules for others of them cost no copy.
+    if split(&out[start..]).all(|line| stays(&line)) {
         return;
     }
     let ours = out.split_off(start);
-    for line in ours.split_inclusive(is_line_feed).filter(stays) {
+    for line in split(&ours).filter(stays) {
         out.extend_from_slice(line);
     }
+}
+
+fn split(lines: &[u8]) -> impl Iterator<Item = &[u8]> {
+    lines.split_inclusive(|byte| *byte == b'\n')
+}
+
+fn name_of(line: &[u8]) -> &[u8] {
+    line.split(|byte| *byte == b':').next().unwrap_or_default()
 }
 
 /// Whether a message belongs to a call of gRPC.
@@ -351,7 +363,9 @@ fn authority(out: &mut Vec<u8>, onward: &Onward<'_>) {
     match &onward.provider.host {
         HostRule::Name(name) => out.extend_from_slice(name.as_bytes()),
         HostRule::Preserve if !onward.request.authority.is_empty() => out.extend_from_slice(onward.request.authority),
-        HostRule::Preserve | HostRule::Upstream => onward.provider.url.write_authority(out),
+        HostRule::Preserve | HostRule::Upstream => {
+            out.extend_from_slice(onward.provider.url.authority().as_bytes());
+        }
     }
 }
 
@@ -373,22 +387,22 @@ fn connection_fields(out: &mut Vec<u8>, fields: &Fields, upgrade: bool) {
 
 /// The `Via` that came, and us (RFC 9110 §7.6.3).
 fn via(out: &mut Vec<u8>, fields: &Fields, received: Version) {
-    out.extend_from_slice(b"via: ");
+    let ours = match received {
+        Version::Http10 => b"via: 1.0 sluice\r\n",
+        Version::Http11 => b"via: 1.1 sluice\r\n",
+        Version::Http2 => b"via: 2.0 sluice\r\n",
+    };
+    if !fields.has(Known::Via) {
+        out.extend_from_slice(ours);
+        return;
+    }
+    let (name, us) = ours.split_at(b"via: ".len());
+    out.extend_from_slice(name);
     for element in fields.values(Known::Via).flat_map(elements) {
         out.extend_from_slice(element);
         out.extend_from_slice(b", ");
     }
-    out.extend_from_slice(match received {
-        Version::Http10 => b"1.0 sluice\r\n",
-        Version::Http11 => b"1.1 sluice\r\n",
-        Version::Http2 => b"2.0 sluice\r\n",
-    });
-}
-
-fn set_fields(out: &mut Vec<u8>, rules: &HeaderRules) {
-    for (name, value) in &rules.set {
-        encode::field(out, name.as_bytes(), value.expose().as_bytes());
-    }
+    out.extend_from_slice(us);
 }
 
 /// Room made for a head before it is written.
@@ -445,8 +459,7 @@ mod tests {
 
     #[test]
     fn the_operators_word_on_a_lifetime_is_the_last() {
-        let response_headers =
-            HeaderRules { set: vec![("cache-control".into(), Secret::new("max-age=5"))], remove: Vec::new() };
+        let response_headers = HeaderRules::new(vec![("cache-control".into(), Secret::new("max-age=5"))], Vec::new());
         let rewrite = Rewrite { response_headers, ..Rewrite::default() };
         let fields = fields(KEPT, Some(Kind::Pool), &rewrite);
         assert_eq!(fields, ["Age: 3", "cache-control: max-age=5", "sluice-degraded: pool"]);

@@ -12,10 +12,11 @@ use crate::clock;
 use crate::http1::fields::{Fields, elements};
 use crate::http1::framing::Length;
 use crate::http1::head::{HeadError, ResponseHead, Version};
+use crate::instant::Instant;
 use crate::upstream::pool::Pool;
 use std::io;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// An answer whose head went out before any provider had answered.
 #[derive(Debug, Clone, Copy)]

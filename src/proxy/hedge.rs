@@ -12,6 +12,7 @@ use crate::clock;
 use crate::http1::fields::Fields;
 use crate::http1::framing::Length;
 use crate::http1::head::ResponseHead;
+use crate::instant::Instant;
 use crate::net::pump::{Flow, Pump, Source};
 use crate::net::side::Side;
 use crate::net::wire::ReadError;
@@ -22,7 +23,6 @@ use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 /// An attempt without a client that has the head of its answer.
 #[derive(Debug)]

@@ -5,14 +5,14 @@
 
 use crate::clock;
 use crate::config::{Cidr, Listener};
-use crate::http1::encode::{self, HEX};
+use crate::http1::encode;
 use crate::http1::fields::{Fields, Known, elements};
 use crate::net::io::{Address, Socket};
 use crate::net::proxy_header::Announce;
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
-use std::time::UNIX_EPOCH;
+use std::ops::Range;
 
 /// Where a client's connection comes from: the socket's other end, or what a trusted balancer announced for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,19 +37,18 @@ pub struct Peer {
     pub scheme: &'static str,
     /// The address without its port, as people write it; `unknown` for a unix socket (RFC 7239 §6.2).
     text: String,
+    /// What providers are told of it where it is not trusted: what stands before, between and behind the two places of the
+    /// request's Host.
+    around: [String; 3],
 }
 
 /// What a request is called in fields, logs and traces.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// 32 hexadecimal digits, or what a trusted peer called it.
-    request_id: Name,
-    /// 32 hexadecimal digits.
-    trace_id: [u8; 32],
-    /// 16 hexadecimal digits: our own span, the parent of whatever the provider records.
-    span_id: [u8; 16],
-    /// Trace flags as they came.
-    flags: [u8; 2],
+    /// The fields that tell it, as they are written; the request id in them is the trace id, where nobody chose another.
+    lines: [u8; LINES.len()],
+    /// What a trusted peer called it.
+    request_id: Option<Name>,
 }
 
 /// A request id, on the stack.
@@ -80,7 +79,15 @@ impl Peer {
     pub fn new(origin: impl Into<Origin>, scheme: &'static str) -> Self {
         let origin = origin.into();
         let text = origin.address.ip().map_or_else(|| "unknown".to_owned(), |ip| ip.to_string());
-        Peer { origin, trusted: false, scheme, text }
+        let mut node = Vec::new();
+        write_node(&mut node, &text);
+        let node = String::from_utf8_lossy(&node);
+        let around = [
+            format!("x-forwarded-for: {text}\r\nx-forwarded-host: "),
+            format!("\r\nx-forwarded-proto: {scheme}\r\nforwarded: {node};host=\""),
+            format!("\";proto={scheme}\r\n"),
+        ];
+        Peer { origin, trusted: false, scheme, text, around }
     }
 
     /// Whether this listener believes it.
@@ -124,6 +131,14 @@ impl Peer {
 
     /// Appends `Forwarded` (RFC 7239) and the `X-Forwarded-*` family.
     pub fn write_fields(&self, out: &mut Vec<u8>, fields: &Fields, authority: &[u8]) {
+        // Mostly all of it but the Host is known since the connection came.
+        if !self.trusted && !authority.is_empty() {
+            let [before, between, behind] = &self.around;
+            for part in [before.as_bytes(), authority, between.as_bytes(), authority, behind.as_bytes()] {
+                out.extend_from_slice(part);
+            }
+            return;
+        }
         self.write_for(out, fields);
         self.write_kept(out, fields, Known::XForwardedHost, b"x-forwarded-host", authority);
         self.write_kept(out, fields, Known::XForwardedProto, b"x-forwarded-proto", self.scheme.as_bytes());
@@ -204,10 +219,11 @@ fn write_node(out: &mut Vec<u8>, address: &str) {
 impl Identity {
     /// Names a request: by what a trusted peer called it, else at random. `random` are 192 bits.
     pub fn new(fields: &Fields, trusted: bool, random: (u128, u64)) -> Self {
-        let (mut trace_id, mut span_id) = ([0; 32], [0; 16]);
-        hexadecimal(&random.0.to_be_bytes(), &mut trace_id);
-        hexadecimal(&random.1.to_be_bytes(), &mut span_id);
-        let mut identity = Identity { request_id: Name::new(&trace_id), trace_id, span_id, flags: *b"00" };
+        let mut identity = Identity { lines: *LINES, request_id: None };
+        let (trace, span) = (hexadecimal(random.0), hexadecimal(u128::from(random.1)));
+        identity.lines[REQUEST_ID].copy_from_slice(&trace);
+        identity.lines[TRACE_ID].copy_from_slice(&trace);
+        identity.lines[SPAN_ID].copy_from_slice(&span[16..]);
         if trusted {
             identity.believe(fields);
         }
@@ -216,7 +232,7 @@ impl Identity {
 
     /// The request id.
     pub fn request_id(&self) -> &[u8] {
-        &self.request_id.bytes[..self.request_id.len]
+        self.request_id.as_ref().map_or(&self.lines[REQUEST_ID], Name::as_bytes)
     }
 
     /// The request id, for logs.
@@ -226,28 +242,33 @@ impl Identity {
 
     /// The trace id, for logs.
     pub fn trace_id_text(&self) -> &str {
-        std::str::from_utf8(&self.trace_id).unwrap_or("")
+        std::str::from_utf8(&self.lines[TRACE_ID]).unwrap_or("")
     }
 
-    /// Appends `X-Request-Id` and `traceparent` (W3C Trace Context §3.2).
+    /// Appends `X-Request-Id` and `traceparent` (W3C Trace Context §3.2). The span id in it is our own, the parent of
+    /// whatever the provider records.
     pub fn write_fields(&self, out: &mut Vec<u8>) {
-        encode::field(out, b"x-request-id", self.request_id());
-        out.extend_from_slice(b"traceparent: 00-");
-        out.extend_from_slice(&self.trace_id);
-        out.push(b'-');
-        out.extend_from_slice(&self.span_id);
-        out.push(b'-');
-        out.extend_from_slice(&self.flags);
-        out.extend_from_slice(b"\r\n");
+        if self.request_id.is_none() {
+            out.extend_from_slice(&self.lines);
+            return;
+        }
+        self.write_request_id(out);
+        out.extend_from_slice(&self.lines[REQUEST_ID_LINE.end..]);
+    }
+
+    /// Appends `X-Request-Id`.
+    pub fn write_request_id(&self, out: &mut Vec<u8>) {
+        match &self.request_id {
+            None => out.extend_from_slice(&self.lines[REQUEST_ID_LINE]),
+            Some(name) => encode::field(out, b"x-request-id", name.as_bytes()),
+        }
     }
 
     fn believe(&mut self, fields: &Fields) {
-        if let Some(id) = fields.get(Known::XRequestId).filter(|id| is_safe_id(id)) {
-            self.request_id = Name::new(id);
-        }
-        if let Some(parent) = fields.get(Known::Traceparent).and_then(parse_traceparent) {
-            self.trace_id.copy_from_slice(parent.0);
-            self.flags.copy_from_slice(parent.1);
+        self.request_id = fields.get(Known::XRequestId).filter(|id| is_safe_id(id)).map(Name::new);
+        if let Some((trace, flags)) = fields.get(Known::Traceparent).and_then(parse_traceparent) {
+            self.lines[TRACE_ID].copy_from_slice(trace);
+            self.lines[FLAGS].copy_from_slice(flags);
         }
     }
 }
@@ -260,6 +281,10 @@ impl Name {
         let len = text.len().min(REQUEST_ID_BYTES);
         bytes[..len].copy_from_slice(&text[..len]);
         Name { bytes, len }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
     }
 }
 
@@ -277,14 +302,16 @@ pub fn date_field(out: &mut Vec<u8>) {
     thread_local! {
         static LAST: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
     }
-    let second = clock::wall().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let second = clock::wall_second();
     LAST.with_borrow_mut(|(made, text)| {
         if *made != second {
             *made = second;
             text.clear();
+            text.push_str("date: ");
             write_date(text, second);
+            text.push_str("\r\n");
         }
-        encode::field(out, b"date", text.as_bytes());
+        out.extend_from_slice(text.as_bytes());
     });
 }
 
@@ -321,23 +348,34 @@ fn parse_traceparent(value: &[u8]) -> Option<(&[u8], &[u8])> {
     (hex(trace) && hex(span) && hex(flags) && !zero(trace) && !zero(span)).then_some((trace, flags))
 }
 
-/// Bytes as lower-case hexadecimal; `text` is twice as long. Two digits at a time, from a table.
-fn hexadecimal(bytes: &[u8], text: &mut [u8]) {
-    for (byte, digits) in bytes.iter().zip(text.chunks_exact_mut(2)) {
-        digits.copy_from_slice(&PAIRS[usize::from(*byte)]);
+/// The 32 lower-case hexadecimal digits of a number, eight at a time: each four bits get a byte of their own, and those above
+/// nine are moved on to the letters.
+fn hexadecimal(number: u128) -> [u8; 32] {
+    let mut text = [0; 32];
+    for (place, eight) in text.chunks_exact_mut(8).enumerate() {
+        let mut digits = u64::from((number >> (96 - 32 * place)) as u32);
+        digits = (digits | digits << 16) & 0x0000_ffff_0000_ffff;
+        digits = (digits | digits << 8) & 0x00ff_00ff_00ff_00ff;
+        digits = (digits | digits << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+        let letters = ((digits + 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101;
+        let text = digits + 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'9' - 1);
+        eight.copy_from_slice(&text.to_be_bytes());
     }
+    text
 }
 
-/// Every byte as two hexadecimal digits.
-const PAIRS: [[u8; 2]; 256] = {
-    let mut pairs = [[0; 2]; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        pairs[byte] = [HEX[byte >> 4], HEX[byte & 0xf]];
-        byte += 1;
-    }
-    pairs
-};
+/// What a request is called, before it is called anything.
+const LINES: &[u8; 118] = b"x-request-id: 00000000000000000000000000000000\r\n\
+    traceparent: 00-00000000000000000000000000000000-0000000000000000-00\r\n";
+
+/// Where in the lines the first of them is, and the 32 digits in it.
+const REQUEST_ID_LINE: Range<usize> = 0..48;
+const REQUEST_ID: Range<usize> = 14..46;
+
+/// Where in the second are the trace id, our span's id, and the trace flags as they came.
+const TRACE_ID: Range<usize> = 64..96;
+const SPAN_ID: Range<usize> = 97..113;
+const FLAGS: Range<usize> = 114..116;
 
 /// Bytes of a request id that a trusted peer may choose; a longer one is replaced.
 const REQUEST_ID_BYTES: usize = 64;
@@ -391,6 +429,30 @@ mod tests {
         peer.trusted = true;
         let before = "for=192.0.2.7;proto=https, for=\"[2001:db8::1]\", for=unknown";
         assert_eq!(written(&peer), format!("{before}, for=10.0.0.1;host=\"a\";proto=http"));
+    }
+
+    #[test]
+    fn a_request_is_told_by_its_two_lines_whoever_named_it() {
+        let told = |identity: &Identity| {
+            let mut out = Vec::new();
+            identity.write_fields(&mut out);
+            String::from_utf8(out).expect("text")
+        };
+        let mut fields = Fields::default();
+        fields.push(b"x-request-id", b"their-id");
+        let random = (0x0123_4567_89ab_cdef_fedc_ba98_7654_3210, 0x0009_0abc_def1);
+        let (trace, span) = ("0123456789abcdeffedcba9876543210", "000000090abcdef1");
+        let ours = told(&Identity::new(&fields, false, random));
+        assert_eq!(ours, format!("x-request-id: {trace}\r\ntraceparent: 00-{trace}-{span}-00\r\n"));
+        let theirs = told(&Identity::new(&fields, true, random));
+        assert_eq!(theirs, format!("x-request-id: their-id\r\ntraceparent: 00-{trace}-{span}-00\r\n"));
+    }
+
+    #[test]
+    fn a_number_is_spelled_as_the_standard_library_spells_it() {
+        for number in [0, u128::MAX, 0x0f0f_9a9a_a9a9_f0f0_1234_5678_9abc_def0, 10, 9 << 100] {
+            assert_eq!(String::from_utf8_lossy(&hexadecimal(number)), format!("{number:032x}"));
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub enum Rung {
     /// Asks a provider of this pool.
     Pool(Arc<Pool>),
     /// Asks a provider of this pool, which may be the route's own, for less.
-    Reduced(Arc<Pool>, Reduced),
+    Reduced(Arc<Pool>, Box<Reduced>),
     /// Answers with a stored copy.
     Stale,
     /// Answers this.
@@ -53,7 +53,7 @@ impl Ladder {
             Fallback::Pool(index) => Rung::Pool(Arc::clone(&pools[*index])),
             Fallback::Reduced(reduced) => {
                 let pool = reduced.pool.map_or(own, |index| &pools[index]);
-                Rung::Reduced(Arc::clone(pool), Reduced::compile(&route.rewrite, reduced))
+                Rung::Reduced(Arc::clone(pool), Box::new(Reduced::compile(&route.rewrite, reduced)))
             }
             Fallback::Stale => Rung::Stale,
             Fallback::Static(answer) => Rung::Static(Static::compile(answer)),

@@ -68,8 +68,10 @@ pub struct Desk {
     pub head: RequestHead,
     /// The answer's head.
     pub answer: ResponseHead,
-    /// The task's one timer.
+    /// The task's timer.
     pub timer: Timer,
+    /// Another, for a second attempt beside the first.
+    pub hedge_timer: Timer,
     /// Where a path is spelled anew.
     pub scratch: String,
 }
@@ -117,7 +119,7 @@ pub enum Stop {
 
 /// Takes a request, whose head lies parsed on the desk, to its one answer.
 pub async fn handle(client: Side<'_>, desk: &mut Desk, here: &Here<'_>) -> After {
-    let Desk { head, answer, timer, scratch } = desk;
+    let Desk { head, answer, timer, hedge_timer, scratch } = desk;
     let identity = Identity::new(&head.fields, here.peer.trusted, (fastrand::u128(..), fastrand::u64(..)));
     let now = clock::now();
     let mut record = Record::begin(now, here.shared.logs.access_enabled());
@@ -126,6 +128,7 @@ pub async fn handle(client: Side<'_>, desk: &mut Desk, here: &Here<'_>) -> After
         client,
         answer,
         timer,
+        hedge_timer,
         replay: Replay::default(),
         continued: false,
         opened: None,

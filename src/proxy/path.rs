@@ -19,7 +19,7 @@
 //!
 //! Doing it twice changes nothing, as nothing that decoding produces can be read as an encoding (`%25` stays).
 
-use crate::http1::target::is_path_byte;
+use crate::http1::target::{is_path_byte, is_segment_byte};
 
 /// The one spelling of `path`: `path` itself where it is written so already (seen in one scan, without a copy), else
 /// written into `scratch`, which is cleared first and can be kept for the next request.
@@ -43,10 +43,10 @@ fn plain_until(path: &[u8]) -> Result<Option<usize>, &'static str> {
     let mut segment = 0;
     for (at, &byte) in path.iter().enumerate() {
         match byte {
+            _ if is_segment_byte(byte) => {}
             b'/' if matches!(path.get(at + 1), Some(b'/' | b'.')) => return doubtful(path, at),
             b'/' => segment = at,
             b'%' => return doubtful(path, segment),
-            _ if is_path_byte(byte) => {}
             _ => return Err(BAD_BYTE),
         }
     }

@@ -5,6 +5,7 @@ use super::identity::{Identity, Peer};
 use crate::clock;
 use crate::config::{self, Listener};
 use crate::http1::head::RequestHead;
+use crate::instant::Instant;
 use crate::observe::access::{Access, AttemptRecord};
 use crate::observe::families::UNROUTED;
 use crate::observe::logs::Logs;
@@ -13,7 +14,7 @@ use crate::policy::class::Class;
 use crate::policy::outcome::Outcome;
 use crate::upstream::pool::Provider;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 /// Gathers what a request comes to. Dropping it counts the request, also where its task was cancelled or panicked.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 //! a body has nothing there to change, and is sent with what else is changed.
 
 use super::frame::Request;
-use crate::config::{self, JsonRules, Rewrite};
+use crate::config::{self, HeaderRules, JsonRules, Rewrite};
 use crate::http1::framing::Length;
 use serde::de::IgnoredAny;
 use std::borrow::Cow;
@@ -88,14 +88,16 @@ fn rewrite(route: &Rewrite, reduced: &config::Reduced) -> Rewrite {
     if reduced.path.is_some() {
         (rewrite.strip_prefix, rewrite.add_prefix) = (None, None);
     }
-    let (headers, over) = (&mut rewrite.headers, &reduced.headers);
-    headers.set.retain(|(name, _)| !over.remove.contains(name) && over.set.iter().all(|(other, _)| other != name));
-    headers.set.extend(over.set.iter().cloned());
-    headers.remove.extend(over.remove.iter().cloned());
-    headers.remove.extend(OF_THE_WHOLE.map(ToOwned::to_owned));
+    let over = &reduced.headers;
+    let (mut set, mut remove) = (route.headers.set().to_vec(), route.headers.remove().to_vec());
+    set.retain(|(name, _)| !over.remove().contains(name) && over.set().iter().all(|(other, _)| other != name));
+    set.extend_from_slice(over.set());
+    remove.extend_from_slice(over.remove());
+    remove.extend(OF_THE_WHOLE.map(ToOwned::to_owned));
     if !reduced.json.is_empty() {
-        headers.remove.extend(DIGESTS.map(ToOwned::to_owned));
+        remove.extend(DIGESTS.map(ToOwned::to_owned));
     }
+    rewrite.headers = HeaderRules::new(set, remove);
     rewrite
 }
 
@@ -174,7 +176,7 @@ const DIGESTS: [&str; 4] = ["content-digest", "repr-digest", "digest", "content-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{HeaderRules, Secret};
+    use crate::config::Secret;
     use crate::http1::head::RequestHead;
     use crate::proxy::frame;
     use proptest::prelude::*;
@@ -235,23 +237,23 @@ mod tests {
         let header = |name: &str, value: &str| (name.to_owned(), Secret::new(value));
         let route = Rewrite {
             strip_prefix: Some("/api".into()),
-            headers: HeaderRules { set: vec![header("x-a", "1"), header("x-b", "1")], remove: vec!["cookie".into()] },
+            headers: HeaderRules::new(vec![header("x-a", "1"), header("x-b", "1")], vec!["cookie".into()]),
             ..Rewrite::default()
         };
         let mut reduced = config::Reduced {
-            headers: HeaderRules { set: vec![header("x-b", "2")], remove: vec!["x-a".into()] },
+            headers: HeaderRules::new(vec![header("x-b", "2")], vec!["x-a".into()]),
             ..config::Reduced::default()
         };
         let laid = rewrite(&route, &reduced);
-        assert_eq!(laid.headers.set, [header("x-b", "2")]);
-        assert_eq!(laid.headers.remove[..2], ["cookie", "x-a"]);
-        assert!(laid.headers.remove.contains(&"range".to_owned()), "it would be a part of something else");
+        assert_eq!(laid.headers.set(), [header("x-b", "2")]);
+        assert_eq!(laid.headers.remove()[..2], ["cookie", "x-a"]);
+        assert!(laid.headers.remove().contains(&"range".to_owned()), "it would be a part of something else");
         assert_eq!(laid.strip_prefix.as_deref(), Some("/api"));
         reduced.path = Some("/lite".into());
         reduced.json = rules(&[("a", "1")], &[]);
         let laid = rewrite(&route, &reduced);
         assert_eq!(laid.strip_prefix, None);
-        assert!(laid.headers.remove.contains(&"content-digest".to_owned()), "it would not agree any more");
+        assert!(laid.headers.remove().contains(&"content-digest".to_owned()), "it would not agree any more");
     }
 
     /// What a provider would be asked for a request with this head and body: path, query, length and body.

@@ -12,13 +12,13 @@ use super::frame::Request;
 use super::heartbeat::Heartbeat;
 use super::verdict;
 use crate::clock;
+use crate::instant::Instant;
 use crate::net::io::HangUp;
 use crate::net::wire::ReadError;
 use crate::upstream::pool::{Lease, Refused, Waiting};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 /// A client that waits.
 struct Watch<'a, 'side> {

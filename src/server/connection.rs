@@ -8,12 +8,13 @@ use super::{http1, http2};
 use crate::clock;
 use crate::config::Listener;
 use crate::http1::head::HeadError;
+use crate::instant::Instant;
 use crate::net::io::{Io, Socket};
 use crate::proxy::respond::Refusal;
 use crate::proxy::snapshot::Snapshot;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a connection knows for as long as it lives.
 #[derive(Debug)]
@@ -22,8 +23,8 @@ pub(super) struct Connection {
     pub(super) worker: Arc<Worker>,
     /// Settings of the listener as they were when it was last there: a removed listener's connections end by these.
     pub(super) listener: Arc<Listener>,
-    /// `http` or `https`, as the client used it.
-    pub(super) scheme: &'static str,
+    /// It came through TLS.
+    pub(super) tls: bool,
 }
 
 /// A connection that is about to send its first head.
@@ -47,7 +48,7 @@ async fn begin(mut socket: Socket, mut place: Place, worker: Arc<Worker>) -> Opt
     if !arrival::admit(&mut socket, &mut place).await {
         return None;
     }
-    let connection = Connection { place, worker, listener, scheme: "http" };
+    let connection = Connection { place, worker, listener, tls: false };
     match connection.place.port().terminator() {
         Some(terminator) => secure(connection, socket, terminator).await,
         None => Some(Begun { connection, io: Io::Plain(socket) }),
@@ -62,7 +63,7 @@ async fn secure(mut connection: Connection, socket: Socket, terminator: Arc<Term
     drop(terminator);
     match secured {
         Ok(secured) => {
-            connection.scheme = "https";
+            connection.tls = true;
             match secured.protocol {
                 Negotiated::Http1 => return Some(Begun { connection, io: secured.io }),
                 Negotiated::Http2 => {
@@ -86,7 +87,7 @@ async fn secure(mut connection: Connection, socket: Socket, terminator: Arc<Term
 impl Connection {
     /// `http` or `https`, as the client used it.
     pub(super) fn scheme(&self) -> &'static str {
-        self.scheme
+        if self.tls { "https" } else { "http" }
     }
 
     /// When the first head has to be there, from now on.
@@ -96,7 +97,7 @@ impl Connection {
 
     /// Whether the client may begin to speak HTTP/2 without having agreed on it: in the clear. Under TLS it is ALPN that says.
     pub(super) fn takes_preface(&self) -> bool {
-        self.listener.protocols.http2 && self.scheme == "http"
+        self.listener.protocols.http2 && !self.tls
     }
 
     /// Takes over the listener's settings from a snapshot that is new to it.

@@ -9,10 +9,11 @@ use super::contain::contain;
 use super::http2;
 use crate::clock;
 use crate::config::Listener;
+use crate::instant::Instant;
 use crate::net::io::Io;
 use crate::net::side::Side;
 use crate::net::timer::Timer;
-use crate::net::wire::{HeadReadError, Wire};
+use crate::net::wire::{HeadFound, HeadReadError, Wire};
 use crate::proxy::identity::Peer;
 use crate::proxy::respond::Refusal;
 use crate::proxy::{self, After, DRAIN_BYTES, Desk, Here};
@@ -21,7 +22,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A busy connection: what answers its requests, one after the other.
 struct Client {
@@ -34,7 +35,7 @@ struct Client {
 /// What came of waiting for a request.
 enum Next {
     /// A head of this many bytes stands in the wire.
-    Head(usize),
+    Head(HeadFound),
     /// Nothing came for a while.
     Idle,
     /// Nobody is there any more, or nobody who said anything.
@@ -58,22 +59,28 @@ pub(super) fn serve(begun: Option<Begun>) -> impl Future<Output = ()> + Send {
     // Taken apart out here: within, the whole would stay beside its parts for as long as the connection lives.
     let (mut connection, mut io) = begun.map_or((None, None), |begun| (Some(begun.connection), Some(begun.io)));
     async move {
-        let (Some(alive), Some(mut io)) = (connection.as_mut(), io.take()) else { return };
-        let by = alive.head_by();
-        let mut idle_until = by;
-        let mut head_by = Some(by);
-        while alive.wait(&io, idle_until).await {
+        let Some(by) = connection.as_ref().map(Connection::head_by) else { return };
+        let (mut is_first, mut idle_until) = (true, by);
+        let before = loop {
+            let (Some(alive), Some(quiet)) = (connection.as_mut(), io.as_ref()) else { return };
+            if !alive.wait(quiet, idle_until).await {
+                return;
+            }
+            let Some(readable) = io.take() else { return };
             // Only the first head has a deadline that began before its first byte.
-            let busy = Box::pin(alive.busy(io, head_by.take()));
-            io = match busy.await {
-                Left::Idle(idle) => idle,
-                Left::Http2(io, before) => {
-                    let Some(connection) = connection.take() else { return };
-                    return Box::pin(http2::serve(connection, io, before, by)).await;
+            let busy = Box::pin(alive.busy(readable, std::mem::take(&mut is_first).then_some(by)));
+            match busy.await {
+                Left::Idle(idle) => io = Some(idle),
+                Left::Http2(other, before) => {
+                    io = Some(other);
+                    break before;
                 }
                 Left::Over => return,
-            };
+            }
             idle_until = alive.idle_until(clock::now());
+        };
+        if let (Some(connection), Some(io)) = (connection.take(), io.take()) {
+            Box::pin(http2::serve(connection, io, before, by)).await;
         }
     }
 }
@@ -114,15 +121,15 @@ impl Connection {
     /// A draining gateway gives a quiet connection a last call: a request may be on its way. It will be answered, and told
     /// that the connection closes.
     async fn wait(&self, io: &Io, until: Instant) -> bool {
-        let port = self.place.port();
-        let mut closes = pin!(port.closes());
+        let mut closes = pin!(self.place.port().closes());
         let mut sleep = pin!(tokio::time::sleep_until(until.into()));
         let mut last_call = false;
-        poll_fn(|cx| {
+        // It owns what it works with, which would else stand beside it in every connection's task.
+        poll_fn(move |cx| {
             if let Poll::Ready(readable) = io.poll_read_ready(cx) {
                 return Poll::Ready(readable.is_ok());
             }
-            if !last_call && (port.is_closing() || closes.as_mut().poll(cx).is_ready()) {
+            if !last_call && (self.place.port().is_closing() || closes.as_mut().poll(cx).is_ready()) {
                 last_call = true;
                 sleep.as_mut().reset((clock::now() + LAST_CALL).into());
             }
@@ -158,7 +165,7 @@ impl Connection {
             };
             let (wire, desk) = (&mut client.wire, &mut client.desk);
             let after = match next {
-                Next::Head(len) if first && self.takes_preface() && wire.head(len) == PREFACE => {
+                Next::Head(found) if first && self.takes_preface() && wire.head(found.len()) == PREFACE => {
                     let (io, before) = client.wire.into_parts();
                     return Left::Http2(io, before);
                 }
@@ -167,7 +174,7 @@ impl Connection {
                     proxy::refuse_head(&mut Side::Http1(wire), &desk.head, Refusal::BadRequest, ONLY_HTTP2, &here);
                     After::Close
                 }
-                Next::Head(len) => answer(wire, desk, len, &here).await,
+                Next::Head(found) => answer(wire, desk, found, &here).await,
                 Next::Refused(refusal, detail) => {
                     // What the head before this one said is not what is refused.
                     desk.head.clear();
@@ -198,11 +205,12 @@ async fn next_head(client: &mut Client, listener: &Listener, head_by: Option<Ins
     let limits = &listener.limits;
     let (mut head_by, mut idle_until) = (head_by, None);
     let mut empty_lines = 0;
-    let Client { wire, desk: Desk { timer, .. }, .. } = client;
+    let Client { wire, desk: Desk { timer, head, .. }, .. } = client;
     poll_fn(|cx| {
         loop {
-            match wire.poll_head(cx, limits.header_bytes) {
-                Poll::Ready(Ok(2)) if empty_lines < EMPTY_LINES => {
+            let read = |front: &[u8], len| head.read_front(front, len, limits.headers);
+            match wire.poll_read_head(cx, limits.header_bytes, read) {
+                Poll::Ready(Ok(HeadFound::Unread(2))) if empty_lines < EMPTY_LINES => {
                     empty_lines += 1;
                     wire.skip_empty_line();
                     continue;
@@ -230,9 +238,9 @@ async fn next_head(client: &mut Client, listener: &Listener, head_by: Option<Ins
     .await
 }
 
-fn judge(found: &Result<usize, HeadReadError>) -> Next {
+fn judge(found: &Result<HeadFound, HeadReadError>) -> Next {
     match found {
-        Ok(len) => Next::Head(*len),
+        Ok(found) => Next::Head(*found),
         Err(HeadReadError::Ended { .. } | HeadReadError::Io(_) | HeadReadError::Refused) => Next::Silence,
         Err(HeadReadError::TooLong) => Next::Refused(Refusal::HeadTooLarge, HEAD_TOO_LONG),
         Err(HeadReadError::Malformed(error)) => {
@@ -252,9 +260,13 @@ fn refuse_first(byte: u8) -> Option<Next> {
     }
 }
 
-/// Parses the head and has the request answered. A panic on the way is answered too, where nothing else was yet.
-async fn answer(wire: &mut Wire, desk: &mut Desk, len: usize, here: &Here<'_>) -> After {
-    if let Err(error) = desk.head.parse(wire.head(len), here.listener.limits.headers) {
+/// Parses the head, unless it has been read, and has the request answered. A panic on the way is answered too, where nothing
+/// else was yet.
+async fn answer(wire: &mut Wire, desk: &mut Desk, found: HeadFound, here: &Here<'_>) -> After {
+    let len = found.len();
+    if found == HeadFound::Unread(len)
+        && let Err(error) = desk.head.parse(wire.head(len), here.listener.limits.headers)
+    {
         let (refusal, detail) = refuse_malformed(&error);
         proxy::refuse_head(&mut Side::Http1(wire), &desk.head, refusal, detail, here);
         return After::Close;

@@ -1,9 +1,10 @@
-//! A client connection in HTTP/2: one task drives it, and each of its requests has a task of its own.
+//! A client connection in HTTP/2: one task drives it, and each of its requests is answered by another.
 //!
 //! The driver accepts streams, watches what the peer owes, and ends the connection in two steps, so that no request that was
 //! on its way is lost: a GOAWAY that names no last stream, and, once the peer has shown that it saw it, one that does (RFC
 //! 9113 §6.8). A request is answered by the same [`proxy::handle`] as in HTTP/1.
 
+use super::clerk;
 use super::connection::{Connection, HEAD_TOO_LONG, LAST_CALL, PART_TIME, refuse_malformed};
 use super::contain::contain;
 use crate::clock;
@@ -11,6 +12,7 @@ use crate::config::Listener;
 use crate::http1::fields::Fields;
 use crate::http1::head::ResponseHead;
 use crate::http2::heads;
+use crate::instant::Instant;
 use crate::net::frames::{Frames, Handle};
 use crate::net::io::Io;
 use crate::net::side::Side;
@@ -27,13 +29,12 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::Request;
-use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::time::timeout_at;
 
 /// Looks for a newer snapshot with one load, and counts references only when there is one.
@@ -53,10 +54,13 @@ struct Common {
 struct Counted(Arc<Common>);
 
 /// One request, as it was accepted.
-struct Accepted {
+pub(super) struct Accepted {
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
     common: Counted,
     snapshot: Arc<Snapshot>,
     listener: Arc<Listener>,
+    peer: Arc<Peer>,
     since: Instant,
 }
 
@@ -66,6 +70,8 @@ struct Driver<'a> {
     common: &'a Arc<Common>,
     frames: Handle,
     listener: Arc<Listener>,
+    /// The client, as that listener judges it.
+    peer: Arc<Peer>,
     /// How many the client was told that it may have under way at once.
     streams: u32,
     timer: Timer,
@@ -90,7 +96,7 @@ enum Ending {
 /// Serves a connection whose first bytes are HTTP/2's; `before` are those that were read already. The rest of the preface
 /// has to come until `by`.
 pub(super) async fn serve(mut connection: Connection, io: Io, before: Vec<u8>, by: Instant) {
-    connection.place.speaks("http2");
+    connection.place.speaks_http2();
     connection.place.is_reached_at(&io);
     let (stream, frames) = Frames::new(io, before, PREFACE_BYTES, clock::now());
     let listener = Arc::clone(&connection.listener);
@@ -99,11 +105,14 @@ pub(super) async fn serve(mut connection: Connection, io: Io, before: Vec<u8>, b
     let Ok(Ok(h2)) = timeout_at(by.into(), handshake).await else { return };
     let common = Arc::new(Common { connection, requests: AtomicUsize::new(0), given_up: AtomicU64::new(0) });
     let (port, worker) = (common.connection.place.port(), &common.connection.worker);
+    let mut peer = Peer::new(common.connection.place.origin().clone(), common.connection.scheme());
+    peer.judge(&listener);
     let mut driver = Driver {
         h2,
         common: &common,
         frames,
         listener,
+        peer: Arc::new(peer),
         streams,
         timer: Timer::default(),
         moved: (0, clock::now()),
@@ -143,6 +152,7 @@ impl Driver<'_> {
         if self.common.given_up.load(Ordering::Relaxed) > 0 {
             self.frames.given_up(self.common.given_up.swap(0, Ordering::Relaxed), self.streams);
         }
+        self.frames.begin_turn();
         let mut begun = 0;
         loop {
             if begun == BEGUN_AT_ONCE {
@@ -173,23 +183,25 @@ impl Driver<'_> {
         }
     }
 
-    /// Gives a request a task of its own.
+    /// Has a request answered beside the others.
     fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>, snapshots: &mut Snapshots<'_>) {
         let snapshot = snapshots.load();
         if let Some(listener) = snapshot.listener(&self.common.connection.place.port().bind)
             && !Arc::ptr_eq(listener, &self.listener)
         {
             self.listener = Arc::clone(listener);
+            Arc::make_mut(&mut self.peer).judge(listener);
         }
         self.common.requests.fetch_add(1, Ordering::Relaxed);
-        let accepted = Accepted {
+        clerk::answer(Accepted {
+            request,
+            respond,
             common: Counted(Arc::clone(self.common)),
             snapshot: Arc::clone(snapshot),
             listener: Arc::clone(&self.listener),
+            peer: Arc::clone(&self.peer),
             since: clock::now(),
-        };
-        // A request's future is large: boxed, it is moved once on its way to where it runs.
-        tokio::spawn(Box::pin(accepted.answer(request, respond)));
+        });
     }
 
     /// Begins to end the connection where that is due; whether it did so just now.
@@ -282,28 +294,26 @@ impl Driver<'_> {
 
 impl Accepted {
     /// Takes the request to its one answer.
-    async fn answer(self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    pub(super) async fn answer(self, desk: &mut Desk) {
+        let Accepted { request, respond, common, snapshot, listener, peer, since } = self;
         let (parts, body) = request.into_parts();
         let ends = body.is_end_stream();
-        let mut stream = Stream::of_client(respond, body);
-        let mut desk = take_desk();
-        let connection = &self.common.0.connection;
-        let mut peer = Peer::new(connection.place.origin().clone(), connection.scheme());
-        peer.judge(&self.listener);
+        let mut stream = Stream::of_client(respond, body, ends);
+        let connection = &common.0.connection;
         let here = Here {
             shared: &connection.worker.shared,
-            snapshot: &self.snapshot,
-            listener: &self.listener,
+            snapshot: &snapshot,
+            listener: &listener,
             peer: &peer,
             worker: connection.worker.index,
             closing: connection.place.closing(),
         };
-        let max = self.listener.limits.headers;
-        let read = heads::request(&mut desk.head, &parts, ends, max, fastrand::u128(..))
+        let limits = &listener.limits;
+        let read = heads::request(&mut desk.head, &parts, ends, limits.headers, || fastrand::u128(..))
             .map_err(|error| refuse_malformed(&error));
-        let too_large = heads::list_size(&parts) > self.listener.limits.header_bytes;
+        let too_large = heads::list_size(&parts) > limits.header_bytes;
         let after = match if too_large { Err((Refusal::HeadTooLarge, HEAD_TOO_LONG)) } else { read } {
-            Ok(()) => handle(&mut stream, &mut desk, &here).await,
+            Ok(()) => handle(&mut stream, desk, &here).await,
             Err((refusal, detail)) => {
                 proxy::refuse_head(&mut Side::Http2(&mut stream), &desk.head, refusal, detail, &here);
                 After::Close
@@ -311,31 +321,38 @@ impl Accepted {
         };
         drop(parts);
         if after == After::Abort && !stream.touched {
-            self.note_given_up();
+            common.0.note_given_up(since);
         }
         match after {
             After::Abort => break_off(&mut stream, &desk.answer).await,
-            After::KeepAlive | After::Close => finish(&mut stream, &self.listener, &mut desk.timer).await,
+            After::KeepAlive | After::Close => finish(&mut stream, &listener, &mut desk.timer).await,
         }
-        put_desk_back(desk);
     }
+}
 
-    /// Its client gave it up, or is gone. What was under way for a while held one of the client's streams for as long, and
-    /// that is what deadlines and people do.
-    fn note_given_up(&self) {
-        if clock::now().saturating_duration_since(self.since) < AT_ONCE {
-            self.common.0.given_up.fetch_add(1, Ordering::Relaxed);
+// === impl Common ===
+
+impl Common {
+    /// A client gave a request up that came at `since`, or is gone. What was under way for a while held one of the client's
+    /// streams for as long, and that is what deadlines and people do.
+    fn note_given_up(&self, since: Instant) {
+        if clock::now().saturating_duration_since(since) < AT_ONCE {
+            self.given_up.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
 /// Has the request answered. A panic on the way is answered too, where nothing else was yet.
 async fn handle(stream: &mut Stream, desk: &mut Desk, here: &Here<'_>) -> After {
-    #[cfg(not(test))]
-    let handled = contain(proxy::handle(Side::Http2(stream), desk, here));
-    #[cfg(test)]
-    let handled = contain(super::tests::handle(Side::Http2(stream), desk, here));
-    match handled.await {
+    let handled = {
+        // Made where it stays: it is large, and would be copied on its way.
+        #[cfg(not(test))]
+        let request = pin!(proxy::handle(Side::Http2(stream), desk, here));
+        #[cfg(test)]
+        let request = pin!(super::tests::handle(Side::Http2(stream), desk, here));
+        contain(request).await
+    };
+    match handled {
         Ok(after) => after,
         Err(panicked) => {
             report(&panicked.message, here.shared);
@@ -366,6 +383,9 @@ async fn break_off(stream: &mut Stream, answer: &ResponseHead) {
 async fn finish(stream: &mut Stream, listener: &Listener, timer: &mut Timer) {
     if !stream.is_complete() && !see_off(stream, listener, timer).await {
         return stream.reset(Reason::CANCEL);
+    }
+    if stream.has_heard_all() {
+        return;
     }
     // There are clients that take a stream for failed where it is given up before all of their body was read, as RFC 9113
     // §8.1 allows after a complete answer. A little of it costs less than the misunderstanding.
@@ -426,38 +446,6 @@ const GRPC_UNAVAILABLE: &[u8] = b"14";
 
 /// For reading the rest of a request's body.
 const SETTLE_TIME: Duration = Duration::from_secs(5);
-
-thread_local! {
-    /// Desks of this worker that wait for the next request: their buffers and timers are there already.
-    static DESKS: RefCell<Vec<Desk>> = const { RefCell::new(Vec::new()) };
-}
-
-/// A desk for a request.
-fn take_desk() -> Desk {
-    let mut desk = DESKS.with_borrow_mut(Vec::pop).unwrap_or_default();
-    desk.timer.hand_on();
-    desk
-}
-
-/// Keeps a desk for the next request.
-fn put_desk_back(mut desk: Desk) {
-    if desk.head.fields.size().max(desk.answer.fields.size()) > DESK_BYTES {
-        return;
-    }
-    desk.head.clear();
-    desk.answer.clear();
-    DESKS.with_borrow_mut(|desks| {
-        if desks.len() < DESKS_KEPT {
-            desks.push(desk);
-        }
-    });
-}
-
-/// Desks that each worker keeps.
-const DESKS_KEPT: usize = 64;
-
-/// Bytes of a head; a desk that had a longer one is not kept.
-const DESK_BYTES: usize = 8 * 1024;
 
 /// So much larger than a listener's `header_bytes` a head may be and still be answered as every refusal is; beyond that the
 /// library refuses it with a bare 431.

@@ -13,6 +13,7 @@ pub mod connection;
 pub mod tls;
 mod http1;
 mod http2;
+mod clerk;
 pub mod contain;
 pub mod limits;
 pub mod inherited;

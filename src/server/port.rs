@@ -6,6 +6,7 @@ use super::listening::{self, Listening, SocketFile};
 use super::tls::Terminator;
 use crate::clock;
 use crate::config::{Bind, Listener};
+use crate::instant::Instant;
 use crate::net::io::{Address, Io};
 use crate::observe::metrics::{ConnectionRefused, ListenerMetrics};
 use crate::proxy::identity::Origin;
@@ -14,7 +15,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
@@ -75,12 +76,12 @@ pub struct Door {
 pub struct Place {
     port: Arc<Port>,
     metrics: ListenerMetrics,
-    /// As metrics call it.
-    protocol: &'static str,
     /// Where the connection comes from: the other end of its socket, until its PROXY header says otherwise.
     origin: Origin,
     /// It is counted among the addresses.
     counted: bool,
+    /// It speaks HTTP/2.
+    http2: bool,
     /// See [`Place::ends_at`].
     ends_at: Option<Instant>,
 }
@@ -184,10 +185,10 @@ impl Port {
     pub fn enter(self: &Arc<Self>, from: Address) -> Place {
         self.open.fetch_add(1, Ordering::Relaxed);
         let Settings { listener, metrics, .. } = self.settings();
-        metrics.opened(HTTP1);
+        metrics.opened(protocol(false));
         let age = listener.limits.connection_age;
         let ends_at = age.map(|age| clock::after(clock::now(), spread(age, fastrand::f64())));
-        Place { port: Arc::clone(self), metrics, origin: from.into(), counted: false, ends_at, protocol: HTTP1 }
+        Place { port: Arc::clone(self), metrics, origin: from.into(), counted: false, http2: false, ends_at }
     }
 
     /// What the file says of it; what it said last, once it is gone from there.
@@ -323,11 +324,11 @@ impl Drop for Door {
 // === impl Place ===
 
 impl Place {
-    /// The connection turned out to speak this protocol.
-    pub fn speaks(&mut self, protocol: &'static str) {
-        self.metrics.closed(self.protocol);
-        self.metrics.opened(protocol);
-        self.protocol = protocol;
+    /// The connection turned out to speak HTTP/2. It is taken to speak HTTP/1 until then.
+    pub fn speaks_http2(&mut self) {
+        self.metrics.closed(protocol(self.http2));
+        self.http2 = true;
+        self.metrics.opened(protocol(self.http2));
     }
 
     /// Where the connection came in.
@@ -409,7 +410,7 @@ impl Drop for Place {
         if let (true, Some(ip)) = (self.counted, self.origin.address.ip()) {
             self.port.addresses.leave(ip);
         }
-        self.metrics.closed(self.protocol);
+        self.metrics.closed(protocol(self.http2));
         self.port.room.notify_waiters();
     }
 }
@@ -421,6 +422,11 @@ fn shared(socket: Listening, workers: usize) -> io::Result<Vec<Listening>> {
     Ok(sockets)
 }
 
+/// As metrics call it.
+fn protocol(http2: bool) -> &'static str {
+    if http2 { "http2" } else { "http1" }
+}
+
 /// `age`, a tenth more or less; `draw` is from 0 to 1.
 fn spread(age: Duration, draw: f64) -> Duration {
     let tenth = age / 10;
@@ -429,9 +435,6 @@ fn spread(age: Duration, draw: f64) -> Duration {
 
 /// Between two log lines about refused connections of a port. The metric counts each.
 const SAID_EVERY: Duration = Duration::from_secs(10);
-
-/// What a connection is taken to speak until it shows otherwise, as metrics call it.
-const HTTP1: &str = "http1";
 
 #[cfg(test)]
 mod tests {

@@ -1,9 +1,10 @@
 //! Reading a PROXY header from a connection, to its last byte and not one further.
 
+use crate::instant::Instant;
 use crate::net::io::Socket;
 use crate::net::proxy_header::{self, Announced, HEADER_MAX, Malformed};
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::time::timeout_at;
 
 /// Why a connection that has to begin with a PROXY header is closed.

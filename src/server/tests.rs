@@ -174,3 +174,10 @@ fn a_panic_stays_in_its_stream() {
     assert_eq!(panics(&gateway), "sluice_panics_total 2");
     gateway.stop();
 }
+
+#[test]
+fn the_task_of_an_idle_connection_stays_small() {
+    // With what the runtime lays around it that makes 512 bytes; one more word would make it 640, for each of ten thousand.
+    let bytes = size_of_val(&super::http1::serve(None));
+    assert!(bytes <= 400, "{bytes} bytes");
+}

@@ -7,10 +7,11 @@
 //! that no success is ever counted for another period. Whoever takes the lock next takes the number along. Once for each
 //! bucket of the circuit's window a success takes the lock to begin the next bucket.
 
+use crate::instant::Instant;
 use crate::policy::circuit::{Circuit, Forced, Peek, Permit, Terms, Transition, Verdict};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The live circuit of one provider.
 #[derive(Debug)]
@@ -170,7 +171,7 @@ impl Breaker {
 
     /// Nanoseconds from the base to `instant`, none if it is earlier. They fit for five hundred years.
     fn nanoseconds(&self, instant: Instant) -> u64 {
-        instant.saturating_duration_since(self.base).as_nanos() as u64
+        instant.nanoseconds_since(self.base)
     }
 }
 

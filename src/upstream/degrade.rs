@@ -6,6 +6,7 @@
 //! is seen by the first request after it. Where no request comes, whoever reads the figures sees it.
 
 use super::locked;
+use crate::instant::Instant;
 use crate::policy::degrade::{
     Degradation, Fall, Forced, LATENCY_PART, Measures, Rung, TRIAL_EVERY, Told, Totals, WINDOW,
 };
@@ -14,7 +15,7 @@ use crate::policy::load::Quantiles;
 use crate::policy::window::{Counts, Window};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The live degradation of one route that has a ladder.
 #[derive(Debug)]
@@ -219,7 +220,7 @@ impl Live {
 
     /// Nanoseconds from the base to `instant`, none if it is earlier. They fit for five hundred years.
     fn nanoseconds(&self, instant: Instant) -> u64 {
-        instant.saturating_duration_since(self.base).as_nanos() as u64
+        instant.nanoseconds_since(self.base)
     }
 }
 

@@ -6,13 +6,14 @@ use super::multiplex::{Alone, Approach, Given, Multiplex, Seat, Speaks, Terms};
 use super::tls::TlsError;
 use crate::clock;
 use crate::config::{self, Protocols, Scheme};
+use crate::instant::Instant;
 use crate::net::io::Io;
 use crate::net::proxy_header::Announce;
 use crate::net::wire::Wire;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// Where a provider is reached. Shared by all workers; each has a stack of idle connections of its own, because a
@@ -29,7 +30,7 @@ pub struct Endpoint {
 /// One worker's connections. The lock is never contended: only that worker's thread takes it.
 #[derive(Debug)]
 struct Shelf {
-    idle: Mutex<Idle<Wire>>,
+    idle: Mutex<Idle<Box<Wire>>>,
     /// Those of HTTP/2, in use and idle.
     shared: Arc<Multiplex>,
     /// A task is there that closes what has waited too long.
@@ -41,8 +42,8 @@ struct Shelf {
 /// A connection to a provider, fit for one exchange.
 #[derive(Debug)]
 pub struct Connection {
-    /// The stream.
-    pub wire: Wire,
+    /// The stream. Boxed, because it goes from hand to hand with every request.
+    pub wire: Box<Wire>,
     /// Whether it has carried an exchange before: the provider may have closed it by now without our having seen it.
     pub reused: bool,
     born: Instant,
@@ -50,10 +51,6 @@ pub struct Connection {
 
 /// What a request is sent on.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is taken apart at once; a box would be an allocation for each request"
-)]
 pub enum Hand {
     /// A connection of its own.
     Http1(Connection),
@@ -208,10 +205,11 @@ impl Endpoint {
         if keep.is_zero() || self.approach.is_private() || !connection.wire.is_quiet() {
             return;
         }
-        connection.wire.shrink();
+        connection.wire.rest();
         let place = &self.workers[worker];
         place.idle.lock().unwrap_or_else(PoisonError::into_inner).put(connection.wire, connection.born, now, keep);
-        if !place.tidied.swap(true, Ordering::AcqRel) {
+        // Mostly it is, and a look costs less.
+        if !place.tidied.load(Ordering::Acquire) && !place.tidied.swap(true, Ordering::AcqRel) {
             tokio::spawn(tidy(Arc::clone(self), worker));
         }
     }
@@ -230,7 +228,7 @@ impl Drop for Endpoint {
 
 impl Connection {
     fn new(io: Io) -> Self {
-        Connection { wire: Wire::to_provider(io), reused: false, born: clock::now() }
+        Connection { wire: Box::new(Wire::to_provider(io)), reused: false, born: clock::now() }
     }
 }
 

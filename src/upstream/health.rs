@@ -16,7 +16,8 @@ use crate::config::{HealthCheck, HostRule};
 use crate::http1::encode;
 use crate::http1::framing;
 use crate::http1::head::{HeadError, ResponseHead};
-use crate::http2::heads;
+use crate::http2::lines;
+use crate::instant::Instant;
 use crate::net::io::Io;
 use crate::net::wire::{HeadReadError, ReadError, Wire};
 use crate::policy::health::{Health, Terms};
@@ -25,7 +26,7 @@ use h2::client::SendRequest;
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, sleep_until, timeout_at};
@@ -186,15 +187,17 @@ impl Question {
         let mut host = Vec::new();
         match (&check.host, &config.host) {
             (Some(name), _) | (None, HostRule::Name(name)) => host.extend_from_slice(name.as_bytes()),
-            (None, HostRule::Upstream | HostRule::Preserve) => config.url.write_authority(&mut host),
+            (None, HostRule::Upstream | HostRule::Preserve) => {
+                host.extend_from_slice(config.url.authority().as_bytes());
+            }
         }
         let (mut fields, rules) = (Vec::new(), &config.headers);
         for (name, value) in OURS {
-            if !rules.remove.iter().chain(rules.set.iter().map(|(set, _)| set)).any(|named| named == name) {
+            if !rules.remove().iter().chain(rules.set().iter().map(|(set, _)| set)).any(|named| named == name) {
                 encode::field(&mut fields, name.as_bytes(), value.as_bytes());
             }
         }
-        for (name, value) in &rules.set {
+        for (name, value) in rules.set() {
             encode::field(&mut fields, name.as_bytes(), value.expose().as_bytes());
         }
         let target = [config.url.prefix.as_bytes(), check.path.as_bytes()].concat();
@@ -239,7 +242,7 @@ impl Question {
         let scheme = if self.tls { "https" } else { "http" };
         let uri = http::Uri::builder().scheme(scheme).authority(&*self.host).path_and_query(&*self.target);
         let mut request = http::Request::get(uri.build().map_err(text)?).body(()).map_err(text)?;
-        *request.headers_mut() = heads::fields(self.fields.clone());
+        *request.headers_mut() = lines::map(&self.fields);
         let (answer, _) = sender.ready().await.map_err(text)?.send_request(request, true).map_err(text)?;
         let (head, mut body) = answer.await.map_err(text)?.into_parts();
         let mut read = 0;

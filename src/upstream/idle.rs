@@ -10,8 +10,9 @@
 //! Nothing here reads a clock or a socket. Whether the peer has hung up in the meantime is for the user to see.
 
 use crate::config::ProviderConnections;
+use crate::instant::Instant;
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Idle connections of one worker to one provider, the latest on top.
 #[derive(Debug)]

@@ -16,12 +16,13 @@
 //! **Nothing that may come back here happens under the mutex.** Wakers are called, and permits dropped, after it is free.
 
 use super::sync::{Arc, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
+use crate::instant::Instant;
 use crate::policy::flow::Flow;
 use crate::policy::queue::{Offered, Queue, Terms, Ticket, Waiter};
 use std::fmt;
 use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Room at one provider.
 #[derive(Debug)]

@@ -17,6 +17,7 @@
 use super::connect::{ConnectError, Target, connect, connect_http1};
 use crate::clock;
 use crate::config::ProviderConnections;
+use crate::instant::Instant;
 use crate::net::io::Io;
 use crate::net::proxy_header::Announce;
 use bytes::Bytes;
@@ -31,7 +32,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 

@@ -11,6 +11,7 @@ use super::spending::Spending;
 use super::state::{Grant, Prospect, Purpose, State};
 use crate::clock;
 use crate::config;
+use crate::instant::Instant;
 use crate::net::timer::Timer;
 use crate::observe::metrics::{PoolMetrics, ProviderMetrics};
 use crate::policy::balance::{Balance, Field, Look};
@@ -25,7 +26,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -359,21 +360,34 @@ impl Pool {
         Pool { name: Arc::clone(&config.name), config, live }
     }
 
-    /// Leases a provider that has room, or a place in the queue. With room it costs a few atomics and takes no lock.
+    /// Leases a provider that has room, or a place in the queue.
     ///
     /// # Errors
     /// See [`Refused`].
     pub fn lease(&self, ask: &Ask<'_>) -> Result<Leasing, Refused> {
-        if self.live.line.may_pass()
-            && let Some(grant) = self.live.members.load().pass(ask)
-        {
-            self.live.spending.leased(ask.purpose());
-            self.live.metrics.leased(ask.class, Duration::ZERO);
-            return Ok(Leasing::Now(Lease::begin(grant, ask.purpose(), Duration::ZERO, None, ask.now)));
+        match self.take(ask) {
+            Some(lease) => Ok(Leasing::Now(lease)),
+            None if matches!(ask.wait, Wait::Elsewhere | Wait::Hedge) => Err(Refused::Busy),
+            None => self.queue(ask),
         }
-        if matches!(ask.wait, Wait::Elsewhere | Wait::Hedge) {
-            return Err(Refused::Busy);
+    }
+
+    /// Leases a provider that has room, if nobody waits for one: a few atomics, and no lock.
+    pub fn take(&self, ask: &Ask<'_>) -> Option<Lease> {
+        if !self.live.line.may_pass() {
+            return None;
         }
+        let grant = self.live.members.load().pass(ask)?;
+        self.live.spending.leased(ask.purpose());
+        self.live.metrics.leased(ask.class, Duration::ZERO);
+        Some(Lease::begin(grant, ask.purpose(), Duration::ZERO, None, ask.now))
+    }
+
+    /// Leases a place in the queue, or a provider that has room by now.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn queue(&self, ask: &Ask<'_>) -> Result<Leasing, Refused> {
         self.live.queue(ask).map_err(|refused| self.live.count(ask.class, refused))
     }
 
@@ -455,6 +469,11 @@ impl Pool {
     /// Whether nobody of it is in service: who asks now gets nothing, or is a probe.
     pub fn is_down(&self, now: Instant) -> bool {
         !self.live.members.load().iter().any(|member| member.provider.state.is_in_service(now))
+    }
+
+    /// Whether an attempt could be made now, by who is in service or as a probe.
+    pub fn may_be_probed(&self, now: Instant) -> bool {
+        self.live.members.load().iter().any(|member| member.provider.state.open_to(false, now).is_some())
     }
 
     /// Who is in it now, also those that were discovered since the file was read.

@@ -12,6 +12,7 @@ use super::state::{self, State};
 use super::tls::TlsError;
 use crate::clock;
 use crate::config::{self, BalanceRule, Config};
+use crate::instant::Instant;
 use crate::observe::metrics::Metrics;
 use crate::overrides::Steered;
 use crate::policy::balance::{Algorithm, Balance};
@@ -22,7 +23,6 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Instant;
 use tokio::runtime::{EnterGuard, Handle};
 use tokio::sync::mpsc;
 

@@ -12,11 +12,12 @@
 //!
 //! The decisions are `State::step` and `State::outcome`, which are told what time it is; the rest is waiting.
 
+use crate::instant::Instant;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 

@@ -3,10 +3,10 @@
 use super::locked;
 use super::state::Purpose;
 use crate::config::BudgetTerms;
+use crate::instant::Instant;
 use crate::policy::budget::Budget;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
-use std::time::Instant;
 
 /// The budgets of one pool.
 #[derive(Debug, Default)]

@@ -7,6 +7,7 @@ use super::locked;
 use super::pool::{Live, Provider};
 use crate::clock;
 use crate::config;
+use crate::instant::Instant;
 use crate::policy::circuit::{self, Forced, Peek, Verdict};
 use crate::policy::cooldown::Cooldown;
 use crate::policy::load::{self, PeakEwma, Quantiles, Utilisation, slow_start};
@@ -14,7 +15,7 @@ use crate::policy::pace::{self, Pace};
 use arc_swap::ArcSwap;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Tells one provider's live state from another's, for as long as the process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -342,7 +343,7 @@ impl State {
 
     /// It is back. Everybody may have waited for that, so its room is opened step by step.
     fn start_slowly(&self, now: Instant) {
-        let since = (now.saturating_duration_since(self.base).as_nanos() as u64).max(1);
+        let since = now.nanoseconds_since(self.base).max(1);
         self.slow_since.store(since, Ordering::Relaxed);
         self.eased_since.store(since, Ordering::Relaxed);
     }

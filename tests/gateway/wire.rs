@@ -424,8 +424,8 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 /// Lets time pass. Only for tests that are about time passing; whatever can be waited for is waited for.
 pub(crate) fn pause(span: Duration) {
     let until = clock::now() + span;
-    while let Some(left) = until.checked_duration_since(clock::now()).filter(|left| !left.is_zero()) {
-        std::thread::park_timeout(left);
+    while clock::now() < until {
+        std::thread::park_timeout(until - clock::now());
     }
 }
 

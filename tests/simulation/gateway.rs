@@ -2,6 +2,7 @@
 //! about requests comes out as [`News`], in the order in which it was decided.
 
 use fastrand::Rng;
+use sluice::instant::Instant;
 use sluice::policy::balance::{Balance, Field, Look};
 use sluice::policy::budget::Budget;
 use sluice::policy::circuit::{self, Circuit, Peek, Permit, State, Verdict};
@@ -10,7 +11,7 @@ use sluice::policy::load::{PeakEwma, slow_start};
 use sluice::policy::pace::{self, Pace};
 use sluice::policy::queue::{self, Evicted, Offered, Queue, Ticket, Waiter};
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Everything that is alive in it.
 pub struct Gateway {

@@ -1,12 +1,13 @@
 //! What must always hold, kept apart from the rooms it is about: everything here is counted anew from what is seen to happen.
 
 use super::gateway::{Gateway, PoolTerms, ProviderTerms, Report};
+use sluice::instant::Instant;
 use sluice::policy::circuit::{State, Verdict};
 use sluice::policy::class::Class;
 use sluice::policy::pace;
 use sluice::policy::queue::Waiter;
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What was seen of everybody.
 pub struct Laws {

@@ -1,8 +1,9 @@
 //! Providers as they are outside of the gateway: well, or misbehaving in every way that there is.
 
 use fastrand::Rng;
+use sluice::instant::Instant;
 use sluice::policy::retry::Ended;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// One provider, seen from nowhere.
 pub struct Outside {

@@ -4,10 +4,11 @@
 use super::story::{Story, Word};
 use fastrand::Rng;
 use sluice::clock;
+use sluice::instant::Instant;
 use sluice::policy::class::Class;
 use sluice::policy::queue::{Evicted, Offered, Queue, Terms, Ticket, Waiter};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Clients that ask, and one pool whose providers have a place each now and then.
 pub struct World<'a> {

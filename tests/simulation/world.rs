@@ -6,6 +6,7 @@ use super::outside::{Fate, Outside, WALL, Weather};
 use super::story::{Story, Word};
 use fastrand::Rng;
 use sluice::clock;
+use sluice::instant::Instant;
 use sluice::policy::balance::{Algorithm, Balance};
 use sluice::policy::circuit::{self, State, Verdict};
 use sluice::policy::class::Class;
@@ -15,7 +16,7 @@ use sluice::policy::queue::{self, Ticket, Waiter};
 use sluice::policy::retry::{self, Again, Backoff, Conditions, Ended, Jitter, Methods, Skip, So};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 /// One world.
 pub struct World<'a> {

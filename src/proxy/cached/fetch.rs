@@ -15,6 +15,7 @@ use crate::config::{self, Listener};
 use crate::http1::fields::{Fields, Known};
 use crate::http1::framing::{self, Length};
 use crate::http1::head::{HeadError, RequestHead, ResponseHead, Version};
+use crate::instant::Instant;
 use crate::net::inside::{Inside, Taker};
 use crate::net::side::Side;
 use crate::net::timer::Timer;
@@ -42,7 +43,7 @@ use std::io;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What is to be fetched, and for whom. It holds everything that a request borrows elsewhere.
 #[derive(Debug)]
@@ -250,7 +251,8 @@ async fn ask(fill: &Arc<Fill>, asks: &[(&'static [u8], Vec<u8>)], teller: &Telle
     let class = if fill.alone { Class::Low } else { caller.class };
     let caller = Caller { timeout: None, attempts: None, class, ..caller };
     let mut inside = Inside::new(fill.fetch.body.clone(), Box::new(Take(Arc::clone(fill), Timer::default())));
-    let (mut answer, mut timer, closing) = (ResponseHead::default(), Timer::default(), AtomicBool::new(false));
+    let (mut answer, closing) = (ResponseHead::default(), AtomicBool::new(false));
+    let (mut timer, mut hedge_timer) = <(Timer, Timer)>::default();
     let now = clock::now();
     fill.state().requested = now;
     let errand = Errand {
@@ -271,6 +273,7 @@ async fn ask(fill: &Arc<Fill>, asks: &[(&'static [u8], Vec<u8>)], teller: &Telle
         client: Side::Inside(&mut inside),
         answer: &mut answer,
         timer: &mut timer,
+        hedge_timer: &mut hedge_timer,
         replay: Replay::default(),
         continued: false,
         opened: None,
@@ -302,36 +305,13 @@ impl Fill {
 
     /// The final head: what is to become of what follows.
     fn judge(&self, status: u16, written: &[u8], state: &mut State) -> Option<Phase> {
-        let cache = self.cache()?;
-        let now = clock::now();
+        let (cache, now) = (self.cache()?, clock::now());
         let sight = state.sight.take();
-        if let (304, true, Some(Sight { head: raw, degraded, .. })) = (status, state.conditional, &sight) {
-            if *degraded {
-                return Some(Phase::Again);
-            }
-            let about = About {
-                asked: &self.fetch.asked,
-                request: &self.fetch.fields,
-                keyed: self.fetch.keyed,
-                rules: &self.fetch.rules.rules,
-                times: state.times(now),
-            };
-            let refreshed = cache.store.refresh(&self.fetch.key, &dated(&raw.fields), &about);
-            let good = |stored: Arc<Stored>| {
-                let own = stored.head.terms.withheld(&raw.fields);
-                Phase::Good(stored, own)
-            };
-            return Some(refreshed.map_or(Phase::Again, good));
+        if let (304, true, Some(sight)) = (status, state.conditional, &sight) {
+            return Some(self.validated(sight, cache, state.times(now)));
         }
         if is_error(status) && self.spare(now).is_some_and(|spare| spare.may_replace_errors) {
-            let trail = sight.and_then(|sight| sight.trail);
-            let failure =
-                Failure { fell: Some(Trigger::AttemptsExhausted), placed: false, status: Some(status), trail };
-            if let Some(leader) = state.leader.take() {
-                leader.publish(Arc::new(Reply::Failed(failure.clone())));
-            }
-            self.slot.tell(Told::Failed(failure));
-            return Some(Phase::Drop);
+            return Some(self.failed(status, sight, state));
         }
         let head = parse(status, written)?;
         let length = match framing::response(status, false, &head.fields, Version::Http11) {
@@ -342,22 +322,10 @@ impl Fill {
         state.endless = length.is_none();
         let max = self.fetch.rules.max_object.min(cache.store.largest());
         let degraded = sight.as_ref().is_none_or(|sight| sight.degraded);
-        let fits = !degraded && length.is_none_or(|length| length <= max);
-        let sight = sight.filter(|_| fits);
-        if let Some((kept, Sight { head: raw, trail, .. })) =
-            sight.and_then(|sight| Some((self.storable(&sight.head, state, now)?, sight)))
+        if let Some(sight) = sight.filter(|_| !degraded && length.is_none_or(|length| length <= max))
+            && let Some(kept) = self.storable(&sight.head, state, now)
         {
-            let own = kept.terms.withheld(&raw.fields);
-            let kept = Arc::new(kept);
-            let filling = Filling::new(&cache.store.space, max);
-            let reader = filling.source().reader();
-            let reply = Reply::Coming { head: Arc::clone(&kept), len: length, source: filling.source() };
-            let reply = Arc::new(reply);
-            if let Some(leader) = &state.leader {
-                leader.publish(Arc::clone(&reply));
-            }
-            self.slot.tell(Told::Reply { reply, reader, own, trail });
-            return Some(Phase::Keep(filling, kept));
+            return Some(self.publish(kept, sight, length, Filling::new(&cache.store.space, max), state));
         }
         if let Some(leader) = state.leader.take() {
             match status {
@@ -370,6 +338,45 @@ impl Fill {
         let reader = filling.source().reader();
         self.slot.tell(Told::Passed { head: Box::new(head), reader });
         Some(Phase::Pass(filling))
+    }
+
+    /// What was kept is good still, says the provider.
+    fn validated(&self, sight: &Sight, cache: &Cache, times: Times) -> Phase {
+        if sight.degraded {
+            return Phase::Again;
+        }
+        let Fetch { asked, fields, keyed, rules, .. } = &self.fetch;
+        let about = About { asked, request: fields, keyed: *keyed, rules: &rules.rules, times };
+        let refreshed = cache.store.refresh(&self.fetch.key, &dated(&sight.head.fields), &about);
+        refreshed.map_or(Phase::Again, |stored| {
+            let own = stored.head.terms.withheld(&sight.head.fields);
+            Phase::Good(stored, own)
+        })
+    }
+
+    /// A provider's error, in whose place something is kept.
+    fn failed(&self, status: u16, sight: Option<Sight>, state: &mut State) -> Phase {
+        let trail = sight.and_then(|sight| sight.trail);
+        let failure = Failure { fell: Some(Trigger::AttemptsExhausted), placed: false, status: Some(status), trail };
+        if let Some(leader) = state.leader.take() {
+            leader.publish(Arc::new(Reply::Failed(failure.clone())));
+        }
+        self.slot.tell(Told::Failed(failure));
+        Phase::Drop
+    }
+
+    /// Gives everyone a reply that may be kept, while its body comes in.
+    fn publish(&self, kept: Head, sight: Sight, len: Option<u64>, filling: Filling, state: &State) -> Phase {
+        let Sight { head: raw, trail, .. } = sight;
+        let own = kept.terms.withheld(&raw.fields);
+        let kept = Arc::new(kept);
+        let reader = filling.source().reader();
+        let reply = Arc::new(Reply::Coming { head: Arc::clone(&kept), len, source: filling.source() });
+        if let Some(leader) = &state.leader {
+            leader.publish(Arc::clone(&reply));
+        }
+        self.slot.tell(Told::Reply { reply, reader, own, trail });
+        Phase::Keep(filling, kept)
     }
 
     /// The head as it is kept, if it may be.

@@ -6,6 +6,7 @@
 use super::{Errand, Next, Trip};
 use crate::clock;
 use crate::config::Rewrite;
+use crate::instant::Instant;
 use crate::observe::metrics::RouteMetrics;
 use crate::policy::ladder::{Kind, Share, So, Trigger, Walk};
 use crate::policy::retry::{self, Ended, Skip};
@@ -20,7 +21,7 @@ use crate::proxy::respond::{Came, Circumstances, Refused};
 use crate::proxy::{Stop, client, verdict, waiting};
 use crate::upstream::pool::Pool;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Where a request is on its route's ladder.
 #[derive(Debug)]
@@ -68,7 +69,10 @@ impl<'a> Trip<'a> {
 
     /// Begins on the rung `degraded` or the first one below it that can answer, else on the ordinary way.
     fn begin(&mut self, ladder: &'a Ladder, degraded: Option<usize>, lent: &Lent<'_>) -> Next {
-        let walk = Walk::begin(&ladder.policy, degraded, &self.so(self.ended, lent));
+        let walk = match degraded {
+            None => Walk::ordinary(),
+            Some(_) => Walk::begin(&ladder.policy, degraded, &self.so(self.ended, lent)),
+        };
         self.descent = Some(Descent { ladder, walk, fell: None, less: None, replay: None });
         if walk.at().is_some() {
             return Next::Rung;

@@ -83,7 +83,7 @@ async fn play(request: &str, limits: Limits, scene: impl AsyncFnOnce(Stage<'_>))
         client_idle: seconds(limits.client_idle),
         min_body_rate: limits.min_body_rate,
     };
-    let exchange = Exchange::new(Side::Http1(&mut up), &mut replay, Side::Http1(&mut down), &mut answer, terms, start);
+    let exchange = Exchange::new(Side::Http1(&mut up), &mut replay, Side::Http1(&mut down), &mut answer, &terms, start);
     scene(Stage { exchange, client, provider, start }).await;
 }
 
@@ -96,6 +96,13 @@ async fn pair() -> (TcpStream, Io) {
 }
 
 impl Stage<'_> {
+    /// Goes on under other terms.
+    fn change(&mut self, change: impl FnOnce(&mut Terms<'_>)) {
+        let mut terms = *self.exchange.terms;
+        change(&mut terms);
+        self.exchange.terms = Box::leak(Box::new(terms));
+    }
+
     /// Moves bytes until `there` says so.
     async fn until(&mut self, there: impl Fn(&Exchange<'_>) -> bool) {
         let exchange = &mut self.exchange;
@@ -171,7 +178,7 @@ async fn waiting_for_the_clients_body_counts_neither_for_the_route_nor_for_the_p
         stage.until(sent).await;
         // 30 s were the client's: the provider has its own time from now, and the route 30 s more.
         assert_eq!(stage.next(31), is(131.0, "FirstByte"));
-        stage.exchange.terms.first_byte = Duration::from_secs(500);
+        stage.change(|terms| terms.first_byte = Duration::from_secs(500));
         assert_eq!(stage.next(32), is(180.0, "Deadline { full: true }"));
     })
     .await;
@@ -226,7 +233,7 @@ async fn a_late_head_leaves_the_body_all_of_its_time() {
         stage.provider_sends(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n").await;
         stage.until(streams).await;
         assert_eq!(stage.next(90), is(150.0, "Idle"));
-        stage.exchange.terms.provider_idle = Duration::from_secs(1000);
+        stage.change(|terms| terms.provider_idle = Duration::from_secs(1000));
         assert_eq!(stage.next(91), is(390.0, "StreamTimeout"), "a stream's time begins with its head");
     })
     .await;
@@ -291,7 +298,7 @@ async fn a_tunnel_may_be_quiet_for_the_providers_idle_time_and_has_no_minimum_ra
 #[tokio::test]
 async fn a_deadline_that_passes_ends_the_exchange() {
     play(GET, LIMITS, async |mut stage| {
-        stage.exchange.terms.first_byte = Duration::from_millis(20);
+        stage.change(|terms| terms.first_byte = Duration::from_millis(20));
         let missed = stage.exchange.run(&mut Timer::default()).await.expect_err("nobody answers");
         assert!(matches!(missed, Broken::FirstByte), "{missed:?}");
     })

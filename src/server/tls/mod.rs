@@ -17,6 +17,7 @@ pub use certificates::{CertificateError, Facts};
 pub use handshake::{Failure, HandshakeError};
 
 use crate::config::{ListenerTls, Protocols, TlsVersion};
+use crate::instant::Instant;
 use crate::net::io::{Io, Socket};
 use crate::net::tls::{self, RootsError};
 use crate::observe::metrics::ListenerMetrics;
@@ -29,7 +30,7 @@ use rustls::server::{
 };
 use rustls::{HandshakeKind, ServerConfig, version};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 

@@ -38,7 +38,7 @@ impl Lookup for Silent {
 
 fn url(tls: bool, host: &str, port: u16) -> ProviderUrl {
     let scheme = if tls { Scheme::Https } else { Scheme::Http };
-    ProviderUrl { scheme, address: ProviderAddress::Tcp { host: host.to_owned(), port }, prefix: String::new() }
+    ProviderUrl::new(scheme, ProviderAddress::Tcp { host: host.to_owned(), port }, String::new())
 }
 
 fn plain(address: SocketAddr) -> Target {

@@ -5,6 +5,7 @@
 
 use super::{Multiplex, Shared, Terms};
 use crate::clock;
+use crate::instant::Instant;
 use crate::net::timer::Timer;
 use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
@@ -15,7 +16,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A stream of bytes that notes when something was read from it.

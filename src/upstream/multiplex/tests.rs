@@ -172,7 +172,7 @@ fn terms() -> Terms {
 
 fn url(address: SocketAddr, scheme: Scheme) -> ProviderUrl {
     let address = ProviderAddress::Tcp { host: address.ip().to_string(), port: address.port() };
-    ProviderUrl { scheme, address, prefix: String::new() }
+    ProviderUrl::new(scheme, address, String::new())
 }
 
 fn connections() -> ProviderConnections {

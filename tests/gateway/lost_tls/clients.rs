@@ -9,13 +9,14 @@ use http::Request;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, HandshakeKind};
 use sluice::clock;
+use sluice::instant::Instant;
 use std::fmt::Display;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 

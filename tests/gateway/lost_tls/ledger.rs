@@ -3,11 +3,12 @@
 use crate::world::{PATIENCE, lock};
 use aws_lc_rs::digest::{SHA256, digest};
 use sluice::clock;
+use sluice::instant::Instant;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// What everyone in the test knows.
