@@ -43,9 +43,9 @@ pub(super) struct Plain {
 #[inline]
 pub(super) fn plain_name(bytes: &[u8], at: usize) -> Option<Plain> {
     let block = block(bytes, at)?;
-    let [front, back] = halves(block.map(|byte| if is_plain(byte) { 0 } else { 0xff }));
+    let [front, back] = halves(each(block, |byte| if is_plain(byte) { 0 } else { 0xff }));
     // For these bytes this is lower case.
-    let lower = halves(block.map(|byte| byte | 0x20));
+    let lower = halves(each(block, |byte| byte | 0x20));
     let (len, words) = if front != 0 {
         (first(front), [lower[0] & below(front), 0])
     } else {
@@ -71,7 +71,7 @@ pub(super) const fn words(name: &[u8]) -> [u64; 2] {
 #[inline]
 fn end(bytes: &[u8], mut at: usize, belongs: impl Fn(u8) -> bool) -> usize {
     while let Some(block) = block(bytes, at) {
-        let [front, back] = halves(block.map(|byte| if belongs(byte) { 0 } else { 0xff }));
+        let [front, back] = halves(each(block, |byte| if belongs(byte) { 0 } else { 0xff }));
         if front != 0 {
             return at + first(front);
         }
@@ -86,6 +86,17 @@ fn end(bytes: &[u8], mut at: usize, belongs: impl Fn(u8) -> bool) -> usize {
 #[inline]
 fn block(bytes: &[u8], at: usize) -> Option<&[u8; 16]> {
     bytes.get(at..)?.first_chunk()
+}
+
+/// What `asked` gives for each byte. A loop, because the compiler keeps `map` of an array together only where it sees the whole
+/// program at once.
+#[inline]
+fn each(block: &[u8; 16], asked: impl Fn(u8) -> u8) -> [u8; 16] {
+    let mut answers = [0; 16];
+    for (answer, byte) in answers.iter_mut().zip(block) {
+        *answer = asked(*byte);
+    }
+    answers
 }
 
 #[inline]
