@@ -21,21 +21,25 @@ def fails(request, context):
     context.abort(grpc.StatusCode.FAILED_PRECONDITION, "not now: " + request.decode())
 
 
-def end(context):
-    """Set once the call has ended; also where it had by now, when nobody is called back any more."""
+def end(context, *words):
+    """Set once the call has ended, and said with these words; also where it had by now, when nobody is called back."""
     ended = threading.Event()
-    if not context.add_callback(ended.set):
+
+    def leave():
+        print(*words, flush=True)
         ended.set()
+
+    if not context.add_callback(leave):
+        leave()
     return ended
 
 
 def waits(request, context):
-    gone = end(context)
     print("waiting", request.decode(), context.time_remaining() is not None, flush=True)
+    gone = end(context, "gone", request.decode())
     # The client sees by these that the call has arrived.
     context.send_initial_metadata((("x-arrived", "yes"),))
     gone.wait(20)
-    print("gone", request.decode(), flush=True)
     return b"late"
 
 
@@ -49,13 +53,13 @@ def counts(request, context):
 
 
 def endless(request, context):
-    gone = end(context)
+    # A generator is not asked for more once its call has ended: what stands behind its loop may never be reached.
+    gone = end(context, "gone")
     number = 0
     while not gone.is_set():
         yield str(number).encode()
         number += 1
         gone.wait(0.01)
-    print("gone", flush=True)
 
 
 def talks(requests, context):
