@@ -1,7 +1,7 @@
 //! Counting, without a label lookup on the way of a request.
 //!
 //! A label is looked up once, when a configuration is built: [`Metrics::route`] and its siblings return handles that
-//! hold the resolved series, and a request only adds to atomics. The same name always gives the same handle, so counts
+//! hold the resolved series, and a request only adds to atomics, those of each request to its worker's own. The same name always gives the same handle, so counts
 //! survive a reload; [`Metrics::retain`] removes the series of names that are gone, so the label sets stay as large as
 //! the configuration. What an old request still reports through a removed handle goes nowhere, which is right: its
 //! series has been withdrawn.
@@ -9,6 +9,7 @@
 use super::exposition::{self, Exposition};
 use super::families::{self, CACHE_RESULTS, Family, LIMIT_KINDS, SECONDS, SHED_REASONS, STATUS_CLASSES};
 use super::process::ProcessCollector;
+use super::tally::{Tallies, Tally};
 use crate::policy::circuit;
 use crate::policy::class::Class;
 use crate::policy::ladder;
@@ -28,12 +29,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    requests: IntCounterVec,
-    request_duration: HistogramVec,
-    requests_in_flight: IntGaugeVec,
-    attempts: IntCounterVec,
-    attempt_duration: HistogramVec,
-    in_flight: IntGaugeVec,
+    requests: Tallies<{ STATUS_CLASSES.len() }>,
+    attempts: Tallies<{ Outcome::ALL.len() }>,
     request_queue: HistogramVec,
     queue_depth: IntGaugeVec,
     queue_capacity: IntGaugeVec,
@@ -81,9 +78,7 @@ pub struct RouteMetrics(Arc<RouteSeries>);
 #[derive(Debug)]
 struct RouteSeries {
     name: Box<str>,
-    by_class: [IntCounter; STATUS_CLASSES.len()],
-    duration: Histogram,
-    in_flight: IntGauge,
+    requests: Arc<Tally<{ STATUS_CLASSES.len() }>>,
     retries: IntCounterVec,
     // Reasons seen so far: a handful, all written in our source.
     by_reason: Mutex<Vec<(&'static str, IntCounter)>>,
@@ -107,9 +102,7 @@ pub struct ProviderMetrics(Arc<ProviderSeries>);
 #[derive(Debug)]
 struct ProviderSeries {
     name: Box<str>,
-    by_outcome: [IntCounter; Outcome::ALL.len()],
-    duration: Histogram,
-    in_flight: IntGauge,
+    attempts: Arc<Tally<{ Outcome::ALL.len() }>>,
     by_state: [IntGauge; circuit::State::ALL.len()],
     transitions: [IntCounter; circuit::State::ALL.len()],
     cooldown: Gauge,
@@ -204,12 +197,24 @@ impl Metrics {
     pub fn new() -> Self {
         let registry = Registry::new();
         let metrics = Metrics {
-            requests: counters(&registry, families::REQUESTS),
-            request_duration: histograms(&registry, families::REQUEST_DURATION),
-            requests_in_flight: gauges(&registry, families::REQUESTS_IN_FLIGHT),
-            attempts: counters(&registry, families::ATTEMPTS),
-            attempt_duration: histograms(&registry, families::ATTEMPT_DURATION),
-            in_flight: gauges(&registry, families::IN_FLIGHT),
+            requests: register(
+                &registry,
+                Tallies::new(
+                    families::REQUESTS,
+                    families::REQUEST_DURATION,
+                    families::REQUESTS_IN_FLIGHT,
+                    STATUS_CLASSES,
+                ),
+            ),
+            attempts: register(
+                &registry,
+                Tallies::new(
+                    families::ATTEMPTS,
+                    families::ATTEMPT_DURATION,
+                    families::IN_FLIGHT,
+                    Outcome::ALL.map(Outcome::as_str),
+                ),
+            ),
             request_queue: histograms(&registry, families::REQUEST_QUEUE),
             queue_depth: gauges(&registry, families::QUEUE_DEPTH),
             queue_capacity: gauges(&registry, families::QUEUE_CAPACITY),
@@ -358,9 +363,7 @@ impl Metrics {
     fn resolve_route(&self, name: &str) -> RouteMetrics {
         RouteMetrics(Arc::new(RouteSeries {
             name: name.into(),
-            by_class: STATUS_CLASSES.map(|class| self.requests.with_label_values(&[name, class])),
-            duration: self.request_duration.with_label_values(&[name]),
-            in_flight: self.requests_in_flight.with_label_values(&[name]),
+            requests: self.requests.of(name),
             retries: self.retries.clone(),
             by_reason: Mutex::default(),
             by_skip: Skip::ALL.map(|skip| self.retries_skipped.with_label_values(&[name, skip.as_str()])),
@@ -378,9 +381,7 @@ impl Metrics {
         use circuit::State;
         ProviderMetrics(Arc::new(ProviderSeries {
             name: name.into(),
-            by_outcome: Outcome::ALL.map(|outcome| self.attempts.with_label_values(&[name, outcome.as_str()])),
-            duration: self.attempt_duration.with_label_values(&[name]),
-            in_flight: self.in_flight.with_label_values(&[name]),
+            attempts: self.attempts.of(name),
             by_state: State::ALL.map(|state| self.circuit_state.with_label_values(&[name, state.as_str()])),
             transitions: State::ALL.map(|to| self.circuit_transitions.with_label_values(&[name, to.as_str()])),
             cooldown: self.cooldown.with_label_values(&[name]),
@@ -422,11 +423,7 @@ impl Metrics {
     // Only a series that is not there can fail to be removed, here and below.
     fn remove_route(&self, name: &str, route: &RouteMetrics) {
         route.0.withdrawn.store(true, Ordering::SeqCst);
-        for class in STATUS_CLASSES {
-            let _ = self.requests.remove_label_values(&[name, class]);
-        }
-        let _ = self.request_duration.remove_label_values(&[name]);
-        let _ = self.requests_in_flight.remove_label_values(&[name]);
+        self.requests.remove(name);
         for (reason, _) in locked(&route.0.by_reason).iter() {
             let _ = self.retries.remove_label_values(&[name, reason]);
         }
@@ -444,11 +441,7 @@ impl Metrics {
     }
 
     fn remove_provider(&self, name: &str) {
-        for outcome in Outcome::ALL {
-            let _ = self.attempts.remove_label_values(&[name, outcome.as_str()]);
-        }
-        let _ = self.attempt_duration.remove_label_values(&[name]);
-        let _ = self.in_flight.remove_label_values(&[name]);
+        self.attempts.remove(name);
         for state in circuit::State::ALL {
             let _ = self.circuit_state.remove_label_values(&[name, state.as_str()]);
             let _ = self.circuit_transitions.remove_label_values(&[name, state.as_str()]);
@@ -485,15 +478,13 @@ impl RouteMetrics {
     /// A request began.
     #[inline]
     pub fn begin(&self) {
-        self.0.in_flight.inc();
+        self.0.requests.begin();
     }
 
     /// It ended with `status`, or with `None` because the client left first.
     #[inline]
     pub fn end(&self, status: Option<u16>, took: Duration) {
-        self.0.in_flight.dec();
-        self.0.by_class[status_class(status)].inc();
-        self.0.duration.observe(took.as_secs_f64());
+        self.0.requests.end(status_class(status), took);
     }
 
     /// Another attempt follows one that ended for this reason: a word of a short list in our source.
@@ -578,21 +569,19 @@ impl ProviderMetrics {
     /// An attempt began.
     #[inline]
     pub fn begin(&self) {
-        self.0.in_flight.inc();
+        self.0.attempts.begin();
     }
 
     /// It ended.
     #[inline]
     pub fn end(&self, outcome: Outcome, took: Duration) {
-        self.0.in_flight.dec();
-        self.0.by_outcome[outcome_index(outcome)].inc();
-        self.0.duration.observe(took.as_secs_f64());
+        self.0.attempts.end(outcome_index(outcome), took);
     }
 
     /// Attempts under way now.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
-        u64::try_from(self.0.in_flight.get()).unwrap_or(0)
+        self.0.attempts.under_way()
     }
 
     /// Shows what it is like now.

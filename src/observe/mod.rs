@@ -7,6 +7,7 @@ mod lines;
 pub mod logs;
 pub mod metrics;
 mod process;
+mod tally;
 mod writer;
 
 pub use access::{Access, AttemptRecord};
