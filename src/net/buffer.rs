@@ -61,22 +61,26 @@ impl Inbound {
         if self.end - self.start >= max {
             return Poll::Pending;
         }
+        if io.poll_read_ready(cx)?.is_pending() {
+            return self.wait();
+        }
         self.make_room(max);
-        match io.poll_read(cx, &mut self.data[self.end..]) {
-            Poll::Ready(Ok(n)) => {
+        match io.poll_read(cx, &mut self.data[self.end..])? {
+            Poll::Ready(n) => {
                 self.end += n;
                 self.filled_up = self.end == self.data.len();
                 Poll::Ready(Ok(n))
             }
-            Poll::Pending => {
-                // While a provider thinks, or pauses in a stream, others read into the same bytes.
-                if self.data.len() == FOR_ANSWERS {
-                    self.rest();
-                }
-                Poll::Pending
-            }
-            failed @ Poll::Ready(Err(_)) => failed,
+            Poll::Pending => self.wait(),
         }
+    }
+
+    /// While a provider thinks, or pauses in a stream, others read into the same bytes.
+    fn wait(&mut self) -> Poll<io::Result<usize>> {
+        if self.data.len() == FOR_ANSWERS {
+            self.rest();
+        }
+        Poll::Pending
     }
 
     /// Gives back what a large body needed, once it is empty.

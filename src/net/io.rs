@@ -1,7 +1,7 @@
 //! One byte stream for every kind of connection, polled directly: no lock, no box, no channel on the plain path.
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::net::RecvFlags;
+use rustix::net::{RecvFlags, SendFlags};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -107,7 +107,7 @@ impl Io {
     pub fn is_silent(&mut self) -> bool {
         let mut byte = [0];
         if let Io::Plain(socket) = self {
-            return socket.try_take(&mut byte).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+            return socket.try_receive(&mut byte).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         }
         let mut cx = Context::from_waker(Waker::noop());
         // Not a matter of the task's budget: "used up" would look like silence.
@@ -139,6 +139,9 @@ impl Io {
     /// What the socket says, and for TLS a stream that ended without `close_notify`.
     #[inline]
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if let Io::Plain(socket) = self {
+            return socket.poll_receive(cx, buf);
+        }
         let mut read = ReadBuf::new(buf);
         let polled = Pin::new(self).poll_read_buf(cx, &mut read);
         polled.map(|done| done.map(|()| read.filled().len()))
@@ -284,6 +287,17 @@ impl Socket {
         }
     }
 
+    /// Whether something can be written; wakes the task when it can.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Socket::Tcp(stream) => stream.poll_write_ready(cx),
+            Socket::Unix(stream) => stream.poll_write_ready(cx),
+        }
+    }
+
     /// The address of the other end, where it has one that tells machines apart.
     pub fn peer(&self) -> Option<SocketAddr> {
         match self {
@@ -316,21 +330,38 @@ impl Socket {
         self.receive(buf, RecvFlags::empty()).await
     }
 
-    /// Takes what has arrived, if anything has; 0 is the peer's end of stream.
-    fn try_take(&self, buf: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Socket::Tcp(stream) => stream.try_read(buf),
-            Socket::Unix(stream) => stream.try_read(buf),
+    /// Takes what has arrived, or wakes the task when something has; 0 is the peer's end of stream.
+    #[inline]
+    fn poll_receive(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            match self.try_receive(buf) {
+                // Ready again at once where something has come meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.poll_read_ready(cx))?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                received => return Poll::Ready(received),
+            }
         }
+    }
+
+    /// Takes what has arrived, if anything has; 0 is the peer's end of stream.
+    #[inline]
+    fn try_receive(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let (room, mut received) = (buf.len(), None);
+        let done = self.try_read(|| {
+            // Straight to the kernel: the C library's calls are points where a thread can be cancelled, and pay for that.
+            let (bytes, _) = rustix::net::recv(self, buf, RecvFlags::empty())?;
+            received = Some(bytes);
+            // What leaves room was all there is: said like this, the next read waits for more instead of finding nothing.
+            let is_all = 0 < bytes && bytes < room;
+            if is_all { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        received.map_or_else(|| done.map(|()| 0), Ok)
     }
 
     /// Writes some of `buf`, if the kernel takes any now.
     #[inline]
-    fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
-        match self {
-            Socket::Tcp(stream) => stream.try_write(buf),
-            Socket::Unix(stream) => stream.try_write(buf),
-        }
+    fn try_send(&self, buf: &[u8]) -> io::Result<usize> {
+        self.try_write(|| Ok(rustix::net::send(self, buf, SendFlags::NOSIGNAL)?))
     }
 
     async fn receive(&self, buf: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
@@ -352,10 +383,21 @@ impl Socket {
         }
     }
 
-    fn try_read<T>(&self, read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    /// Reads with a call of its own, if there is something; [`io::ErrorKind::WouldBlock`] means that there is not.
+    #[inline]
+    pub(super) fn try_read<T>(&self, read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         match self {
             Socket::Tcp(stream) => stream.try_io(Interest::READABLE, read),
             Socket::Unix(stream) => stream.try_io(Interest::READABLE, read),
+        }
+    }
+
+    /// Writes with a call of its own, if the kernel takes something; [`io::ErrorKind::WouldBlock`] means that it does not.
+    #[inline]
+    pub(super) fn try_write<T>(&self, write: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        match self {
+            Socket::Tcp(stream) => stream.try_io(Interest::WRITABLE, write),
+            Socket::Unix(stream) => stream.try_io(Interest::WRITABLE, write),
         }
     }
 
@@ -404,7 +446,7 @@ impl AsyncWrite for Socket {
         let socket = self.get_mut();
         // What is short mostly fits, and then nobody has to be noted down who is woken when it does.
         if buf.len() <= SHORT {
-            match socket.try_write(buf) {
+            match socket.try_send(buf) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
             }

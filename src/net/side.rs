@@ -359,4 +359,12 @@ impl Source for Side<'_> {
     fn trailers(&self) -> Option<&Fields> {
         Side::trailers(self)
     }
+
+    #[inline]
+    fn wire(&mut self) -> Option<&mut Wire> {
+        match self {
+            Side::Http1(wire) => Some(wire),
+            Side::Http2(_) | Side::Inside(_) => None,
+        }
+    }
 }
