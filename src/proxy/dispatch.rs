@@ -341,8 +341,7 @@ impl<'a> Trip<'a> {
                 lent.replay.rewind_for_good();
             }
         } else if let Some(hedge) = self.hedges(&lease, lent) {
-            // Apart, because every request would carry the room for it.
-            return Box::pin(self.hedged(lease, hedge, lent, record)).await;
+            return self.hedged(lease, hedge, lent, record).await;
         }
         lent.probe = lease.take_probe();
         let trip = &*self;
@@ -419,7 +418,9 @@ impl<'a> Trip<'a> {
         let Pair { ended, scouted, mut beside } = self.both(&lease, (after, &mut alarm), &begun, lent, record).await;
         *lent.hedge_timer = alarm;
         lease.put_back(lent.probe.take());
-        lent.now = clock::now();
+        if begun.get().is_some() {
+            lent.now = clock::now();
+        }
         self.was_awaited(lent);
         self.made += u32::from(begun.get().is_some());
         if let (Ok(None), None, Some(begun)) = (&scouted, &beside, begun.get()) {
@@ -468,7 +469,7 @@ impl<'a> Trip<'a> {
             }
             Ok(None)
         };
-        let mut second = pin!(Some(self.second(after, alarm, lease.provider.id(), &body, worker, begun)));
+        let mut second = pin!(Some(self.second((lease.since, after, alarm), lease.provider.id(), &body, worker, begun)));
         let Pair { ended, scouted, beside } = {
             let (mut terms, onward) = self.terms(&lease.provider, lease.since, &elsewhere);
             terms.committed = Some(&committed);
@@ -504,18 +505,29 @@ impl<'a> Trip<'a> {
         Pair { ended, scouted, beside }
     }
 
-    /// The attempt beside the first: waits until it is due, takes a lease if one is to be had, and goes as far as the head.
+    /// The attempt beside the first, once that has taken so long.
     async fn second(
         &self,
-        after: Duration,
-        alarm: &mut Timer,
+        (since, after, alarm): (Instant, Duration, &mut Timer),
         first: ProviderId,
         body: &[u8],
         worker: usize,
         begun: &OnceLock<(Arc<Provider>, Instant)>,
     ) -> Scouted {
-        let due = clock::after(clock::now(), after);
-        poll_fn(|cx| alarm.poll(cx, due, clock::now())).await;
+        let (due, mut just_begun) = (clock::after(since, after), Some(since));
+        poll_fn(|cx| alarm.poll(cx, due, just_begun.take().unwrap_or_else(clock::now))).await;
+        // Apart, because every request would carry the room for it, and hardly any comes this far.
+        Box::pin(self.beside(first, body, worker, begun)).await
+    }
+
+    /// Takes a lease if one is to be had, and goes as far as the head.
+    async fn beside(
+        &self,
+        first: ProviderId,
+        body: &[u8],
+        worker: usize,
+        begun: &OnceLock<(Arc<Provider>, Instant)>,
+    ) -> Scouted {
         let now = clock::now();
         let affordable = self.retry.hedge.is_some_and(|hedge| self.pool.spending().hedge(hedge.budget, now));
         let label = || self.errand.label();

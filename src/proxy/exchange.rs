@@ -191,6 +191,8 @@ pub struct Exchange<'a> {
     down_pump: Pump,
     phase: Phase,
     began: Instant,
+    /// It was only just begun: it is as late as it was then.
+    is_new: bool,
     interims: u32,
     /// Bytes of all their heads.
     interim_bytes: usize,
@@ -302,6 +304,7 @@ impl<'a> Exchange<'a> {
             down_pump: Pump::default(),
             phase: Phase::Head,
             began: now,
+            is_new: true,
             interims: 0,
             interim_bytes: 0,
             continued: false,
@@ -678,7 +681,7 @@ impl<'a> Exchange<'a> {
 
     /// Whether a deadline has passed; wakes up for the next one.
     fn watch_time(&mut self, timer: &mut Timer, cx: &mut Context<'_>) -> Poll<Result<Ended, Broken>> {
-        let now = clock::now();
+        let now = if std::mem::take(&mut self.is_new) { self.began } else { clock::now() };
         self.note_time(now);
         let (deadline, missed) = self.next_deadline(now);
         if deadline <= now {
