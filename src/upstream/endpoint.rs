@@ -27,8 +27,10 @@ pub struct Endpoint {
     lost: Option<Arc<Notify>>,
 }
 
-/// One worker's connections. The lock is never contended: only that worker's thread takes it.
+/// One worker's connections. The lock is never contended: only that worker's thread takes it. Nor does it share a cache line
+/// with its neighbour's; processors fetch two at a time.
 #[derive(Debug)]
+#[repr(align(128))]
 struct Shelf {
     idle: Mutex<Idle<Box<Wire>>>,
     /// Those of HTTP/2, in use and idle.
@@ -111,10 +113,9 @@ impl Endpoint {
     ///
     /// Where few places are left, the next connection is opened in the background.
     pub fn acquire(&self, worker: usize, now: Instant) -> Option<Hand> {
-        if let Some(seat) = self.workers[worker].shared.seat(now) {
-            return Some(Hand::Http2(seat));
-        }
-        self.reuse(worker, now).map(Hand::Http1)
+        let seat = || self.workers[worker].shared.seat(now);
+        let seat = if self.approach.never_shares() { None } else { seat() };
+        seat.map(Hand::Http2).or_else(|| self.reuse(worker, now).map(Hand::Http1))
     }
 
     /// Opens a connection by `deadline`, speaking what the provider speaks; for HTTP/2, as few as all who ask need. Opening

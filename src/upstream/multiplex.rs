@@ -83,8 +83,9 @@ pub(super) struct Terms {
     pub(super) ping_answer: Duration,
 }
 
-/// One worker's HTTP/2 connections to one provider.
+/// One worker's HTTP/2 connections to one provider, in cache lines of their own.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(super) struct Multiplex {
     approach: Arc<Approach>,
     /// Only the worker's thread takes it, and the thread that drops the endpoint.
@@ -174,6 +175,11 @@ impl Approach {
         let places = AtomicUsize::new(terms.streams.min(PLACES_UNTOLD));
         let known = AtomicU8::new(if speaks == Speaks::Http2 { HTTP2 } else { UNKNOWN });
         Approach { target, speaks, terms, known, places }
+    }
+
+    /// Whether no connection ever is one to share.
+    pub(super) fn never_shares(&self) -> bool {
+        matches!(self.speaks, Speaks::Http1)
     }
 
     /// Whether the next connection may be one to share.

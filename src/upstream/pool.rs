@@ -897,7 +897,7 @@ impl Drop for Waiting {
 
 impl Lease {
     fn begin(grant: Grant, purpose: Purpose, queued: Duration, held: Option<Held>, now: Instant) -> Self {
-        let provider = Arc::clone(&grant.provider);
+        let provider = Arc::clone(grant.provider());
         provider.metrics.begin();
         provider.state.began(purpose, now);
         Lease { provider, since: now, queued, probe: grant.is_probe(), held, grant: Some(grant) }

@@ -74,8 +74,7 @@ pub struct Grant {
     admitted: Option<circuit::Permit>,
     /// A turn of the pace was taken for it.
     paced: bool,
-    pub(super) provider: Arc<Provider>,
-    _place: Permit<State>,
+    place: Permit<Provider>,
 }
 
 /// What an attempt shows of its provider while a circuit waits for that: lent by the lease, so that it can be told before the
@@ -394,14 +393,8 @@ impl State {
         }
         self.changed();
     }
-}
 
-impl Owner for State {
-    fn room(&self) -> &Room {
-        &self.room
-    }
-
-    /// In turn, so that none of several pools is always the first.
+    /// A place has become free: the lines that want one are told in turn, so that none of several pools is always the first.
     fn freed(&self) {
         let (lines, now) = (self.lines.load(), clock::now());
         let first = self.turn.load(Ordering::Relaxed);
@@ -410,6 +403,16 @@ impl Owner for State {
                 self.turn.store(at + 1, Ordering::Relaxed);
             }
         }
+    }
+}
+
+impl Owner for Provider {
+    fn room(&self) -> &Room {
+        &self.state.room
+    }
+
+    fn freed(&self) {
+        self.state.freed();
     }
 }
 
@@ -443,11 +446,16 @@ impl Grant {
     /// Where there is none; with what was taken in vain, which gives itself back when it is dropped.
     pub(super) fn take(provider: &Arc<Provider>, queued: bool, now: Instant) -> Result<Grant, Option<Grant>> {
         let state = &provider.state;
-        let place = Permit::take(state, queued, state.most(now)).ok_or(None)?;
-        let mut grant = Grant { admitted: None, paced: false, provider: Arc::clone(provider), _place: place };
+        let place = Permit::take(provider, queued, state.most(now)).ok_or(None)?;
+        let mut grant = Grant { admitted: None, paced: false, place };
         grant.admitted = state.breaker.admit(now);
         grant.paced = grant.admitted.is_some() && state.pace.take(now).is_ok();
         if grant.paced { Ok(grant) } else { Err(Some(grant)) }
+    }
+
+    /// Whose it is.
+    pub(super) fn provider(&self) -> &Arc<Provider> {
+        self.place.owner()
     }
 
     /// Whether it decides over a circuit.
@@ -459,14 +467,14 @@ impl Grant {
     pub(super) fn report(&mut self, verdict: Verdict, now: Instant) {
         self.paced = false;
         if let Some(permit) = self.admitted.take() {
-            self.provider.state.judge(permit, verdict, now);
+            self.provider().state.judge(permit, verdict, now);
         }
     }
 
     /// Lends what it shows of a circuit that waits for it.
     pub(super) fn take_probe(&mut self, since: Instant) -> Option<Probe> {
         let permit = Some(self.admitted.take_if(|permit| permit.is_probe())?);
-        Some(Probe { since, permit, provider: Arc::clone(&self.provider) })
+        Some(Probe { since, permit, provider: Arc::clone(self.provider()) })
     }
 
     /// Takes it back: nothing was told yet.
@@ -477,7 +485,7 @@ impl Grant {
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        let state = &self.provider.state;
+        let state = &self.place.owner().state;
         if self.paced {
             state.pace.give_back();
         }
