@@ -3,6 +3,7 @@
 use super::side::Side;
 use super::wire::ReadError;
 use crate::http1::fields::Fields;
+use std::borrow::Cow;
 use std::io;
 use std::task::{Context, Poll};
 
@@ -87,7 +88,11 @@ impl Pump {
             }
             match source.poll_body(cx) {
                 Poll::Ready(Ok(0)) => {
-                    sink.finish(source.trailers().map(|trailers| trailers.without(withheld)).as_ref());
+                    let passing = source.trailers().map(|trailers| {
+                        let all = !trailers.iter().any(|(_, name, _)| withheld(name));
+                        if all { Cow::Borrowed(trailers) } else { Cow::Owned(trailers.without(withheld)) }
+                    });
+                    sink.finish(passing.as_deref());
                     self.ended = true;
                 }
                 Poll::Ready(Ok(n)) => match source.poll_send_to(cx, sink, n) {

@@ -135,7 +135,8 @@ impl Stream {
         let Receiving::Head(answer) = &mut self.receiving else {
             return Poll::Ready(Err(HeadReadError::Ended { partial: false }));
         };
-        let read = if let Poll::Ready(Some(interim)) = answer.poll_informational(cx) {
+        // It tells of the final one as well, and wakes up for either.
+        let read = if let Some(interim) = ready!(answer.poll_informational(cx)) {
             let (parts, ()) = interim.map_err(|error| head_error(&error))?.into_parts();
             heads::answer(head, &parts, false, max, None)
         } else {
