@@ -2,8 +2,6 @@
 
 use super::side::Side;
 use super::wire::ReadError;
-use crate::http1::fields::Fields;
-use std::borrow::Cow;
 use std::io;
 use std::task::{Context, Poll};
 
@@ -48,8 +46,10 @@ pub trait Source {
     /// Says that `n` bytes of body were used.
     fn use_body(&mut self, n: usize);
 
-    /// The trailers of a complete body.
-    fn trailers(&self) -> Option<&Fields>;
+    /// Ends the body at `sink`, with the trailers that came behind it but for those whose names are `withheld`.
+    fn end_at(&mut self, sink: &mut Side<'_>, _withheld: &dyn Fn(&[u8]) -> bool) {
+        sink.finish(None);
+    }
 }
 
 // === impl Pump ===
@@ -88,11 +88,7 @@ impl Pump {
             }
             match source.poll_body(cx) {
                 Poll::Ready(Ok(0)) => {
-                    let passing = source.trailers().map(|trailers| {
-                        let all = !trailers.iter().any(|(_, name, _)| withheld(name));
-                        if all { Cow::Borrowed(trailers) } else { Cow::Owned(trailers.without(withheld)) }
-                    });
-                    sink.finish(passing.as_deref());
+                    source.end_at(sink, withheld);
                     self.ended = true;
                 }
                 Poll::Ready(Ok(n)) => match source.poll_send_to(cx, sink, n) {
