@@ -35,7 +35,7 @@ struct Form {
 /// A line, and what was made of it.
 struct Line {
     hash: u64,
-    line: Bytes,
+    bytes: Bytes,
     name: HeaderName,
     value: HeaderValue,
 }
@@ -135,13 +135,13 @@ fn field(slots: &mut [Slot<Line>], line: &[u8], hash: u64) -> Option<(HeaderName
     let slot = &mut slots[place(hash, LINES_KEPT)];
     if let Some(known) = &slot.known
         && known.hash == hash
-        && known.line == line
+        && known.bytes == line
     {
         return Some((known.name.clone(), known.value.clone()));
     }
     let (name, value) = read(line)?;
     if slot.next == hash && !value.is_sensitive() {
-        slot.known = Some(Line { hash, line: Bytes::copy_from_slice(line), name: name.clone(), value: value.clone() });
+        slot.known = Some(Line { hash, bytes: Bytes::copy_from_slice(line), name: name.clone(), value: value.clone() });
     }
     slot.next = hash;
     Some((name, value))
