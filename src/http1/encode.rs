@@ -1,6 +1,6 @@
 //! Putting messages on the wire: heads field by field, bodies in the framing we chose.
 
-use super::fields::{Fields, Known};
+use super::fields::{Fields, Known, recognise};
 use super::framing::Length;
 
 /// Puts the framing on a body.
@@ -77,7 +77,7 @@ pub fn last_chunk(out: &mut Vec<u8>, trailers: Option<&Fields>) {
 /// The trailer fields that may pass, a line each.
 pub fn trailers(out: &mut Vec<u8>, trailers: &Fields) {
     for (known, name, value) in trailers.iter() {
-        if may_trail(known, name) {
+        if known == Known::Other && !is_refused_behind(name) {
             field(out, name, value);
         }
     }
@@ -85,7 +85,12 @@ pub fn trailers(out: &mut Vec<u8>, trailers: &Fields) {
 
 /// Whether a field may stand in a trailer section: not framing, routing, authentication or what we write ourselves
 /// (RFC 9110 §6.5.1).
-fn may_trail(known: Known, name: &[u8]) -> bool {
+pub fn may_trail(name: &[u8]) -> bool {
+    recognise(name) == Known::Other && !is_refused_behind(name)
+}
+
+/// Of the fields that we do not treat apart, those that may not.
+fn is_refused_behind(name: &[u8]) -> bool {
     let refused: [&[u8]; 11] = [
         b"authorization",
         b"cache-control",
@@ -99,7 +104,7 @@ fn may_trail(known: Known, name: &[u8]) -> bool {
         b"proxy-authorization",
         b"www-authenticate",
     ];
-    known == Known::Other && !refused.iter().any(|refused| name.eq_ignore_ascii_case(refused))
+    refused.iter().any(|refused| name.eq_ignore_ascii_case(refused))
 }
 
 /// `number` in lower-case hexadecimal without leading zeros.

@@ -129,7 +129,11 @@ impl Fields {
 
     /// Whether the comma-separated list in the fields of this name has `token` (any case), as `Connection: close` has.
     pub fn lists(&self, known: Known, token: &[u8]) -> bool {
-        self.has(known) && self.values(known).flat_map(elements).any(|element| element.eq_ignore_ascii_case(token))
+        // Mostly it is all there is.
+        let has = |list: &[u8]| {
+            list.eq_ignore_ascii_case(token) || elements(list).any(|element| element.eq_ignore_ascii_case(token))
+        };
+        self.has(known) && self.values(known).any(has)
     }
 
     /// Whether the lists in the fields of this name have more than `max` elements together, empty ones included.

@@ -183,14 +183,33 @@ pub fn answer(
     Ok(())
 }
 
-/// The trailers that came.
+/// Whether trailers are what they may be.
 ///
 /// # Errors
 /// What is wrong with them.
-pub fn trailers(map: &HeaderMap) -> Result<Fields, &'static str> {
+pub fn are_valid(trailers: &HeaderMap) -> Result<(), &'static str> {
+    trailers.iter().try_for_each(|(name, value)| is_valid(name, value.as_bytes()))
+}
+
+/// The trailers that came, but for those whose names are `withheld`.
+pub fn trailer_fields(map: &HeaderMap, withheld: &dyn Fn(&[u8]) -> bool) -> Fields {
     let mut fields = Fields::default();
-    push_all(&mut fields, map)?;
-    Ok(fields)
+    for (name, value) in map.iter().filter(|(name, _)| !withheld(name.as_str().as_bytes())) {
+        fields.push(name.as_str().as_bytes(), value.as_bytes());
+    }
+    fields
+}
+
+/// Of the trailers that came in HTTP/2 those that may pass on in it.
+pub fn passing_trailers(mut map: HeaderMap, withheld: &dyn Fn(&[u8]) -> bool) -> HeaderMap {
+    let stays = |name: &HeaderName| {
+        let name = name.as_str().as_bytes();
+        !encode::may_trail(name) || withheld(name)
+    };
+    for name in map.keys().filter(|name| stays(name)).cloned().collect::<Vec<_>>() {
+        map.remove(name);
+    }
+    map
 }
 
 /// The trailers that may pass on.
@@ -297,6 +316,29 @@ mod tests {
         let head = parsed(request).expect("a WebSocket");
         assert_eq!(head.method(), "GET");
         assert!(head.fields.lists(Known::Upgrade, b"websocket") && head.fields.lists(Known::Connection, b"upgrade"));
+    }
+
+    #[test]
+    fn trailers_that_pass_on_are_the_same_by_either_way() {
+        let mut map = HeaderMap::new();
+        let names =
+            ["grpc-status", "authorization", "x-own", "content-length", "x-request-id", "grpc-message", "x-own"];
+        for name in names {
+            map.append(name, name.parse().expect("a value"));
+        }
+        let withheld = |name: &[u8]| name == b"grpc-message";
+        let passing = passing_trailers(map.clone(), &withheld);
+        assert_eq!(passing.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["grpc-status", "x-own"]);
+        assert_eq!(passing.get_all("x-own").iter().count(), 2);
+        assert_eq!(passing, trailer_map(&trailer_fields(&map, &withheld)));
+    }
+
+    #[test]
+    fn trailers_are_held_to_what_fields_are() {
+        let trailers =
+            |value: &'static str| HeaderMap::from_iter([(header::ETAG, http::HeaderValue::from_static(value))]);
+        assert_eq!(are_valid(&trailers("a b")), Ok(()));
+        assert!(are_valid(&trailers(" a")).is_err() && are_valid(&trailers("a\t")).is_err());
     }
 
     #[test]

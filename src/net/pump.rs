@@ -3,7 +3,6 @@
 use super::pipe::Pipe;
 use super::side::Side;
 use super::wire::{ReadError, Wire};
-use crate::http1::fields::Fields;
 use std::io;
 use std::task::{Context, Poll};
 
@@ -51,8 +50,10 @@ pub trait Source {
     /// Says that `n` bytes of body were used.
     fn use_body(&mut self, n: usize);
 
-    /// The trailers of a complete body.
-    fn trailers(&self) -> Option<&Fields>;
+    /// Ends the body at `sink`, with the trailers that came behind it but for those whose names are `withheld`.
+    fn end_at(&mut self, sink: &mut Side<'_>, _withheld: &dyn Fn(&[u8]) -> bool) {
+        sink.finish(None);
+    }
 
     /// The connection that it comes from, where nobody else has to see it.
     fn wire(&mut self) -> Option<&mut Wire> {
@@ -101,7 +102,7 @@ impl Pump {
             }
             match source.poll_body(cx) {
                 Poll::Ready(Ok(0)) => {
-                    sink.finish(source.trailers().map(|trailers| trailers.without(withheld)).as_ref());
+                    source.end_at(sink, withheld);
                     self.ended = true;
                 }
                 Poll::Ready(Ok(n)) => match source.poll_send_to(cx, sink, n) {

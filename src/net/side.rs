@@ -126,11 +126,6 @@ impl Side<'_> {
         either!(self, side => side.body_read)
     }
 
-    /// The trailers of a complete body.
-    pub fn trailers(&self) -> Option<&Fields> {
-        either!(self, side => side.trailers(), _ => None)
-    }
-
     /// Whether trailers may come behind the body.
     pub fn may_trail(&self) -> bool {
         matches!(self, Side::Http2(_))
@@ -356,8 +351,15 @@ impl Source for Side<'_> {
         Side::use_body(self, n);
     }
 
-    fn trailers(&self) -> Option<&Fields> {
-        Side::trailers(self)
+    fn end_at(&mut self, sink: &mut Side<'_>, withheld: &dyn Fn(&[u8]) -> bool) {
+        match (sink, self) {
+            (Side::Http2(sink), Side::Http2(source)) => sink.finish_with(source.take_trailers(withheld)),
+            (sink, Side::Http2(source)) => sink.finish(source.trailers(withheld).as_ref()),
+            (sink, Side::Http1(source)) => {
+                sink.finish(source.trailers().map(|trailers| trailers.without(withheld)).as_ref());
+            }
+            (sink, Side::Inside(_)) => sink.finish(None),
+        }
     }
 
     #[inline]

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -36,7 +36,7 @@ pub struct Stream {
     unopened: bool,
     /// Received and not used yet.
     piece: Bytes,
-    trailers: Option<Fields>,
+    trailers: Option<HeaderMap>,
     reading: Reading,
     read_limit: u64,
     /// Where a head is written to before it is sent.
@@ -135,7 +135,8 @@ impl Stream {
         let Receiving::Head(answer) = &mut self.receiving else {
             return Poll::Ready(Err(HeadReadError::Ended { partial: false }));
         };
-        let read = if let Poll::Ready(Some(interim)) = answer.poll_informational(cx) {
+        // It tells of the final one as well, and wakes up for either.
+        let read = if let Some(interim) = ready!(answer.poll_informational(cx)) {
             let (parts, ()) = interim.map_err(|error| head_error(&error))?.into_parts();
             heads::answer(head, &parts, false, max, None)
         } else {
@@ -174,8 +175,8 @@ impl Stream {
             if let Some(piece) = ready!(body.poll_data(cx)) {
                 self.piece = piece.map_err(|error| read_error(&error))?;
             } else {
-                let trailers = ready!(body.poll_trailers(cx)).map_err(|error| read_error(&error))?;
-                self.trailers = trailers.map(|map| heads::trailers(&map)).transpose().map_err(ReadError::Framing)?;
+                self.trailers = ready!(body.poll_trailers(cx)).map_err(|error| read_error(&error))?;
+                self.trailers.as_ref().map_or(Ok(()), heads::are_valid).map_err(ReadError::Framing)?;
                 self.reading = Reading::Done;
             }
         }
@@ -261,9 +262,14 @@ impl Stream {
         }
     }
 
-    /// The trailers of a complete body.
-    pub fn trailers(&self) -> Option<&Fields> {
-        self.trailers.as_ref()
+    /// The trailers of a complete body, but for those whose names are `withheld`.
+    pub fn trailers(&self, withheld: &dyn Fn(&[u8]) -> bool) -> Option<Fields> {
+        self.trailers.as_ref().map(|map| heads::trailer_fields(map, withheld))
+    }
+
+    /// The same for another stream, without a copy: those that may pass on.
+    pub fn take_trailers(&mut self, withheld: &dyn Fn(&[u8]) -> bool) -> Option<HeaderMap> {
+        self.trailers.take().map(|map| heads::passing_trailers(map, withheld))
     }
 
     /// Ready when the peer has given the stream up, or its connection is gone.
@@ -434,11 +440,15 @@ impl Stream {
 
     /// Ends the body, with trailers where there are some.
     pub fn finish(&mut self, trailers: Option<&Fields>) {
+        self.finish_with(trailers.map(heads::trailer_map));
+    }
+
+    /// The same with trailers of another stream.
+    pub fn finish_with(&mut self, trailers: Option<HeaderMap>) {
         if !self.open {
             return;
         }
-        let trailers = trailers.map(heads::trailer_map).filter(|map| !map.is_empty());
-        match (trailers, &mut self.send) {
+        match (trailers.filter(|map| !map.is_empty()), &mut self.send) {
             (Some(map), Some(send)) => {
                 if let Err(error) = send.send_trailers(map) {
                     tracing::debug!(%error, "trailers could not be sent");

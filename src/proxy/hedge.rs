@@ -9,7 +9,6 @@ use super::attempt::{self, Failed};
 use super::exchange::{Broken, Ended, Terms};
 use super::forward::Onward;
 use crate::clock;
-use crate::http1::fields::Fields;
 use crate::http1::framing::Length;
 use crate::http1::head::ResponseHead;
 use crate::instant::Instant;
@@ -159,10 +158,6 @@ impl Source for Whole<'_> {
 
     fn use_body(&mut self, n: usize) {
         self.0 = &self.0[n..];
-    }
-
-    fn trailers(&self) -> Option<&Fields> {
-        None
     }
 }
 

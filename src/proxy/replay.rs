@@ -4,7 +4,6 @@
 //! begins with what is kept and goes on with what the client still has. Beyond the bound the body streams, and the request
 //! can no longer be sent again: [`Replay::is_whole`] says so, and whoever gives a retry up for it tells the client.
 
-use crate::http1::fields::Fields;
 use crate::net::pump::Source;
 use crate::net::side::Side;
 use crate::net::wire::ReadError;
@@ -173,8 +172,8 @@ impl Source for Upload<'_, '_> {
         }
     }
 
-    fn trailers(&self) -> Option<&Fields> {
-        self.client.trailers()
+    fn end_at(&mut self, sink: &mut Side<'_>, withheld: &dyn Fn(&[u8]) -> bool) {
+        self.client.end_at(sink, withheld);
     }
 }
 

@@ -283,10 +283,6 @@ impl Source for Content {
             }
         }
     }
-
-    fn trailers(&self) -> Option<&Fields> {
-        None
-    }
 }
 
 /// Bytes of a body that goes out in one write with its head.
