@@ -203,8 +203,8 @@ mod tests {
         (flow, reads.join().expect("it read everything"))
     }
 
-    fn after_head(body: Vec<u8>) -> Vec<u8> {
-        [&b"a head\r\n\r\n"[..], &body].concat()
+    fn after_head(body: &[u8]) -> Vec<u8> {
+        [&b"a head\r\n\r\n"[..], body].concat()
     }
 
     fn spare_and_lent() -> (usize, usize) {
@@ -216,7 +216,7 @@ mod tests {
         for _ in 0..2 {
             let (flow, got) = moved(9_000_001, 9_000_001).await;
             assert!(matches!(flow, Flow::Done), "{flow:?}");
-            assert!(got == after_head(bytes(9_000_001)), "{} bytes", got.len());
+            assert!(got == after_head(&bytes(9_000_001)), "{} bytes", got.len());
             assert_eq!(spare_and_lent(), (1, 0));
         }
     }
@@ -224,7 +224,7 @@ mod tests {
     #[tokio::test]
     async fn a_short_body_needs_no_pipe() {
         let (flow, got) = moved(60_000, 60_000).await;
-        assert!(matches!(flow, Flow::Done) && got == after_head(bytes(60_000)), "{flow:?}");
+        assert!(matches!(flow, Flow::Done) && got == after_head(&bytes(60_000)), "{flow:?}");
         assert_eq!(spare_and_lent(), (0, 0));
     }
 
@@ -232,7 +232,7 @@ mod tests {
     async fn a_body_that_breaks_off_is_passed_on_as_far_as_it_came() {
         let (flow, got) = moved(9_000_001, 5_000_000).await;
         assert!(matches!(flow, Flow::SourceFailed(ReadError::Ended)), "{flow:?}");
-        assert!(got == after_head(bytes(5_000_000)), "{} bytes", got.len());
+        assert!(got == after_head(&bytes(5_000_000)), "{} bytes", got.len());
         assert_eq!(LENT.get(), 0);
     }
 
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(all.len(), MOST_LENT);
         assert!(Pipe::borrow().is_none());
         let (flow, got) = moved(9_000_001, 9_000_001).await;
-        assert!(matches!(flow, Flow::Done) && got == after_head(bytes(9_000_001)), "{flow:?}");
+        assert!(matches!(flow, Flow::Done) && got == after_head(&bytes(9_000_001)), "{flow:?}");
         all.into_iter().for_each(Pipe::give_back);
         assert_eq!(spare_and_lent(), (MOST_SPARE, 0));
     }

@@ -131,7 +131,9 @@ impl Pump {
         let pipe = self.pipe.as_mut()?;
         loop {
             if pipe.is_empty() && source.body_is_done() {
-                self.pipe.take().map(Pipe::give_back);
+                if let Some(pipe) = self.pipe.take() {
+                    pipe.give_back();
+                }
                 return None;
             }
             if pipe.is_empty() {

@@ -469,7 +469,8 @@ impl<'a> Trip<'a> {
             }
             Ok(None)
         };
-        let mut second = pin!(Some(self.second((lease.since, after, alarm), lease.provider.id(), &body, worker, begun)));
+        let mut second =
+            pin!(Some(self.second((lease.since, after, alarm), lease.provider.id(), &body, worker, begun)));
         let Pair { ended, scouted, beside } = {
             let (mut terms, onward) = self.terms(&lease.provider, lease.since, &elsewhere);
             terms.committed = Some(&committed);
