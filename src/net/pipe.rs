@@ -3,7 +3,7 @@
 //! What is read and written costs two copies of each byte; what is spliced costs none, and a large answer is mostly that.
 
 use super::io::Socket;
-use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, pipe_with, splice};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -39,8 +39,8 @@ thread_local! {
 // === impl Pipe ===
 
 impl Pipe {
-    /// An empty pipe. `None` where this worker has lent as many as it may, or the system gives no more descriptors: then
-    /// bytes have to be copied.
+    /// An empty pipe. `None` where this worker has lent as many as it may, or the system gives no more: then bytes have to be
+    /// copied.
     pub fn borrow() -> Option<Self> {
         let lent = Lent::one_more()?;
         let ends = SPARE.with_borrow_mut(Vec::pop).or_else(Ends::open)?;
@@ -103,7 +103,9 @@ impl Pipe {
 impl Ends {
     fn open() -> Option<Self> {
         let (out, into) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
-        Some(Ends { out, into })
+        // Who has very many is given small ones by the kernel (`pipe-user-pages-soft`), which are slower than copying.
+        let is_whole = fcntl_getpipe_size(&into).is_ok_and(|size| size >= AT_ONCE);
+        is_whole.then_some(Ends { out, into })
     }
 }
 
