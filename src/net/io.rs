@@ -287,17 +287,6 @@ impl Socket {
         }
     }
 
-    /// Whether something can be written; wakes the task when it can.
-    ///
-    /// # Errors
-    /// What the socket says.
-    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Socket::Tcp(stream) => stream.poll_write_ready(cx),
-            Socket::Unix(stream) => stream.poll_write_ready(cx),
-        }
-    }
-
     /// The address of the other end, where it has one that tells machines apart.
     pub fn peer(&self) -> Option<SocketAddr> {
         match self {
@@ -385,7 +374,7 @@ impl Socket {
 
     /// Reads with a call of its own, if there is something; [`io::ErrorKind::WouldBlock`] means that there is not.
     #[inline]
-    pub(super) fn try_read<T>(&self, read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    fn try_read<T>(&self, read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         match self {
             Socket::Tcp(stream) => stream.try_io(Interest::READABLE, read),
             Socket::Unix(stream) => stream.try_io(Interest::READABLE, read),
@@ -394,7 +383,7 @@ impl Socket {
 
     /// Writes with a call of its own, if the kernel takes something; [`io::ErrorKind::WouldBlock`] means that it does not.
     #[inline]
-    pub(super) fn try_write<T>(&self, write: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    fn try_write<T>(&self, write: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         match self {
             Socket::Tcp(stream) => stream.try_io(Interest::WRITABLE, write),
             Socket::Unix(stream) => stream.try_io(Interest::WRITABLE, write),

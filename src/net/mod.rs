@@ -7,7 +7,6 @@
 pub mod io;
 pub mod tls;
 pub mod buffer;
-pub mod pipe;
 pub mod wire;
 pub mod stream;
 pub mod frames;

@@ -1,8 +1,7 @@
 //! Moving a body from one side to the other, in one direction.
 
-use super::pipe::Pipe;
 use super::side::Side;
-use super::wire::{ReadError, Wire};
+use super::wire::ReadError;
 use std::io;
 use std::task::{Context, Poll};
 
@@ -13,9 +12,6 @@ pub struct Pump {
     ended: bool,
     /// The sink took something since this was last asked.
     moved: bool,
-    pipe: Option<Pipe>,
-    /// No pipe was to be had, or the kernel could do nothing with it.
-    copies: bool,
 }
 
 /// Where a direction stands.
@@ -54,11 +50,6 @@ pub trait Source {
     fn end_at(&mut self, sink: &mut Side<'_>, _withheld: &dyn Fn(&[u8]) -> bool) {
         sink.finish(None);
     }
-
-    /// The connection that it comes from, where nobody else has to see it.
-    fn wire(&mut self) -> Option<&mut Wire> {
-        None
-    }
 }
 
 // === impl Pump ===
@@ -95,11 +86,6 @@ impl Pump {
             if self.ended {
                 return flush(sink, cx, Flow::Done);
             }
-            match self.splice(source, sink, cx) {
-                Some(Flow::AwaitSource) => return flush(sink, cx, Flow::AwaitSource),
-                Some(flow) => return flow,
-                None => {}
-            }
             match source.poll_body(cx) {
                 Poll::Ready(Ok(0)) => {
                     source.end_at(sink, withheld);
@@ -116,41 +102,6 @@ impl Pump {
                     return Flow::SourceFailed(error);
                 }
                 Poll::Pending => return flush(sink, cx, Flow::AwaitSource),
-            }
-        }
-    }
-
-    /// Moves a long body through a pipe as far as it goes now. `None` where bytes have to be copied, or none are left.
-    #[inline]
-    fn splice(&mut self, source: &mut impl Source, sink: &mut Side<'_>, cx: &mut Context<'_>) -> Option<Flow> {
-        let (Some(source), Side::Http1(sink)) = (source.wire(), sink) else { return None };
-        if self.pipe.is_none() && !self.copies && source.pipes_to(sink) {
-            self.pipe = Pipe::borrow();
-            self.copies = self.pipe.is_none();
-        }
-        let pipe = self.pipe.as_mut()?;
-        loop {
-            if pipe.is_empty() && source.body_is_done() {
-                if let Some(pipe) = self.pipe.take() {
-                    pipe.give_back();
-                }
-                return None;
-            }
-            if pipe.is_empty() {
-                match source.poll_fill(cx, pipe) {
-                    Poll::Ready(Ok(1..)) => {}
-                    Poll::Pending => return Some(Flow::AwaitSource),
-                    // Reading says what is wrong, or does what the kernel cannot.
-                    Poll::Ready(_) => {
-                        (self.pipe, self.copies) = (None, true);
-                        return None;
-                    }
-                }
-            }
-            match sink.poll_drain(cx, pipe) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Some(Flow::SinkFailed(error)),
-                Poll::Pending => return Some(Flow::AwaitSink),
             }
         }
     }

@@ -361,12 +361,4 @@ impl Source for Side<'_> {
             (sink, Side::Inside(_)) => sink.finish(None),
         }
     }
-
-    #[inline]
-    fn wire(&mut self) -> Option<&mut Wire> {
-        match self {
-            Side::Http1(wire) => Some(wire),
-            Side::Http2(_) | Side::Inside(_) => None,
-        }
-    }
 }

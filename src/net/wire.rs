@@ -1,8 +1,7 @@
 //! One side of an HTTP/1 exchange: a stream, what was read from it, what is to be written to it.
 
 use super::buffer::{FOR_ANSWERS, FOR_REQUESTS, Inbound, LARGE};
-use super::io::{Io, Socket};
-use super::pipe::Pipe;
+use super::io::Io;
 use crate::http1::encode::{self, Encoder};
 use crate::http1::fields::Fields;
 use crate::http1::framing::{Decoder, FramingError, Length, Next};
@@ -299,36 +298,6 @@ impl Wire {
         self.body_read += n as u64;
     }
 
-    /// Whether the rest of the body is worth a pipe: it is long, of known length, and none of it was read ahead.
-    #[inline]
-    fn is_worth_a_pipe(&self) -> bool {
-        self.inbound.is_empty()
-            && !self.ended
-            && self.read_limit == u64::MAX
-            && matches!(self.decoder, Decoder::Exact(left) if left >= WORTH_A_PIPE)
-    }
-
-    /// Whether what it reads can go to `sink` through a pipe: nothing stands around it on either side.
-    #[inline]
-    pub fn pipes_to(&self, sink: &Wire) -> bool {
-        self.is_worth_a_pipe()
-            && sink.encoder == Encoder::Exact
-            && matches!((&self.io, &sink.io), (Io::Plain(Socket::Tcp(_)), Io::Plain(Socket::Tcp(_))))
-    }
-
-    /// Fills the empty `pipe` with some of a body of known length; 0 is the end of the stream.
-    ///
-    /// # Errors
-    /// See [`Pipe::poll_fill`].
-    pub fn poll_fill(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
-        // While it passes by, others read into the bytes that it needs no longer.
-        self.inbound.rest();
-        let filled = ready!(pipe.poll_fill(self.io.socket(), cx, self.decoder.remaining().unwrap_or(0)))?;
-        self.decoder.used(filled);
-        self.body_read += filled as u64;
-        Poll::Ready(Ok(filled))
-    }
-
     /// Drops everything that was read.
     pub fn drop_unread(&mut self) {
         self.inbound.consume(usize::MAX);
@@ -409,17 +378,6 @@ impl Wire {
         };
         self.body_written += sent as u64;
         Poll::Ready(Ok(sent))
-    }
-
-    /// Sends some of what is in `pipe`, behind everything that waits.
-    ///
-    /// # Errors
-    /// What the stream says.
-    pub fn poll_drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<()>> {
-        ready!(self.poll_flush(cx))?;
-        let sent = ready!(pipe.poll_drain(self.io.socket(), cx))?;
-        self.body_written += sent as u64;
-        Poll::Ready(self.left(sent))
     }
 
     /// The rest of a chunked body goes out with the next flush.
@@ -524,9 +482,6 @@ impl Wire {
 
 /// Unread bytes kept for a client that sends its next request before it has its answer.
 const PIPELINE_BYTES: usize = 16 * 1024;
-
-/// What is shorter is copied: a pipe saves less than it costs.
-const WORTH_A_PIPE: u64 = 64 * 1024;
 
 /// Bytes gathered before they are written: beyond this a write costs less than a copy.
 const GATHER_BYTES: usize = 32 * 1024;

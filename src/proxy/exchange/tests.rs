@@ -248,7 +248,7 @@ async fn a_provider_is_not_blamed_for_the_time_a_client_took() {
         while total == 0 || streams(&stage.exchange) {
             stage.provider_sends(&[b'x'; 4096]).await;
             total += 4096;
-            stage.until(|exchange| exchange.provider.body_read() == total).await;
+            stage.until(|exchange| exchange.client.body_written() == total).await;
         }
         assert_eq!(stage.next(5), is(80.0, "ClientGone"));
         drain(&mut stage).await;
