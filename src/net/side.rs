@@ -353,7 +353,7 @@ impl Source for Side<'_> {
 
     fn end_at(&mut self, sink: &mut Side<'_>, withheld: &dyn Fn(&[u8]) -> bool) {
         match (sink, self) {
-            (Side::Http2(sink), Side::Http2(source)) => sink.finish_with(source.take_trailers(withheld)),
+            (Side::Http2(sink), Side::Http2(source)) => sink.finish_with(source.passing_trailers(withheld)),
             (sink, Side::Http2(source)) => sink.finish(source.trailers(withheld).as_ref()),
             (sink, Side::Http1(source)) => {
                 sink.finish(source.trailers().map(|trailers| trailers.without(withheld)).as_ref());

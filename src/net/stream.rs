@@ -267,9 +267,9 @@ impl Stream {
         self.trailers.as_ref().map(|map| heads::trailer_fields(map, withheld))
     }
 
-    /// The same for another stream, without a copy: those that may pass on.
-    pub fn take_trailers(&mut self, withheld: &dyn Fn(&[u8]) -> bool) -> Option<HeaderMap> {
-        self.trailers.take().map(|map| heads::passing_trailers(map, withheld))
+    /// The same for another stream: those that may pass on. They stay here, since a request may be sent once more.
+    pub fn passing_trailers(&self, withheld: &dyn Fn(&[u8]) -> bool) -> Option<HeaderMap> {
+        self.trailers.clone().map(|map| heads::passing_trailers(map, withheld))
     }
 
     /// Ready when the peer has given the stream up, or its connection is gone.

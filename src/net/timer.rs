@@ -21,7 +21,7 @@ pub struct Timer {
 
 impl Timer {
     /// Ready once `deadline` has passed as of `now`; otherwise the task will be woken by then (or a little earlier, and has
-    /// to ask again).
+    /// to ask again). `now` must not be older than this poll of the task: an alarm that has gone off since would be waited for.
     pub fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant, now: Instant) -> Poll<()> {
         if deadline <= now {
             return Poll::Ready(());

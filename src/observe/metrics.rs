@@ -1,10 +1,10 @@
 //! Counting, without a label lookup on the way of a request.
 //!
 //! A label is looked up once, when a configuration is built: [`Metrics::route`] and its siblings return handles that
-//! hold the resolved series, and a request only adds to atomics, those of each request to its worker's own. The same name always gives the same handle, so counts
-//! survive a reload; [`Metrics::retain`] removes the series of names that are gone, so the label sets stay as large as
-//! the configuration. What an old request still reports through a removed handle goes nowhere, which is right: its
-//! series has been withdrawn.
+//! hold the resolved series, and a request only adds to atomics, those of each request to its worker's own. The same name
+//! always gives the same handle, so counts survive a reload; [`Metrics::retain`] removes the series of names that are gone, so
+//! the label sets stay as large as the configuration. What an old request still reports through a removed handle goes nowhere,
+//! which is right: its series has been withdrawn.
 
 use super::exposition::{self, Exposition};
 use super::families::{self, CACHE_RESULTS, Family, LIMIT_KINDS, SECONDS, SHED_REASONS, STATUS_CLASSES};

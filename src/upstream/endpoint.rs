@@ -113,8 +113,7 @@ impl Endpoint {
     ///
     /// Where few places are left, the next connection is opened in the background.
     pub fn acquire(&self, worker: usize, now: Instant) -> Option<Hand> {
-        let seat = || self.workers[worker].shared.seat(now);
-        let seat = if self.approach.never_shares() { None } else { seat() };
+        let seat = if self.approach.never_shares() { None } else { self.workers[worker].shared.seat(now) };
         seat.map(Hand::Http2).or_else(|| self.reuse(worker, now).map(Hand::Http1))
     }
 

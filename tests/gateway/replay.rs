@@ -79,6 +79,36 @@ routes: [ { name: all, match: { path: \"/*\" }, pool: main } ]
 }
 
 #[test]
+fn trailers_over_http2_go_again_to_a_provider_that_speaks_http2() {
+    let says = |status| {
+        Http2Provider::scripted(move |mut asked| async move {
+            asked.all().await.expect("a whole request");
+            asked.answer(status, &[], "said").await;
+        })
+    };
+    let (alpha, beta) = (says(503), says(200));
+    let yaml = "
+listeners: [ { name: web, bind: \"{web}\" } ]
+providers: { alpha: { url: \"h2c://{alpha}\" }, beta: { url: \"h2c://{beta}\" } }
+pools: { main: { providers: [ alpha, { name: beta, backup: true } ] } }
+routes: [ { name: all, match: { path: \"/*\" }, pool: main } ]
+";
+    let gateway = Gateway::start(yaml, &[("alpha", alpha.address()), ("beta", beta.address())]);
+    let client = Client::connect(gateway.web());
+    let mut call = client.begin(client.request("PUT", "/", &[]), false);
+    call.body.send_data("hello".into(), false).expect("the gateway listens");
+    let trailers =
+        [("x-sum", "5")].map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value")));
+    call.body.send_trailers(trailers.into_iter().collect()).expect("the gateway listens");
+    assert_eq!(call.answer().expect("an answer").status, 200);
+    for provider in [&alpha, &beta] {
+        let told = &provider.requests()[0];
+        assert_eq!((&told.body[..], told.trailers.len()), (&b"hello"[..], 1));
+        assert_eq!(told.trailers["x-sum"], "5");
+    }
+}
+
+#[test]
 fn a_body_that_was_half_read_when_the_first_attempt_failed_goes_whole_to_the_next() {
     for answers in [true, false] {
         let (alpha, beta) = (Provider::by_hand(), Provider::answering(OK));
